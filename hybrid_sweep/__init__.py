@@ -1,0 +1,47 @@
+"""Sweeps of a hybrid predictive trainer, scored honestly.
+
+The names below are imported when they are first used, so that reading results needs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybrid_sweep.analysis.folder import load_results
+    from hybrid_sweep.analysis.pareto import pareto_front
+    from hybrid_sweep.cluster.launch import run_sweep
+    from hybrid_sweep.spec import SweepSpec, load_spec
+    from hybrid_sweep.trainer.config import HybridConfig
+    from hybrid_sweep.trainer.trainer import HybridTrainer
+
+__all__ = [
+    "HybridConfig",
+    "HybridTrainer",
+    "SweepSpec",
+    "load_results",
+    "load_spec",
+    "pareto_front",
+    "run_sweep",
+]
+
+_HOME = {
+    "HybridConfig": "hybrid_sweep.trainer.config",
+    "HybridTrainer": "hybrid_sweep.trainer.trainer",
+    "SweepSpec": "hybrid_sweep.spec",
+    "load_results": "hybrid_sweep.analysis.folder",
+    "load_spec": "hybrid_sweep.spec",
+    "pareto_front": "hybrid_sweep.analysis.pareto",
+    "run_sweep": "hybrid_sweep.cluster.launch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,30 @@
+"""Reading a sweep: tables, Pareto fronts, checklist, report and plots, without torch, ray or optuna."""
+
+from hybrid_sweep.analysis.checklist import Item, check, recommendation
+from hybrid_sweep.analysis.claims import HORIZON_ANALYSIS, STARTING_POINTS, Claim
+from hybrid_sweep.analysis.columns import SETTINGS, TRIAL_COLUMNS, Column
+from hybrid_sweep.analysis.folder import Results, ResultsFolder, load_results
+from hybrid_sweep.analysis.pareto import configurations, hypervolume, pareto_front, speedup_column
+from hybrid_sweep.analysis.summary import MIN_QUALITY, analyzer_lines, best_point
+
+__all__ = [
+    "HORIZON_ANALYSIS",
+    "MIN_QUALITY",
+    "SETTINGS",
+    "STARTING_POINTS",
+    "TRIAL_COLUMNS",
+    "Claim",
+    "Column",
+    "Item",
+    "Results",
+    "ResultsFolder",
+    "analyzer_lines",
+    "best_point",
+    "check",
+    "configurations",
+    "hypervolume",
+    "load_results",
+    "pareto_front",
+    "recommendation",
+    "speedup_column",
+]

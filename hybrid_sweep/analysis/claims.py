@@ -1,0 +1,52 @@
+"""What the seed document claims: hypotheses to test, never rows of a table of measurements.
+
+No code, log or result behind these figures is known; several contradict each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """One row of a table of the seed; `quality` is a ratio, 1.0 for as good as plain training."""
+
+    max_predict_steps: int
+    correction_interval: int
+    speedup: float
+    quality: float
+    backward_pct: float | None = None
+    verdict: str | None = None
+    source: Literal["seed (claimed)"] = "seed (claimed)"
+
+
+def _claim(horizon: int, interval: int, speedup: float, quality_pct: float, *more: float | str) -> Claim:
+    backward_pct, verdict = more or (None, None)
+    return Claim(
+        max_predict_steps=horizon,
+        correction_interval=interval,
+        speedup=speedup,
+        quality=round(quality_pct / 100, 6),
+        backward_pct=None if backward_pct is None else float(backward_pct),
+        verdict=None if verdict is None else str(verdict),
+    )
+
+
+STARTING_POINTS = (  # seed, Recommended Starting Points: what it expects
+    _claim(50, 0, 3.5, 99.5),
+    _claim(50, 10, 3.8, 99.7),
+    _claim(75, 15, 4.5, 99.9),
+    _claim(100, 20, 5.0, 99.5),
+    _claim(150, 25, 5.5, 99.0),
+)
+
+HORIZON_ANALYSIS = (  # seed, Prediction Horizon Analysis: what it says was found
+    _claim(25, 0, 2.3, 99.9, 44, "stable"),
+    _claim(50, 0, 3.5, 99.5, 29, "stable"),
+    _claim(50, 10, 3.8, 99.7, 29, "better quality"),
+    _claim(75, 15, 4.5, 99.9, 22, "optimal"),
+    _claim(100, 20, 5.0, 99.2, 17, "monitor quality"),
+    _claim(150, 25, 6.5, 97.8, 12, "quality degraded"),
+)

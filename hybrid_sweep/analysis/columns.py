@@ -1,0 +1,68 @@
+"""The columns of a table of trials: their order, their kind, and what each one means in a line."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Column(NamedTuple):
+    """One column of `trials.csv`.
+
+    `digits` is how many decimals a person wants to see; files keep full precision.
+    """
+
+    name: str
+    kind: Literal["text", "count", "number"]
+    meaning: str
+    digits: int = 0
+
+
+SETTINGS = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
+
+TRIAL_COLUMNS = (
+    Column("trial_id", "text", "the configuration, by the settings that the sweep varies"),
+    Column("seed", "count", "seed of the data order, the initial weights and the reference run"),
+    Column("state", "text", "done, diverged, pruned, failed, or running when the table was made"),
+    Column("reason", "text", "why the trial ended in that state"),
+    Column("max_predict_steps", "count", "H: the most steps that one jump may replace"),
+    Column("correction_interval", "count", "I: predicted steps between micro-corrections, 0 for none"),
+    Column("confidence_threshold", "number", "the confidence at which the trainer dares to jump", 2),
+    Column("divergence_threshold", "number", "how many sigmas of loss count as divergence", 2),
+    Column("speedup", "number", "wall clock: time of N plain steps over all training time of the trial", 3),
+    Column(
+        "speedup_counted", "number", "the same from counted work at unit costs frozen before the sweep", 3
+    ),
+    Column("speedup_bound", "number", "the most that these backward and forward passes could allow", 3),
+    Column("quality", "number", "held-out loss of plain training over that of the trial, same step", 4),
+    Column("quality_vs_truncated", "number", "against plain training stopped at as many backward passes", 4),
+    Column(
+        "quality_vs_frozen", "number", "against the same phases with jumps that leave the weights alone", 4
+    ),
+    Column("val_loss", "number", "loss on the validation split at the last step", 4),
+    Column("reference_val_loss", "number", "the same of plain training with this seed", 4),
+    Column("backward_reduction_pct", "number", "share of all steps that ran no backward pass, in percent", 1),
+    Column("backward_calls", "count", "backward passes in the whole run, warmup included"),
+    Column("forward_only_calls", "count", "forward passes without a backward one: probes and Correct"),
+    Column("realised_horizon_mean", "number", "steps that a jump really covered, on average", 1),
+    Column("micro_corrections", "count", "corrections applied inside the jumps"),
+    Column("abort_rate", "number", "share of Predict phases cut short by the guard", 3),
+    Column("behaviour", "text", "trials with the same phases, lengths and corrections share one"),
+    Column("speedup_cpu", "number", "speedup by CPU time of the one thread instead of wall clock", 3),
+    Column("val_accuracy", "number", "accuracy on the validation split at the last step", 4),
+    Column("reference_val_accuracy", "number", "the same of plain training with this seed", 4),
+    Column("predict_phases", "count", "Predict phases in the whole run"),
+    Column("max_confidence", "number", "highest confidence that the predictor reached", 3),
+    Column("mean_confidence", "number", "average confidence of the predictor", 3),
+    Column("prediction_accuracy", "number", "share of measured losses predicted within 10 %", 3),
+    Column("calibration_error", "number", "largest gap between confidence and how often it was right", 3),
+    Column("warning_rate", "number", "share of steps with a divergence signal at Warning or above", 4),
+    Column("nonfinite_steps", "count", "steps with a NaN or infinite loss, recovered or not"),
+    Column("rollbacks", "count", "times that the trainer went back to a snapshot"),
+    Column("steps_to_target_ratio", "number", "steps to the target loss over those of the reference", 3),
+    Column("peak_memory_ratio", "number", "peak GPU memory over that of plain training", 3),
+    Column("overhead_pct", "number", "the predictor's own work as a share of training time, in percent", 1),
+    Column("train_seconds", "number", "training time, evaluation excluded", 2),
+    Column("eval_seconds", "number", "evaluation time, outside every speedup", 2),
+    Column("steps", "count", "logical steps N of the run"),
+    Column("config", "text", "every setting of the trainer, as JSON"),
+)

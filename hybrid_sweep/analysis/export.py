@@ -1,0 +1,52 @@
+"""Tables as files: CSV, JSON or Parquet, to a path or to standard output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from hybrid_sweep.analysis.files import replacing
+from hybrid_sweep.errors import UserError
+
+FORMATS = ("csv", "json", "parquet")
+
+
+def encode(table: pd.DataFrame, format: str) -> bytes:
+    """Return `table` in one of `FORMATS`; JSON is a list of records, with null for what is not a number.
+
+    Raises:
+        UserError: an unknown format.
+    """
+    match format:
+        case "csv":
+            return table.to_csv(index=False).encode()
+        case "json":
+            return (table.to_json(orient="records", indent=1, double_precision=12) + "\n").encode()
+        case "parquet":
+            return table.to_parquet(index=False)
+    raise UserError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+
+
+def write_table(table: pd.DataFrame, format: str, to: Path | None) -> None:
+    """Write `table` to the file `to`, or to standard output where `to` is None.
+
+    Raises:
+        UserError: an unknown format, a place that cannot be written, or Parquet for a terminal.
+    """
+    content = encode(table, format)
+    if to is not None:
+        try:
+            with replacing(to) as temporary:
+                temporary.write_bytes(content)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {to}: {error.strerror}; name a file in a folder that exists"
+            ) from None
+    elif format == "parquet" and sys.stdout.isatty():
+        raise UserError("parquet is binary and not for a terminal: name a file, or choose csv or json")
+    elif format == "parquet":
+        sys.stdout.buffer.write(content)
+    else:
+        sys.stdout.write(content.decode())

@@ -1,0 +1,246 @@
+"""ResultsFolder: the one place that knows what the files of a sweep are called and how to read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hybrid_sweep.analysis.export import encode, write_table
+from hybrid_sweep.analysis.files import replacing, write_text
+from hybrid_sweep.analysis.front_picture import front_picture
+from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
+from hybrid_sweep.analysis.plots import write_front
+from hybrid_sweep.analysis.report import render_report
+from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
+from hybrid_sweep.analysis.summary import MIN_QUALITY
+from hybrid_sweep.analysis.table import steps_table, trials_table
+from hybrid_sweep.errors import UserError, unknown_name
+from hybrid_sweep.journal import Journal, plain
+
+MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
+TABLES = ("trials", "front", "steps")
+
+
+class ResultsFolder:
+    """A sweep on disk. The journal is the truth: every table, picture and report is a view of it.
+
+    Make one with `create` or `open`. Files other than the journal are replaced whole, never half written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | str) -> ResultsFolder:
+        """Return a new, empty results folder.
+
+        Raises:
+            UserError: something is there already, or the folder cannot be made.
+        """
+        folder = Path(path)
+        cls.refuse_taken(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / JOURNAL).touch()
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder} ({error.strerror}): choose another") from None
+        return cls(folder)
+
+    @staticmethod
+    def refuse_taken(folder: Path) -> None:
+        """Refuse a place where something is already.
+
+        Raises:
+            UserError: it is a file, or a folder that is not empty.
+        """
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        if folder.exists():
+            raise UserError(
+                f"{folder} exists already: choose another folder for the results, or remove it first"
+            )
+
+    @classmethod
+    def open(cls, path: Path | str) -> ResultsFolder:
+        """Return the results folder at `path`.
+
+        Raises:
+            UserError: there is none, it is not one of ours, or its manifest is corrupt.
+        """
+        folder = cls(Path(path))
+        if not folder.path.is_dir():
+            raise UserError(f"there is no folder {path}: give one that a sweep has written")
+        if not any((folder.path / name).is_file() for name in (MANIFEST, JOURNAL)):
+            raise UserError(
+                f"{path} is not a results folder (no {JOURNAL}): give one that a sweep has written"
+            )
+        _ = folder.manifest
+        return folder
+
+    @property
+    def journal(self) -> Journal:
+        """What happened, in order."""
+        return Journal(self.path / JOURNAL)
+
+    @property
+    def report_path(self) -> Path:
+        """The report that `export_all` writes."""
+        return self.path / "report.html"
+
+    @property
+    def models_path(self) -> Path:
+        """Where trained weights are kept, if they are."""
+        return self.path / "models"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The resolved sweep and where it ran; empty where a sweep died before it was written.
+
+        Raises:
+            UserError: the file is corrupt, or another program's.
+        """
+        path = self.path / MANIFEST
+        try:
+            manifest = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is corrupt ({error}): restore it from a copy, or delete it, "
+                f"for the trials can be read without it"
+            ) from None
+        if not isinstance(manifest, dict) or "sweep_id" not in manifest:
+            raise UserError(
+                f"{path} has no sweep_id: this is not a results folder; give one that a sweep wrote"
+            )
+        return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest; not-a-number becomes null."""
+        write_text(self.path / MANIFEST, json.dumps(plain(manifest), indent=1, allow_nan=False) + "\n")
+
+    def trials(self) -> pd.DataFrame:
+        """One row a trial and seed, from the journal, also while the sweep runs or after it was killed.
+
+        Raises:
+            UserError: the journal is corrupt.
+        """
+        return trials_table(Journal.events(self.journal.path, skip=("reported",)))
+
+    def steps(self) -> pd.DataFrame:
+        """One row a report, from the journal.
+
+        Raises:
+            UserError: the journal is corrupt.
+        """
+        return steps_table(Journal.events(self.journal.path))
+
+    def table(self, what: str) -> pd.DataFrame:
+        """Return one of `TABLES`.
+
+        Raises:
+            UserError: an unknown table, or a corrupt journal.
+        """
+        match what:
+            case "trials":
+                return self.trials()
+            case "front":
+                return pareto_front(self.trials(), speedup_column(self.manifest))
+            case "steps":
+                return self.steps()
+        raise unknown_name("table", what, list(TABLES))
+
+    def export(self, what: str = "trials", format: str = "csv", to: Path | None = None) -> None:
+        """Write one table as CSV, JSON or Parquet to the file `to`, else to standard output.
+
+        Raises:
+            UserError: an unknown table or format, or a place that cannot be written.
+        """
+        write_table(self.table(what), format, to)
+
+    def trial_config(self, trial_id: str) -> dict[str, Any]:
+        """Return every setting of a trial, as a mapping that makes a HybridConfig.
+
+        Raises:
+            UserError: no such trial, with the ids that come close.
+        """
+        trials = self.trials()
+        found = trials.loc[trials["trial_id"] == trial_id, "config"]
+        if len(found):
+            config: dict[str, Any] = json.loads(found.iloc[0] or "{}")
+            return config
+        known = list(trials["trial_id"].unique())
+        close = get_close_matches(trial_id, known, n=5, cutoff=0.4) or known[:5]
+        hint = f"close ones are {', '.join(close)}" if close else "the sweep has begun none"
+        raise UserError(f"unknown trial {trial_id!r}: {hint}; the trial_id column of trials.csv has them all")
+
+    def export_all(self, min_quality: float = MIN_QUALITY) -> list[Path]:
+        """Write every table, the picture and the report into the folder; return the files written.
+
+        Raises:
+            UserError: the journal or the manifest is corrupt.
+        """
+        manifest, trials, steps = self.manifest, self.trials(), self.steps()
+        front = pareto_front(trials, speedup_column(manifest))
+        name = (manifest.get("spec") or {}).get("name")
+        title = str(name or self.path.resolve().name)
+        picture = front_picture(trials, manifest, min_quality)
+        files: dict[str, bytes] = {
+            "trials.csv": encode(trials, "csv"),
+            "trials.parquet": encode(trials, "parquet"),
+            "steps.parquet": encode(steps, "parquet"),
+            "pareto.csv": encode(front, "csv"),
+            "pareto.json": encode(front, "json"),
+            seed_file_name(manifest.get("created")): json.dumps(seed_records(trials), indent=1).encode(),
+            self.report_path.name: render_report(
+                trials, picture, manifest, title, min_quality=min_quality
+            ).encode(),
+        }
+        for file, content in files.items():
+            with replacing(self.path / file) as temporary:
+                temporary.write_bytes(content)
+        write_front(picture, self.path / "pareto.png", title)
+        return [self.path / file for file in (*files, "pareto.png")]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep as it was when it was read, for a notebook; each table is read at its first use."""
+
+    folder: ResultsFolder
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The resolved sweep and where it ran."""
+        return self.folder.manifest
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial and seed."""
+        return self.folder.trials()
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row a report."""
+        return self.folder.steps()
+
+    @cached_property
+    def pareto(self) -> pd.DataFrame:
+        """The front, fastest first."""
+        return pareto_front(self.trials, speedup_column(self.manifest))
+
+
+def load_results(path: Path | str) -> Results:
+    """Read the results of a sweep; needs neither torch nor ray.
+
+    Raises:
+        UserError: `path` is not a results folder.
+    """
+    return Results(ResultsFolder.open(path))

@@ -1,0 +1,121 @@
+"""What every picture of a front shows: the configurations, their controls, the front, and the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hybrid_sweep.analysis.pareto import (
+    configurations,
+    hypervolume,
+    hypervolume_reference,
+    pareto_front,
+    speedup_column,
+)
+from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
+
+_LABELLED = 8  # a longer front is too crowded for more than one name
+_NAME_WIDTH, _NAME_HEIGHT = 0.18, 0.04  # as shares of the picture
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontPicture:
+    """Speed across, quality up.
+
+    Attributes:
+        speedup: The column that is the sweep's speed.
+        points: All done configurations, with `x`, `y`, and `truncated` and `frozen`: the quality that
+            the two controls reach, drawn at the configuration's own speed.
+        front: The rows of `points` on the front, fastest first.
+        reference: The corner of the hypervolume, as (speedup, quality).
+        hypervolume: The area that the front dominates beyond it.
+        best: The id of the point that the analyzer lines recommend, None for an empty front.
+        frame: Lowest and highest quality to draw; a rare far outlier may lie outside.
+    """
+
+    speedup: str
+    points: pd.DataFrame
+    front: pd.DataFrame
+    reference: tuple[float, float]
+    hypervolume: float
+    best: str | None
+    frame: tuple[float, float]
+
+    @property
+    def labelled(self) -> pd.DataFrame:
+        """The front points to name: the best, and in a short front all whose names do not cover another's."""
+        best_first = self.front.sort_values("trial_id", key=lambda ids: ids != self.best, kind="stable")
+        if len(best_first) > _LABELLED:
+            return best_first.head(1)
+        wide = _NAME_WIDTH * max(self.points["x"].max() - self.points["x"].min(), 0.5)
+        high = _NAME_HEIGHT * (self.frame[1] - self.frame[0])
+        places = list(zip(best_first["x"], best_first["y"], strict=True))
+        named: list[int] = []
+        for number, (x, y) in enumerate(places):
+            if all(abs(x - places[other][0]) > wide or abs(y - places[other][1]) > high for other in named):
+                named.append(number)
+        return best_first.iloc[named]
+
+    @property
+    def outside(self) -> int:
+        """How many configurations lie below the frame."""
+        return int((self.points["y"] < self.frame[0]).sum())
+
+
+def front_picture(
+    trials: pd.DataFrame, manifest: Mapping[str, Any], min_quality: float = MIN_QUALITY
+) -> FrontPicture:
+    """Return what to draw of a sweep."""
+    speedup, reference = speedup_column(manifest), hypervolume_reference(manifest)
+    done = _with_controls(configurations(trials), speedup)
+    points = done[np.isfinite(done["x"]) & np.isfinite(done["y"])]
+    front = _with_controls(pareto_front(trials, speedup), speedup)
+    best = best_point(front, min_quality)
+    return FrontPicture(
+        speedup=speedup,
+        points=points,
+        front=front,
+        reference=reference,
+        hypervolume=hypervolume(trials, reference, speedup),
+        best=None if best is None else str(best["trial_id"]),
+        frame=_frame(points, front),
+    )
+
+
+def staircase(front: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Return the corners of what the front attains, from slowest to fastest, without bridging its gaps."""
+    points = list(zip(front["x"], front["y"], strict=True))[::-1]
+    corners = points[:1]
+    for (slower, _), (faster, quality) in pairwise(points):
+        corners += [(slower, quality), (faster, quality)]
+    return [x for x, _ in corners], [y for _, y in corners]
+
+
+def _with_controls(rows: pd.DataFrame, speedup: str) -> pd.DataFrame:
+    quality = rows["quality"].astype("float64")
+    return rows.assign(
+        x=rows[speedup].astype("float64"),
+        y=quality,
+        truncated=quality / rows["quality_vs_truncated"].astype("float64"),
+        frozen=quality / rows["quality_vs_frozen"].astype("float64"),
+    )
+
+
+def _frame(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
+    """Return a range that holds the front, plain training and all but far outliers."""
+    values = pd.concat([points["y"], points["truncated"], points["frozen"]])
+    values = values[np.isfinite(values)]
+    if values.empty:
+        return 0.9, 1.05
+    low, high = values.quantile(0.25), values.quantile(0.75)
+    reach = 2.5 * max(high - low, 0.01)
+    must_show = pd.concat([front["y"], pd.Series([1.0])])
+    bottom = min(values[values >= low - reach].min(), must_show.min())
+    top = max(values[values <= high + reach].max(), must_show.max())
+    margin = 0.06 * max(top - bottom, 0.01)
+    return float(bottom - margin), float(top + margin)

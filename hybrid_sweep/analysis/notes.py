@@ -1,0 +1,104 @@
+"""What a sweep shows and what it does not, in sentences that a sceptic would sign."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from hybrid_sweep.analysis.front_picture import FrontPicture
+
+_CONTROLS = {
+    "quality_vs_truncated": "stopping plain training early, at as many backward passes",
+    "quality_vs_frozen": "the same schedule with the weights held still while predicting",
+}
+
+
+class Note(NamedTuple):
+    """One sentence; `tone` is how the reader should take it."""
+
+    tone: Literal["good", "plain", "warning"]
+    text: str
+
+
+def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
+    """Return the notes of a sweep, the weightiest first."""
+    front = picture.front
+    notes = [
+        *([_control(picture, column, name) for column, name in _CONTROLS.items()] if len(front) else []),
+        _unfinished(trials),
+        _above_bound(picture),
+        _winner(trials, front),
+        _behaviours(trials),
+    ]
+    return [note for note in notes if note is not None]
+
+
+def same_behaviour(trials: pd.DataFrame) -> pd.Series[Any]:
+    """Return for each row how many other trials of its seed behaved identically; 0 where not recorded."""
+    others = trials.groupby(["seed", "behaviour"])["trial_id"].transform("size") - 1
+    return others.where(trials["behaviour"] != "", 0)
+
+
+def _control(picture: FrontPicture, column: str, name: str) -> Note:
+    front = picture.front.set_index("trial_id")
+    gains = 100 * (front[column].astype("float64").dropna() - 1)
+    if gains.empty:
+        return Note("warning", f"Not compared with {name}: nothing here shows that predicting beats it.")
+    better, least, most = int((gains > 0).sum()), gains.min(), gains.max()
+    if most < 0:
+        text = f"On every front point prediction lost to {name}, by {_span(-most, -least)} in quality."
+        return Note("warning", text)
+    if better == 0:
+        return Note("warning", f"No front point beats {name} ({_span(least, most)} in quality).")
+    if better == len(gains):
+        text = f"Every front point beats {name}, whose held-out loss is {_span(least, most)} higher."
+        return Note("good", text)
+    text = f"{better} of {len(gains)} front points beat {name}: from {least:+.2f} to {most:+.2f} % in quality"
+    if picture.best is not None and picture.best in gains:
+        text += f", the recommended one {gains[picture.best]:+.2f} %"
+    return Note("plain", f"{text}.")
+
+
+def _span(least: float, most: float) -> str:
+    low, high = f"{least:.2f}", f"{most:.2f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _unfinished(trials: pd.DataFrame) -> Note | None:
+    running = int((trials["state"] == "running").sum())
+    if not running:
+        return None
+    return Note("warning", f"{_count(running, 'trial')} had not finished when this was written.")
+
+
+def _above_bound(picture: FrontPicture) -> Note | None:
+    beyond = int((picture.points["x"] > picture.points["speedup_bound"]).sum())
+    if not beyond:
+        return None
+    text = (
+        f"{_count(beyond, 'configuration')} timed above speedup_bound, faster than the passes they ran allow"
+    )
+    return Note("warning", f"{text}: that is noise, measure again on an idle machine.")
+
+
+def _winner(trials: pd.DataFrame, front: pd.DataFrame) -> Note | None:
+    count = trials["trial_id"].nunique()
+    if front.empty or count < 2:
+        return None
+    if trials["seed"].nunique() > 1:
+        return Note("plain", "The front is chosen and shown on the same seeds: confirm its best on others.")
+    return Note("plain", f"One seed: chance flatters the best of {count}. Confirm it on seeds not used here.")
+
+
+def _behaviours(trials: pd.DataFrame) -> Note | None:
+    known = trials[trials["behaviour"] != ""]
+    distinct = known.groupby("seed")["behaviour"].nunique().sum()
+    if distinct == len(known):
+        return None
+    text = f"{_count(len(known), 'trial')} show only {_count(distinct, 'behaviour')}"
+    return Note("plain", f"{text}: identical ones differ in time alone.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,76 @@
+"""The Pareto front of a sweep, speed against quality, and how much of the plane it dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import moocore
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+def speedup_column(manifest: Mapping[str, Any]) -> str:
+    """Return the column that is a sweep's speed: "speedup", or "speedup_counted" where it counts its work."""
+    counted = (manifest.get("spec") or {}).get("timing") == "counted"
+    return "speedup_counted" if counted else "speedup"
+
+
+def configurations(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a configuration that is done on all its seeds: with several seeds, their means.
+
+    `seed` then reads "0,1,2", and `behaviour` lists the different ones.
+    """
+    unfinished = table.loc[table["state"] != "done", "trial_id"]
+    rows = table[~table["trial_id"].isin(unfinished)]
+    if not rows["trial_id"].duplicated().any():
+        return rows.reset_index(drop=True)
+    groups = rows.groupby("trial_id", sort=False)
+    means = groups.first()
+    numeric = [name for name in rows.select_dtypes("number").columns if name != "seed"]
+    means[numeric] = rows[numeric].astype("float64").groupby(rows["trial_id"], sort=False).mean()
+    means["seed"] = groups["seed"].agg(_listed)
+    if "behaviour" in means:
+        means["behaviour"] = groups["behaviour"].agg(_listed)
+    return means.reset_index()[list(table.columns)]
+
+
+def pareto_front(table: pd.DataFrame, x: str = "speedup", y: str = "quality") -> pd.DataFrame:
+    """Return the configurations that no other beats in both `x` and `y`, larger being better, by falling `x`.
+
+    Configurations with equal `x` and `y` are all kept, in the order of their ids. One whose seeds are not
+    all done, or whose `x` or `y` is not finite, is left out.
+    """
+    rows = configurations(table)
+    measured = np.isfinite(_points(rows, x, y)).all(axis=1)
+    rows = rows.loc[np.asarray(measured, dtype=bool)]
+    if len(rows):
+        best = moocore.is_nondominated(_points(rows, x, y), maximise=True, keep_weakly=True)
+        rows = rows.loc[np.asarray(best, dtype=bool)]
+    return rows.sort_values([x, y, "trial_id"], ascending=[False, False, True]).reset_index(drop=True)
+
+
+def hypervolume(
+    table: pd.DataFrame,
+    reference: tuple[float, float] = (1.0, 0.90),
+    x: str = "speedup",
+    y: str = "quality",
+) -> float:
+    """Return the area that the front dominates beyond `reference`, in units of `x` times units of `y`."""
+    points = _points(pareto_front(table, x, y), x, y)
+    return float(moocore.hypervolume(points, ref=reference, maximise=True))
+
+
+def hypervolume_reference(manifest: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the reference point that the manifest records, as (speedup, quality)."""
+    recorded = manifest.get("hypervolume_reference") or {}
+    return float(recorded.get("speedup", 1.0)), float(recorded.get("quality", 0.90))
+
+
+def _points(rows: pd.DataFrame, x: str, y: str) -> NDArray[np.float64]:
+    return rows[[x, y]].to_numpy(dtype="float64", na_value=np.nan)
+
+
+def _listed(values: pd.Series[Any]) -> str:
+    return ",".join(str(value) for value in sorted(values.unique()))

@@ -1,0 +1,123 @@
+"""pareto.png: the front, its controls and the reference in one still picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hybrid_sweep.analysis.files import replacing
+from hybrid_sweep.analysis.front_picture import FrontPicture, staircase
+
+SPEED_LABELS = {
+    "speedup": "speedup over plain training (wall clock)",
+    "speedup_counted": "speedup over plain training (counted work × unit costs)",
+}
+QUALITY_LABEL = "quality: held-out loss of plain training / of the trial"
+
+_INK, _GREY, _GRID = "#1d2733", "#8c99a8", "#e4e9ef"
+_FRONT, _TRUNCATED, _FROZEN = "#0b62c4", "#c8540a", "#9a5fb5"
+
+
+def write_front(picture: FrontPicture, path: Path, title: str) -> None:
+    """Draw a front as a PNG of 1600 × 1000 pixels."""
+    from matplotlib.figure import Figure  # slow to load, and only drawing needs it
+
+    figure = Figure(figsize=(10, 6.25), dpi=160, layout="constrained", facecolor="white")
+    _draw(figure.add_subplot(), picture, title)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False, labelcolor=_INK)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
+    points, front = picture.points, picture.front
+    axes.set_axisbelow(True)
+    axes.grid(color=_GRID, linewidth=0.8)
+    if len(front):
+        xs, ys = staircase(front)
+        low_x, low_y = picture.reference
+        inside = [(max(x, low_x), max(y, low_y)) for x, y in zip(xs, ys, strict=True)]
+        corners = [(low_x, inside[0][1]), *inside, (inside[-1][0], low_y), (low_x, low_y)]
+        axes.fill(*zip(*corners, strict=True), color=_FRONT, alpha=0.07, linewidth=0)
+        axes.plot(xs, ys, color=_FRONT, linewidth=1.8, zorder=4)
+        axes.vlines(front["x"], front["truncated"], front["y"], color=_TRUNCATED, linewidth=1, linestyle=":")
+    axes.scatter(
+        points["x"],
+        points["frozen"],
+        26,
+        marker="x",
+        color=_FROZEN,
+        alpha=0.6,
+        linewidth=1.1,
+        label="frozen control: same phases, no displacement",
+    )
+    axes.scatter(
+        points["x"],
+        points["truncated"],
+        24,
+        marker="v",
+        facecolor="none",
+        edgecolor=_TRUNCATED,
+        linewidth=1.1,
+        alpha=0.8,
+        label="truncated control: plain training, as many backward passes",
+    )
+    axes.scatter(
+        points["x"],
+        points["y"],
+        34,
+        color=_GREY,
+        edgecolor="white",
+        linewidth=0.7,
+        zorder=3,
+        label=f"configurations ({len(points)})",
+    )
+    axes.scatter(
+        front["x"],
+        front["y"],
+        62,
+        color=_FRONT,
+        edgecolor="white",
+        linewidth=1.2,
+        zorder=5,
+        label=f"Pareto front ({len(front)})",
+    )
+    axes.scatter([1], [1], 170, marker="*", color=_INK, zorder=6, label="plain training (1, 1)")
+    for point in picture.labelled.itertuples():
+        axes.annotate(
+            str(point.trial_id),
+            (point.x, point.y),
+            xytext=(7, 7),
+            textcoords="offset points",
+            fontsize=8,
+            color=_FRONT,
+            annotation_clip=True,
+        )
+    _frame(axes, picture, title)
+
+
+def _frame(axes: Any, picture: FrontPicture, title: str) -> None:
+    fastest = picture.points["x"].max() if len(picture.points) else 2.0
+    slowest = min(picture.points["x"].min(), 1.0) if len(picture.points) else 1.0
+    span = max(fastest - slowest, 0.5)
+    axes.set_xlim(slowest - 0.05 * span, fastest + 0.14 * span)  # room for the last point's name
+    axes.set_ylim(*picture.frame)
+    axes.set_xlabel(SPEED_LABELS[picture.speedup], color=_INK)
+    axes.set_ylabel(QUALITY_LABEL, color=_INK)
+    axes.set_title(title.replace("$", r"\$"), loc="left", fontsize=13, fontweight="bold", color=_INK, pad=22)
+    reference = f"({picture.reference[0]:g}, {picture.reference[1]:g})"
+    below = f"   {picture.outside} below the frame" if picture.outside else ""
+    axes.text(
+        0,
+        1.02,
+        f"hypervolume {picture.hypervolume:.4f} against {reference}{below}",
+        transform=axes.transAxes,
+        fontsize=9,
+        color=_GREY,
+    )
+    if not len(picture.points):
+        axes.text(0.5, 0.5, "no configuration is done", transform=axes.transAxes, ha="center", color=_GREY)
+    axes.tick_params(colors=_INK, labelsize=9)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_GRID)

@@ -1,0 +1,145 @@
+"""report.html: one file that holds a whole sweep, opens anywhere, and asks no network for anything."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hybrid_sweep.analysis.checklist import Item, check, recommendation
+from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.analysis.figures import front_figure, settings_figure, swept_settings
+from hybrid_sweep.analysis.front_picture import FrontPicture
+from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
+from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
+from hybrid_sweep.journal import plain
+
+_MOST_CHECKED = 100  # front points with a checklist of their own
+_STATES = ("done", "running", "diverged", "pruned", "failed")
+_SHOWN_FIRST = (
+    *("trial_id", "seed", "state", "speedup", "speedup_counted", "quality", "quality_vs_truncated"),
+    *("quality_vs_frozen", "backward_reduction_pct", "realised_horizon_mean", "micro_corrections"),
+    *("behaviour", "reason"),
+)
+
+
+def render_report(
+    trials: pd.DataFrame,
+    picture: FrontPicture,
+    manifest: Mapping[str, Any],
+    title: str,
+    *,
+    min_quality: float = MIN_QUALITY,
+) -> str:
+    """Return the report of a sweep as one HTML page; every text of the user's is escaped."""
+    from plotly.offline import get_plotlyjs  # only the report needs it
+
+    swept = swept_settings(trials, manifest) if len(picture.points) else []
+    environment = Environment(
+        loader=PackageLoader("hybrid_sweep.analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2")
+    return page.render(
+        title=title,
+        headline=[line.split(": ", 1) for line in analyze(trials, picture.speedup, min_quality)],
+        min_quality=min_quality,
+        counts=_counts(trials),
+        configurations=trials["trial_id"].nunique(),
+        notes=honest_notes(trials, picture),
+        facts=list(_facts(manifest)),
+        picture=picture,
+        swept=swept,
+        checks=list(_checks(picture, trials)),
+        columns=TRIAL_COLUMNS,
+        data=plain(
+            {
+                "front": front_figure(picture),
+                "settings": settings_figure(picture, swept) if swept else None,
+                "table": _table(trials, picture),
+            }
+        ),
+        plotly=get_plotlyjs(),
+    )
+
+
+def _counts(trials: pd.DataFrame) -> list[tuple[str, int]]:
+    counts = Counter(trials["state"])
+    return [(state, counts[state]) for state in _STATES if counts[state] or state == "done"]
+
+
+def _checks(picture: FrontPicture, trials: pd.DataFrame) -> Iterator[tuple[str, list[Item], str]]:
+    best_first = picture.front.sort_values("trial_id", key=lambda ids: ids != picture.best, kind="stable")
+    for _, row in best_first.head(_MOST_CHECKED).iterrows():
+        items = check(row, trials, speedup=picture.speedup)
+        yield str(row["trial_id"]), items, recommendation(items)
+
+
+def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what was measured where, in the order of interest, from whatever the manifest holds."""
+    spec = manifest.get("spec") or {}
+    workload = spec.get("workload")
+    if isinstance(workload, Mapping):
+        workload = ", ".join([str(workload.get("name", "")), *_pairs(workload, leave_out="name")])
+    known = {
+        "workload": workload,
+        "steps": spec.get("steps"),
+        "seeds": manifest.get("seeds"),
+        "timing": spec.get("timing"),
+        "hardware": manifest.get("hardware"),
+        "versions": manifest.get("versions"),
+        "git": manifest.get("git"),
+        "unit costs (seconds)": manifest.get("unit_costs"),
+        "created": manifest.get("created"),
+        "sweep": manifest.get("sweep_id"),
+    }
+    for name, value in known.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(_pairs(value))
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(str(part) for part in value)
+        if value not in (None, ""):
+            yield name, str(value)
+
+
+def _pairs(values: Mapping[str, Any], leave_out: str | None = None) -> list[str]:
+    return [
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+        if value not in (None, "") and name != leave_out
+    ]
+
+
+def _table(trials: pd.DataFrame, picture: FrontPicture) -> dict[str, Any]:
+    """Return the table of trials for the page: columns, rows, which rows are on the front, and twins."""
+    columns = [column for column in TRIAL_COLUMNS if column.name not in ("reason", "config")]
+    columns += [column for column in TRIAL_COLUMNS if column.name == "reason"]  # the widest at the end
+    rows = trials[[column.name for column in columns]]
+    return {
+        "columns": [
+            {
+                "name": column.name,
+                "text": column.kind == "text",
+                "digits": column.digits,
+                "meaning": column.meaning,
+                "first": column.name in _SHOWN_FIRST and _tells(rows[column.name]),
+            }
+            for column in columns
+        ],
+        "rows": json.loads(rows.to_json(orient="values", double_precision=8)),
+        "front": trials["trial_id"].isin(picture.front["trial_id"]).tolist(),
+        "twins": same_behaviour(trials).astype("int64").tolist(),
+    }
+
+
+def _tells(values: pd.Series[Any]) -> bool:
+    """Return whether a column is worth a place at first sight: not empty, nor a seed that all share."""
+    filled = values[values.notna() & (values != "")]
+    return len(filled) > 0 and (values.name != "seed" or filled.nunique() > 1)

@@ -1,0 +1,65 @@
+"""The seed's four analyzer lines: which configuration, how fast, how good, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import pandas as pd
+
+from hybrid_sweep.analysis.checklist import Row, check, recommendation
+from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
+
+MIN_QUALITY = 0.98
+
+
+class Sweep(Protocol):
+    """What was measured and how; a results folder is one."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The resolved sweep and where it ran."""
+
+    def trials(self) -> pd.DataFrame:
+        """One row a trial and seed."""
+
+
+def analyzer_lines(folder: Sweep, min_quality: float = MIN_QUALITY) -> list[str]:
+    """Return the four lines for the best point of a sweep's front (seed, analyze_sweep.py)."""
+    return analyze(folder.trials(), speedup_column(folder.manifest), min_quality)
+
+
+def analyze(trials: pd.DataFrame, speedup: str = "speedup", min_quality: float = MIN_QUALITY) -> list[str]:
+    """Return the four lines from a table of trials; `speedup` names the column that is the sweep's speed."""
+    best = best_point(pareto_front(trials, speedup), min_quality)
+    if best is None:
+        return [
+            "Optimal Config: none, no configuration is done",
+            "Speedup: n/a",
+            "Quality: n/a",
+            "Recommendation: CONFIRM FIRST: every item, nothing was measured to the end",
+        ]
+    return [
+        f"Optimal Config: {_settings(best)}",
+        f"Speedup: {best[speedup]:.2f}×{' (counted)' if speedup != 'speedup' else ''}",
+        f"Quality: {100 * best['quality']:.2f}%",
+        f"Recommendation: {recommendation(check(best, trials, speedup=speedup))}",
+    ]
+
+
+def best_point(front: pd.DataFrame, min_quality: float = MIN_QUALITY) -> pd.Series[Any] | None:
+    """Return the fastest point of a front with at least `min_quality`, else its best one, None if empty."""
+    if front.empty:
+        return None
+    good = front[front["quality"] >= min_quality]
+    return good.iloc[0] if len(good) else front.iloc[-1]
+
+
+def _settings(row: Row) -> str:
+    values = [row[name] for name in ("max_predict_steps", "correction_interval", "confidence_threshold")]
+    if any(pd.isna(value) for value in values):
+        return str(row["trial_id"])
+    horizon, interval, threshold = values
+    text = f"H={horizon:.0f}, I={interval:.0f}, σ={threshold:.2f}"
+    says_it_all = row["trial_id"] == f"H{horizon:03.0f}_I{interval:02.0f}_C{threshold:.2f}"
+    return text if says_it_all else f"{text} ({row['trial_id']})"

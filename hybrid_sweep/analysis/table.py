@@ -1,0 +1,109 @@
+"""From the journal's events to tables: one row a trial and seed, one row a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from hybrid_sweep.analysis.columns import SETTINGS, TRIAL_COLUMNS
+from hybrid_sweep.errors import UserError
+
+Event = Mapping[str, Any]
+
+_STEP_TEXT = ("trial_id", "phase")
+
+
+def trials_table(events: Iterable[Event]) -> pd.DataFrame:
+    """Return one row a (trial, seed) in the order they started, with the columns of `TRIAL_COLUMNS`.
+
+    A trial without a `finished` event is "running"; one started again begins anew. A failed trial keeps
+    its settings and no numbers; a diverged one has quality 0.
+
+    Raises:
+        UserError: an event lacks what its kind must have.
+    """
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for event in events:
+        if event["event"] == "started":
+            key, config = _key(event), _need(event, "config", Mapping)
+            settings = {name: config.get(name) for name in SETTINGS}
+            rows[key] = {**_identity(key), "state": "running", **settings, "config": json.dumps(config)}
+        elif event["event"] == "finished":
+            key = _key(event)
+            row = rows.setdefault(key, _identity(key))
+            row |= {"state": _need(event, "state", str), "reason": event.get("reason") or ""}
+            if row["state"] != "failed":
+                result = _need(event, "result", Mapping)
+                row |= {name: value for name, value in result.items() if value is not None}
+            if row["state"] == "diverged":
+                row["quality"] = 0.0
+    table = pd.DataFrame(list(rows.values()), columns=[column.name for column in TRIAL_COLUMNS])
+    for column in TRIAL_COLUMNS:
+        if column.kind == "text":
+            table[column.name] = table[column.name].astype("object").fillna("").astype("str")
+        else:
+            table[column.name] = _numbers(table[column.name], whole=column.kind == "count")
+    return table
+
+
+def steps_table(events: Iterable[Event]) -> pd.DataFrame:
+    """Return one row a report: trial_id, seed, step, phase, then whatever the reports hold.
+
+    Where a trial ran again, its report at a step replaces everything an earlier attempt reported at that
+    step or later, so that each trial's steps only ever increase.
+
+    Raises:
+        UserError: an event lacks what its kind must have.
+    """
+    rows = [
+        {**_identity(_key(event)), **_need(event, "report", Mapping)}
+        for event in events
+        if event["event"] == "reported"
+    ]
+    table = pd.DataFrame(rows)
+    table = table.reindex(columns=list(dict.fromkeys(["trial_id", "seed", "step", "phase", *table.columns])))
+    for name in table.columns:
+        if name not in _STEP_TEXT:
+            table[name] = _numbers_or_text(table[name], whole=name in ("seed", "step"))
+    return table[~_superseded(table)].reset_index(drop=True)
+
+
+def _superseded(table: pd.DataFrame) -> pd.Series[bool]:
+    """Mark the reports at or after a step that a later report of the same trial came back to."""
+    trial = [table["trial_id"], table["seed"]]
+    step = table["step"].astype("float64")
+    lowest_from_here = step[::-1].groupby([key[::-1] for key in trial], sort=False).cummin()[::-1]
+    lowest_after = lowest_from_here.groupby(trial, sort=False).shift(-1)
+    return step >= lowest_after
+
+
+def _numbers(values: pd.Series[Any], *, whole: bool) -> pd.Series[Any]:
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    if whole and (numbers.isna() | (numbers % 1 == 0)).all():
+        return numbers.astype("Int64")
+    return numbers
+
+
+def _numbers_or_text(values: pd.Series[Any], *, whole: bool) -> pd.Series[Any]:
+    numbers = _numbers(values, whole=whole)
+    return numbers if numbers.notna().sum() == values.notna().sum() else values.map(str, na_action="ignore")
+
+
+def _identity(key: tuple[str, int]) -> dict[str, Any]:
+    return {"trial_id": key[0], "seed": key[1]}
+
+
+def _key(event: Event) -> tuple[str, int]:
+    return _need(event, "trial_id", str), _need(event, "seed", int)
+
+
+def _need(event: Event, name: str, kind: type) -> Any:
+    value = event.get(name)
+    if not isinstance(value, kind):
+        raise UserError(
+            f"the journal is corrupt: a {event['event']!r} event has {name}={value!r}; restore it from a copy"
+        )
+    return value

@@ -1,0 +1,63 @@
+"""What a running sweep tells whoever watches it: values, in the order in which they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStarted:
+    """`total` runs (a run is one trial with one seed), at most `slots` at once, results in `folder`."""
+
+    total: int
+    folder: Path
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One sentence for the reader: what is being prepared, what was retried."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A run began."""
+
+    trial_id: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReported:
+    """A run ended a cycle; `report` is the journal's."""
+
+    trial_id: str
+    seed: int
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFinished:
+    """A run ended as done, diverged, pruned or failed; `result` holds the columns of trials.csv."""
+
+    trial_id: str
+    seed: int
+    state: str
+    reason: str
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEnded:
+    """No run is left; `counts` is how many ended in each state."""
+
+    counts: Mapping[str, int]
+    interrupted: bool
+
+
+SweepEvent = SweepStarted | Note | TrialStarted | TrialReported | TrialFinished | SweepEnded

@@ -1,0 +1,103 @@
+"""What runs on the workers: building a workload on its device, and the preparations of a sweep."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.cost_cache import unit_costs
+from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.reference import Reference, reference_run, start
+from hybrid_sweep.measure.trial import Trial
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.trainer import HybridTrainer
+from hybrid_sweep.workload import Workload, find_workload, load_workload
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadOrder:
+    """How a worker builds the workload: import string, keywords, device."""
+
+    name: str
+    keywords: dict[str, Any]
+    device: Device
+
+    def build(self) -> Workload:
+        """Build it in this process, at one thread on a CPU; `device` is passed where the class takes it.
+
+        Raises:
+            UserError: where it cannot be; a missing import names this node.
+        """
+        if self.device == "cpu":
+            torch.set_num_threads(1)
+        try:
+            takes = inspect.signature(find_workload(self.name, **self.keywords)).parameters
+            device = {"device": self.device} if "device" in takes and "device" not in self.keywords else {}
+            workload = load_workload(self.name, **self.keywords, **device)
+        except UserError as error:
+            raise UserError(f"{error} (on node {platform.node()})") from None
+        warm_up(workload)
+        return workload
+
+
+def warm_up(workload: Workload) -> None:
+    """Load the data and run a few steps on a model of no use, so that no trial pays for a process's start."""
+    config = HybridConfig(warmup_steps=8, full_steps=4, max_predict_steps=2, confidence_threshold=0.001)
+    plain = start(workload, 0)
+    trainer = HybridTrainer(plain.model, plain.optimizer, config, loss_fn=workload.loss)
+    trainer.run(lambda step: workload.batch(0, step), 30)
+    workload.evaluate(plain.model, "val")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all trials of a sweep share, put once into Ray's object store."""
+
+    order: WorkloadOrder
+    references: dict[int, Reference]
+    costs: UnitCosts
+    frozen_control: bool
+    models: Path | None
+
+    def trial(self, point: dict[str, Any], workload: Workload, frozen: dict[Any, Any]) -> Trial:
+        """Start one trial."""
+        return Trial(
+            workload,
+            HybridConfig(**point["config"]),
+            self.references[point["seed"]],
+            self.costs,
+            frozen if self.frozen_control else None,
+        )
+
+    def keep_model(self, point: dict[str, Any], trial: Trial) -> None:
+        """Save the trained weights where the sweep keeps models."""
+        if self.models is None:
+            return
+        path = self.models / model_file(point["trial_id"], point["seed"])
+        temporary = path.with_suffix(".tmp")
+        torch.save(trial.trainer.model.state_dict(), temporary)
+        temporary.replace(path)
+
+
+def model_file(trial_id: str, seed: int) -> str:
+    """Return the name of the file that holds a trial's weights."""
+    return f"{trial_id}_seed{seed}.pt"
+
+
+def prepare_reference(order: WorkloadOrder, seed: int, steps: int | None, eval_every: int) -> Reference:
+    """Run plain training with one seed."""
+    workload = order.build()
+    return reference_run(workload, seed, steps or workload.steps, eval_every)
+
+
+def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:
+    """Measure the unit costs, or take those that this machine has kept."""
+    return unit_costs(order.build(), order.keywords, config, fresh=fresh)

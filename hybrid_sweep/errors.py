@@ -1,0 +1,90 @@
+"""The one error that a user sees as a sentence, and the base of every validated settings object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: one sentence with the value, what is allowed, and what to do next.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
+    """Return the error for a name that is not in `known`, with the list of the good ones."""
+    close = get_close_matches(name, known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return UserError(f"unknown {kind} {name!r}{hint}; known: {', '.join(known)}")
+
+
+class Settings(BaseModel):
+    """Immutable, keyword-only values that refuse nonsense in one sentence.
+
+    Raises:
+        UserError: on an unknown field, or a value of the wrong type or out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UserError(sentence(error, type(self))) from None
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Any:
+        """Build from plain data, as read from a file."""
+        return cls(**values)
+
+
+def sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    """Turn the first problem of a pydantic error into `field=value: what is allowed`."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        known = _fields_at(model, first["loc"][:-1])
+        return str(unknown_name("key", name, known) if known else f"unknown key {where!r}")
+    if first["type"] == "missing":
+        return f"{where} is missing: add it"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not where:
+        return message
+    return f"{where}={value!r} is not allowed: {message}{_range(model, first['loc'])}"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the field names of the settings object that `path` leads to, or [] where there is none."""
+    owner = _owner(model, path)
+    return sorted(owner.model_fields) if owner else []
+
+
+def _range(model: type[BaseModel], path: tuple[int | str, ...]) -> str:
+    """Return ` (allowed: >= 1, < 2)` from the constraints of the field at `path`, or nothing."""
+    owner = _owner(model, path[:-1])
+    field = owner.model_fields.get(str(path[-1])) if owner else None
+    if field is None:
+        return ""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [f"{signs[k]} {getattr(m, k)}" for m in field.metadata for k in signs if hasattr(m, k)]
+    return f" (allowed: {', '.join(bounds)})" if bounds else ""
+
+
+def _owner(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Follow `path` through nested settings, also where they may be None."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return None
+        model = inner[0]
+    return model

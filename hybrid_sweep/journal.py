@@ -1,0 +1,123 @@
+"""The journal of a sweep: append-only JSON lines, each on disk before the next thing happens."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic_core import from_json
+
+from hybrid_sweep.errors import UserError
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Journal:
+    """What happened in a sweep, in order; the tables of a results folder are views of it.
+
+    One process writes it (the driver of the sweep); any number may read it meanwhile. A line counts once
+    it is whole: a line torn by a crash is ignored by readers and cut off before the next append.
+    """
+
+    def __init__(self, path: Path | str, *, now: Callable[[], datetime] = _utc_now) -> None:
+        self.path = Path(path)
+        self._now = now
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Write one event and force it to disk, stamped with `at`, the UTC time in ISO 8601.
+
+        Not-a-number becomes null and an infinity the text "inf" or "-inf", for JSON has no number for it.
+
+        Raises:
+            KeyError: the event does not say which `event` it is.
+        """
+        line = {"event": event["event"], "at": self._now().isoformat(timespec="milliseconds"), **event}
+        text = json.dumps(plain(line), allow_nan=False)
+        with self.path.open("ab+") as file:
+            _cut_torn_line(file)
+            file.write(text.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def read(path: Path | str, *, skip: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Return all that `events` yields.
+
+        Raises:
+            UserError: a line other than a torn last one is not an event.
+        """
+        return list(Journal.events(path, skip=skip))
+
+    @staticmethod
+    def events(path: Path | str, *, skip: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+        """Yield the events in order, without those named in `skip`; a journal not begun yet has none.
+
+        Skipped events are not even parsed, so that a table of trials does not pay for every report.
+
+        Raises:
+            UserError: a line other than a torn last one is not an event.
+        """
+        heads = tuple(b'{"event": ' + json.dumps(name).encode() for name in skip)
+        try:
+            with Path(path).open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.startswith(heads):
+                        continue
+                    event = _parse(line)
+                    if event is not None:
+                        if event["event"] not in skip:
+                            yield event
+                    elif line.endswith(b"\n"):
+                        raise UserError(
+                            f"{path} is corrupt: line {number} is not an event; "
+                            f"restore the file from a copy, or delete that line, and try again"
+                        )
+        except FileNotFoundError:
+            return
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: not-a-number as None, infinities as text, 0-d arrays as numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    return plain(value.item()) if hasattr(value, "item") else value
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = from_json(line)
+    except ValueError:  # also bytes that are no UTF-8
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    """Leave `file` ending in a whole line: end a complete last line, cut off a torn one."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if _parse(content[whole:]) is None:
+        file.truncate(whole)
+    else:
+        file.write(b"\n")

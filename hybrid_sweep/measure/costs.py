@@ -1,0 +1,94 @@
+"""Unit costs: seconds of each kind of work, measured once and frozen, so that speedups can be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from statistics import median
+
+from hybrid_sweep.measure.reference import start
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.trainer import HybridTrainer
+from hybrid_sweep.workload import Workload
+
+CYCLES = 16
+WARM_UP_CYCLES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitCosts:
+    """Seconds of one unit of each kind of work of a hybrid run.
+
+    Attributes:
+        batch: loading a batch.
+        plain_step: a real step: forward, loss, backward, clipping, optimizer, schedule.
+        observe: what the trainer adds to a real step.
+        update: learning and deciding at the end of a Full phase.
+        jump: one update of the weights, with the checkpoint before it.
+        forward: a forward pass without backward.
+        score: what the trainer adds to such a pass.
+    """
+
+    batch: float
+    plain_step: float
+    observe: float
+    update: float
+    jump: float
+    forward: float
+    score: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return plain data."""
+        return asdict(self)
+
+    def total(self, calls: Mapping[Work, int]) -> float:
+        """Return the seconds that `calls` units of each kind of work cost."""
+        seconds = self.to_dict()
+        return sum(calls[kind] * seconds[FIELD_OF[kind]] for kind in Work)
+
+
+FIELD_OF = {
+    Work.BATCH: "batch",
+    Work.PLAIN: "plain_step",
+    Work.OBSERVE: "observe",
+    Work.UPDATE: "update",
+    Work.JUMP: "jump",
+    Work.FORWARD: "forward",
+    Work.SCORE: "score",
+}
+
+
+def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> UnitCosts:
+    """Time every kind of work in a short hybrid run with the trial's own predictor.
+
+    Every kind is measured in every one of 16 cycles, so that a busy moment of the machine touches all of
+    them alike; the median over the cycles is taken of each.
+    """
+    plain = start(workload, seed)
+    always = config.replace(
+        warmup_steps=20,
+        full_steps=20,
+        horizon_rule="fixed",
+        correction_interval=0,
+        correct_steps=max(config.correct_steps, 1),
+        confidence_threshold=0.001,
+        minimum_cosine=-1.0,
+        guard_tolerance=1e9,
+        stop_fraction=0.0,
+    )
+    trainer = HybridTrainer(plain.model, plain.optimizer, always, loss_fn=workload.loss)
+    far = CYCLES * (always.max_predict_steps + 200)
+    seen: dict[Work, list[float]] = {kind: [] for kind in Work}
+    seconds, calls = trainer.meter.seconds(), dict(trainer.meter.calls)
+    for cycle in range(CYCLES):
+        trainer.run_cycle(lambda step: workload.batch(seed, step), far)
+        now, counted = trainer.meter.seconds(), dict(trainer.meter.calls)
+        for kind in Work:
+            if cycle >= WARM_UP_CYCLES and counted[kind] > calls[kind]:
+                seen[kind].append((now[kind] - seconds[kind]) / (counted[kind] - calls[kind]))
+        seconds, calls = now, counted
+    return UnitCosts(**{field: median(seen[kind]) if seen[kind] else 0.0 for kind, field in FIELD_OF.items()})
+
+
+COST_NAMES = tuple(field.name for field in fields(UnitCosts))

@@ -1,0 +1,125 @@
+"""Reference: one plain training run per workload and seed, which every trial is scored against."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import asdict, dataclass
+from math import exp, isfinite, log
+from typing import Any
+
+import torch
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.workload import Workload
+
+TARGET_STEPS_RATIO = 1.10
+"""A hybrid run may take this many times the reference's steps to the target loss (seed, checklist 2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Held-out results of plain training along a run.
+
+    Attributes:
+        seed: of model, data order and global random numbers.
+        steps: logical steps at which it was evaluated, from 0 to N.
+        val_loss: held-out loss at each of them.
+        val_accuracy: held-out accuracy at each of them, where the workload gives one.
+        peak_memory_bytes: CUDA's peak allocation; None on a CPU.
+    """
+
+    seed: int
+    steps: list[int]
+    val_loss: list[float]
+    val_accuracy: list[float] | None
+    peak_memory_bytes: int | None = None
+
+    def loss_at(self, step: int) -> float:
+        """Return the held-out loss at `step`, interpolated in log loss (linearly where it is not > 0)."""
+        return _interpolate(self.steps, self.val_loss, step, in_log=min(self.val_loss) > 0)
+
+    def accuracy_at(self, step: int) -> float | None:
+        """Return the held-out accuracy at `step`, interpolated."""
+        return None if self.val_accuracy is None else _interpolate(self.steps, self.val_accuracy, step)
+
+    def target(self) -> tuple[float, float]:
+        """Return a loss and the step at which plain training has it: N / 1.1, so that 110 % of it is N."""
+        step = self.steps[-1] / TARGET_STEPS_RATIO
+        return self.loss_at(int(step)), int(step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) -> Reference:
+    """Train plainly for `steps` steps on the same batches as a hybrid run, evaluating as it goes.
+
+    Args:
+        workload: what to train.
+        seed: of model, data order and global random numbers.
+        steps: N, logical steps.
+        eval_every: steps between evaluations on the validation split.
+
+    Raises:
+        UserError: a held-out loss that is not finite, or that the workload's `quality` cannot be taken of.
+    """
+    plain = start(workload, seed)
+    at = sorted({*range(0, steps, eval_every), steps})
+    results: list[dict[str, float]] = []
+    for step in range(steps + 1):
+        if step:
+            plain(workload.batch(seed, step))
+        if step == at[len(results)]:
+            results.append(workload.evaluate(plain.model, "val"))
+            _check(results[-1], workload.quality, step)
+    cuda = plain.parameters[0].is_cuda
+    return Reference(
+        seed=seed,
+        steps=at,
+        val_loss=[r["loss"] for r in results],
+        val_accuracy=[r["accuracy"] for r in results] if "accuracy" in results[0] else None,
+        peak_memory_bytes=torch.cuda.max_memory_allocated() if cuda else None,
+    )
+
+
+def start(workload: Workload, seed: int) -> PlainStep:
+    """Build model, optimizer and schedule, and seed the global random numbers: one start for all arms."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    model = workload.build_model(seed)
+    optimizer = workload.build_optimizer(model)
+    build_scheduler = getattr(workload, "build_scheduler", None)
+    torch.manual_seed(seed)
+    scheduler = build_scheduler(optimizer) if build_scheduler else None
+    return PlainStep(model, optimizer, workload.loss, scheduler)
+
+
+def _check(result: dict[str, float], quality: str, step: int) -> None:
+    if "loss" not in result:
+        raise UserError("the workload's evaluate() returns no 'loss': add the mean held-out loss to it")
+    loss = float(result["loss"])
+    if not isfinite(loss):
+        raise UserError(
+            f"plain training has a held-out loss of {loss} at step {step}: "
+            "lower the learning rate until it trains, there is nothing to compare with"
+        )
+    if quality == "loss_ratio" and loss <= 0:
+        raise UserError(
+            f"held-out loss {loss:.4g} at step {step} is not above 0, so no ratio can be taken of it: "
+            'set the workload\'s quality = "loss_gap" or "accuracy_ratio"'
+        )
+    if quality == "accuracy_ratio" and "accuracy" not in result:
+        raise UserError('quality = "accuracy_ratio" needs evaluate() to return "accuracy"')
+
+
+def _interpolate(at: list[int], values: list[float], step: int, in_log: bool = False) -> float:
+    right = min(bisect_left(at, step), len(at) - 1)
+    if at[right] <= step or right == 0:
+        return values[right]
+    share = (step - at[right - 1]) / (at[right] - at[right - 1])
+    low, high = values[right - 1], values[right]
+    if in_log:
+        return exp((1 - share) * log(low) + share * log(high))
+    return (1 - share) * low + share * high

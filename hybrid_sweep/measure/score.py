@@ -1,0 +1,73 @@
+"""Speedup and quality as the contract defines them: pure functions of counts, seconds and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from math import isfinite
+
+from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.reference import Reference
+from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.records import Segment
+
+
+def speedup(steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int]) -> float:
+    """Return N · mean(plain step) / all training time, all of it measured within the trial.
+
+    Args:
+        steps: logical steps so far.
+        seconds: time of each kind of work, on one clock.
+        calls: units of each kind.
+    """
+    total = sum(seconds.values())
+    return steps * seconds[Work.PLAIN] / calls[Work.PLAIN] / total if total > 0 else 0.0
+
+
+def speedup_counted(steps: int, calls: Mapping[Work, int], costs: UnitCosts) -> float:
+    """Return N · plain step / cost of the counted work, at frozen unit costs: deterministic."""
+    return steps * costs.plain_step / costs.total(calls)
+
+
+def speedup_bound(
+    steps: int, backward_calls: int, forward_only_calls: int, step_seconds: float, forward_seconds: float
+) -> float:
+    """Return N·s / (n_backward·s + n_forward_only·f): what these passes alone would allow."""
+    return steps * step_seconds / (backward_calls * step_seconds + forward_only_calls * forward_seconds)
+
+
+def overhead_pct(seconds: Mapping[Work, float]) -> float:
+    """Return the predictor's own work as a share of all training time, in percent."""
+    own = sum(seconds[kind] for kind in (Work.OBSERVE, Work.UPDATE, Work.JUMP, Work.SCORE))
+    return 100 * own / sum(seconds.values())
+
+
+def quality(
+    kind: str, reference: Reference, step: int, loss: float, accuracy: float | None, at: int | None = None
+) -> float:
+    """Compare held-out results with the reference; 1 means equal, more is better, 0 where not finite.
+
+    Args:
+        kind: "loss_ratio": reference loss / loss; "accuracy_ratio": accuracy / reference accuracy;
+            "loss_gap": 1 − (loss − reference loss) / (what the reference gained in its whole run).
+        reference: plain training with the same seed and data order.
+        step: logical step of the result.
+        loss: held-out loss.
+        accuracy: held-out accuracy, where the workload has one.
+        at: step of the reference to compare with, where it is another one.
+    """
+    if not isfinite(loss):
+        return 0.0
+    base = reference.loss_at(step if at is None else at)
+    if kind == "accuracy_ratio":
+        base_accuracy = reference.accuracy_at(step if at is None else at)
+        return (accuracy or 0.0) / base_accuracy if base_accuracy else 0.0
+    if kind == "loss_gap":
+        gained = reference.val_loss[0] - reference.val_loss[-1]
+        return 1 - (loss - base) / gained if gained > 0 else 0.0
+    return max(base / loss, 0.0) if loss != 0 else 0.0
+
+
+def behaviour(trace: Iterable[Segment]) -> str:
+    """Return eight hexadecimal digits that trials with the same phases, lengths and corrections share."""
+    return sha256(repr([tuple(segment) for segment in trace]).encode()).hexdigest()[:8]

@@ -1,0 +1,191 @@
+"""Trial: one hybrid run of a workload, scored against its reference as it goes."""
+
+from __future__ import annotations
+
+import time
+from math import isfinite
+from typing import Any
+
+import torch
+
+from hybrid_sweep.measure.controls import frozen_run
+from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.reference import Reference, start
+from hybrid_sweep.measure.score import (
+    behaviour,
+    overhead_pct,
+    quality,
+    speedup,
+    speedup_bound,
+    speedup_counted,
+)
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.records import TrainingDiverged
+from hybrid_sweep.trainer.trainer import HybridTrainer
+from hybrid_sweep.workload import Workload
+
+SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
+
+
+class Trial:
+    """Runs one configuration with one seed, one cycle a `report`; then `result` has its columns.
+
+    Args:
+        workload: what to train.
+        config: the hybrid trainer's.
+        reference: plain training with the same seed.
+        costs: frozen unit costs.
+        frozen: results of frozen runs by (seed, behaviour), shared by the trials of a process; None
+            leaves `quality_vs_frozen` out.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        config: HybridConfig,
+        reference: Reference,
+        costs: UnitCosts,
+        frozen: dict[tuple[int, str], dict[str, float]] | None = None,
+    ) -> None:
+        self.workload = workload
+        self.config = config
+        self.reference = reference
+        self.costs = costs
+        self.state = "running"
+        self.reason = ""
+        self._frozen = frozen
+        plain = start(workload, reference.seed)
+        self.trainer = HybridTrainer(
+            plain.model, plain.optimizer, config, loss_fn=workload.loss, lr_scheduler=plain.scheduler
+        )
+        self._steps = reference.steps[-1]
+        self._target, self._target_step = reference.target()
+        self._target_reached: int | None = None
+        self._evaluated: dict[str, float] = {}
+        self._eval_seconds = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, well or badly."""
+        return self.state != "running"
+
+    def report(self) -> dict[str, Any]:
+        """Train to the end of the cycle and return the report of it; at the end of the run, set `state`."""
+        seed = self.reference.seed
+        try:
+            more = self.trainer.run_cycle(lambda step: self.workload.batch(seed, step), self._steps)
+        except TrainingDiverged as error:
+            self.state, self.reason, more = "diverged", str(error), False
+        self._evaluate()
+        if not isfinite(self._evaluated["loss"]) and not more:
+            self.state = "diverged"
+            self.reason = self.reason or f"held-out loss is {self._evaluated['loss']} at the end"
+        if not more and not self.done:
+            self.state = "done"
+        statistics = self.trainer.training_statistics()
+        state = self.trainer.state()
+        return {
+            "step": state.step,
+            "phase": str(state.phase),
+            "loss": state.loss,
+            "val_loss": self._evaluated["loss"],
+            "val_accuracy": self._evaluated.get("accuracy"),
+            "quality": self._quality(state.step),
+            "speedup": self._speedup(),
+            "speedup_counted": speedup_counted(state.step, self.trainer.meter.calls, self.costs),
+            "realised_horizon": statistics.realised_horizon_mean,
+            "micro_corrections": statistics.micro_corrections,
+            "confidence": state.confidence,
+            "divergence_events": self.trainer.tally.warning_steps,
+            "backward_calls": statistics.backward_calls,
+            "forward_only_calls": statistics.forward_only_calls,
+            "seconds": sum(self.trainer.meter.seconds().values()),
+        }
+
+    def result(self) -> dict[str, Any]:
+        """Return the columns of a finished run (the contract's, in its names)."""
+        meter, s = self.trainer.meter, self.trainer.training_statistics()
+        seconds, trace = meter.seconds(), self.trainer.trace()
+        loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
+        forward = seconds[Work.FORWARD] / meter.calls[Work.FORWARD] if meter.calls[Work.FORWARD] else 0.0
+        diverged = self.state == "diverged"
+        one_thread = torch.get_num_threads() == 1 and not self.trainer.plain.parameters[0].is_cuda
+        return {
+            **{name: getattr(self.config, name) for name in SWEPT},
+            "speedup": self._speedup(),
+            "speedup_counted": speedup_counted(s.steps, meter.calls, self.costs),
+            "speedup_bound": speedup_bound(
+                s.steps,
+                s.backward_calls,
+                s.forward_only_calls,
+                seconds[Work.PLAIN] / meter.calls[Work.PLAIN],
+                forward,
+            ),
+            "quality": 0.0 if diverged else self._quality(s.steps),
+            "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
+            "quality_vs_frozen": None if diverged else self._versus_frozen(),
+            "val_loss": loss,
+            "reference_val_loss": self.reference.loss_at(s.steps),
+            "backward_reduction_pct": s.backward_reduction_pct,
+            "backward_calls": s.backward_calls,
+            "forward_only_calls": s.forward_only_calls,
+            "realised_horizon_mean": s.realised_horizon_mean,
+            "micro_corrections": s.micro_corrections,
+            "abort_rate": s.abort_rate,
+            "behaviour": behaviour(trace),
+            "speedup_cpu": speedup(s.steps, meter.cpu_seconds(), meter.calls) if one_thread else None,
+            "val_accuracy": accuracy,
+            "reference_val_accuracy": self.reference.accuracy_at(s.steps),
+            "predict_phases": s.predict_phases,
+            "max_confidence": s.max_confidence_reached,
+            "mean_confidence": s.mean_confidence,
+            "prediction_accuracy": s.prediction_accuracy,
+            "calibration_error": s.calibration_error,
+            "warning_rate": s.warning_rate,
+            "nonfinite_steps": s.nonfinite_steps,
+            "rollbacks": s.rollbacks,
+            "steps_to_target_ratio": (self._target_reached or float("nan")) / max(self._target_step, 1),
+            "peak_memory_ratio": self._memory_ratio(),
+            "overhead_pct": overhead_pct(seconds),
+            "train_seconds": sum(seconds.values()),
+            "eval_seconds": self._eval_seconds,
+            "steps": s.steps,
+            "config": self.config.to_json(),
+        }
+
+    def _evaluate(self) -> None:
+        began = time.perf_counter()
+        self._evaluated = self.workload.evaluate(self.trainer.model, "val")
+        self._eval_seconds += time.perf_counter() - began
+        if self._target_reached is None and self._evaluated["loss"] <= self._target:
+            self._target_reached = self.trainer.tally.steps
+
+    def _quality(self, step: int, at: int | None = None) -> float:
+        loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
+        return quality(self.workload.quality, self.reference, step, loss, accuracy, at)
+
+    def _speedup(self) -> float:
+        meter = self.trainer.meter
+        return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls)
+
+    def _versus_frozen(self) -> float | None:
+        """Score the run as if its frozen twin were the reference."""
+        if self._frozen is None:
+            return None
+        trace = self.trainer.trace()
+        key = (self.reference.seed, behaviour(trace))
+        if key not in self._frozen:
+            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace)
+        twin = self._frozen[key]
+        loss, accuracy = twin["loss"], twin.get("accuracy")
+        own, step = self._quality(self._steps), self._steps
+        theirs = quality(self.workload.quality, self.reference, step, loss, accuracy)
+        if self.workload.quality == "loss_gap":
+            return 1 + own - theirs
+        return own / theirs if theirs > 0 else None
+
+    def _memory_ratio(self) -> float | None:
+        if not self.reference.peak_memory_bytes:
+            return None
+        return torch.cuda.max_memory_allocated() / self.reference.peak_memory_bytes

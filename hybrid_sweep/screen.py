@@ -1,0 +1,223 @@
+"""What the commands show: lists, the plan of a sweep, its front and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from hybrid_sweep.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.spec import SweepSpec
+    from hybrid_sweep.trainer.config import HybridConfig
+
+WIDTH_WITHOUT_TERMINAL = 120
+NARROW = 104  # a screen below this shows the front without the columns of ONLY_WHERE_WIDE
+FAILURES_SHOWN = 5
+FRONT_COLUMNS = {  # column of trials.csv -> its heading
+    "trial_id": "trial",
+    "seed": "seeds",
+    "max_predict_steps": "H",
+    "correction_interval": "I",
+    "confidence_threshold": "thres-\nhold",
+    "speedup": "speedup",
+    "speedup_counted": "speedup\ncounted",
+    "quality": "quality",
+    "quality_vs_truncated": "vs\ntrunc.",
+    "quality_vs_frozen": "vs\nfrozen",
+    "backward_reduction_pct": "backward\nsaved %",
+    "realised_horizon_mean": "realised\nhorizon",
+}
+ONLY_WHERE_WIDE = ("seed", "max_predict_steps", "correction_interval", "confidence_threshold")
+
+
+def console() -> Console:
+    """Return a console on standard output, wide enough for the tables where there is no terminal."""
+    usual = Console(highlight=False)
+    return usual if usual.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+
+
+def version_line() -> str:
+    """Return the versions that a report of a problem should name."""
+    names = ("hybrid-sweep", "torch", "ray")
+    return ", ".join(f"{name} {_version(name)}" for name in names)
+
+
+def sweeps(specs: Mapping[str, SweepSpec]) -> Table:
+    """Return the sweeps, one a row."""
+    from hybrid_sweep.search.space import grid
+
+    table = _table("sweep", "points", "steps", "what it is")
+    for name, spec in specs.items():
+        steps = str(spec.steps or "the workload's")
+        table.add_row(Text(name, "bold"), str(len(grid(spec))), steps, spec.about)
+    return table
+
+
+def workloads(about: Mapping[str, str]) -> Table:
+    """Return the workloads, one a row."""
+    table = _table("workload", "what it is")
+    for name, line in about.items():
+        table.add_row(Text(name, "bold"), line)
+    return table
+
+
+def presets(configs: Mapping[str, HybridConfig]) -> Table:
+    """Return the presets, one a row, with every setting in which they differ."""
+    values = {name: config.model_dump() for name, config in configs.items()}
+    fields = [field for field in next(iter(values.values())) if len({v[field] for v in values.values()}) > 1]
+    table = _table("preset")
+    for field in fields:
+        table.add_column(field.replace("_", "\n"), justify="right", vertical="bottom")
+    for name, config in values.items():
+        table.add_row(Text(name, "bold"), *(str(config[field]) for field in fields))
+    return table
+
+
+def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
+    """Return everything that a run of the sweep would do; the workload is built once, to see that it can be.
+
+    Raises:
+        UserError: where the sweep or its workload could not run.
+    """
+    from hybrid_sweep.search.space import grid
+    from hybrid_sweep.workload import load_workload
+
+    points = grid(spec)
+    workload = load_workload(spec.workload.name, **spec.workload.keywords)
+    keywords = ", ".join(f"{key}={value}" for key, value in spec.workload.keywords.items())
+    seeds = f"{spec.repeats} seed{'s' if spec.repeats > 1 else ''}"
+    rows = {
+        "workload": f"{spec.workload.name}, found and loaded",
+        "with": keywords or "no keywords",
+        "steps": f"{spec.steps or workload.steps} a run",
+        "seeds": _listed(spec.seeds),
+        "runs": f"{len(points)} points × {seeds} = {len(points) * spec.repeats}, and a reference run a seed",
+        **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
+        **{field: _listed(values) for field, values in spec.space.items()},
+        "device": spec.device,
+        "at once": str(spec.concurrency or "one a core, or one a GPU share"),
+        "front of": f"{spec.speedup_column} and quality",
+        "results": str(out or Path("results", f"{spec.name}-<time>")),
+    }
+    grid_of_rows = Table.grid(padding=(0, 3))
+    grid_of_rows.add_column(style="cyan", no_wrap=True)
+    for name, text in rows.items():
+        grid_of_rows.add_row(name, Text(text))
+    ids = Columns([Text(point.trial_id, "dim") for point in points], padding=(0, 2))
+    title = Text.assemble((spec.name, "bold"), f"  {spec.about}")
+    indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, ids)]
+    return Group(title, *indented, "", "A dry run: nothing was trained, nothing was written.")
+
+
+def front_table(front: pd.DataFrame, width: int) -> Table:
+    """Return the rows of a Pareto front as a table for a screen of `width` characters."""
+    from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+
+    digits = {column.name: column.digits for column in TRIAL_COLUMNS}
+    shown = [name for name in FRONT_COLUMNS if width >= NARROW or name not in ONLY_WHERE_WIDE]
+    if not front["seed"].astype("str").str.contains(",").any():  # one seed each: nothing to tell
+        shown = [name for name in shown if name != "seed"]
+    table = _table()
+    for name in shown:
+        text = name in ("trial_id", "seed")
+        table.add_column(FRONT_COLUMNS[name], justify="left" if text else "right", no_wrap=text)
+    for row in front[shown].to_dict("records"):
+        table.add_row(*(_cell(row[name], digits[name]) for name in shown))
+    return table
+
+
+def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, width: int) -> RenderableType:
+    """Return the end of a sweep: its front, its counts, the verdict, and what to type next."""
+    from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
+    from hybrid_sweep.analysis.summary import analyzer_lines, best_point
+
+    trials = folder.trials()
+    front = pareto_front(trials, speedup_column(folder.manifest))
+    failed = trials[trials["state"] == "failed"]
+    best = best_point(front)
+    parts: list[RenderableType] = []
+    if interrupted:
+        parts += [_line("Interrupted: the runs were stopped, and what is finished is written.", "yellow"), ""]
+    parts += (
+        [Text("Pareto front", "bold"), front_table(front, width)] if best is not None else ["No run is done."]
+    )
+    parts.append(_line(f"{sum(counts.values())} runs: {_listed(f'{n} {s}' for s, n in counts.items() if n)}"))
+    for row in failed.head(FAILURES_SHOWN).to_dict("records"):
+        parts.append(_line(f"  {row['trial_id']} (seed {row['seed']}) failed: {row['reason']}", "red"))
+    if len(failed) > FAILURES_SHOWN:
+        parts.append(_line(f"  and {len(failed) - FAILURES_SHOWN} more", "red"))
+    parts += ["", *map(_line, analyzer_lines(folder)), "", _line(f"Results: {folder.path}"), "Next:"]
+    commands = ["report DIR", "pareto DIR"]
+    if best is not None:
+        commands.append(f"export DIR --trial {quote(str(best['trial_id']))} --format toml")
+    path = quote(str(folder.path))
+    parts += [_line(f"  hybrid-sweep {command.replace('DIR', path, 1)}", "cyan") for command in commands]
+    return Group(*parts)
+
+
+def write_config(values: Mapping[str, Any], format: str, to: Path | None) -> None:
+    """Write a trainer's configuration to the file `to`, or to standard output.
+
+    Raises:
+        UserError: where the format cannot hold a configuration, or `to` cannot be written.
+    """
+    from hybrid_sweep.analysis.files import write_text
+    from hybrid_sweep.trainer.config import HybridConfig
+
+    config = HybridConfig(**values)
+    forms = {"toml": config.to_toml, "json": config.to_json}
+    if format not in forms:
+        raise UserError(f"a configuration is not written as {format}: use --format toml or --format json")
+    text = forms[format]().rstrip("\n") + "\n"
+    if to is None:
+        print(text, end="")
+        return
+    try:
+        write_text(to, text)
+    except OSError as error:
+        raise UserError(f"cannot write {to}: {error.strerror}; name a file in a folder that exists") from None
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _line(text: str, style: str = "") -> Text:
+    """Return a line that a terminal may break, but we do not: it can be copied whole."""
+    return Text(text, style, no_wrap=True, overflow="ignore")
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for heading in headings:
+        table.add_column(heading, vertical="bottom")
+    return table
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(str, values))
+
+
+def _cell(value: Any, digits: int) -> str:
+    import pandas as pd
+
+    if pd.isna(value):
+        return "–"
+    return value if isinstance(value, str) else f"{value:.{digits}f}"

@@ -1,0 +1,274 @@
+"""SweepSpec: a sweep file as typed, validated values, and where sweep files are found."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from hybrid_sweep.errors import Settings, UserError, unknown_name
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.workload import SEPARATOR
+from hybrid_sweep.yaml_file import parse_yaml
+
+PACKAGED = "search_spaces"  # reached by name, as content: never imported as code
+Cost = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    """A part of the sweep file; its problems are told by the sweep as a whole."""
+
+    model_config = Settings.model_config
+
+
+class WorkloadChoice(_Section):
+    """Which workload is trained: an import string, and any keyword of its class beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What the class is called with."""
+        return dict(self.model_extra or {})
+
+
+class UnitCosts(_Section):
+    """Seconds of each kind of work, for `speedup_counted`; given here they are not measured."""
+
+    plain_step: Annotated[float, Field(gt=0)]
+    batch: Cost
+    observe: Cost
+    update: Cost
+    jump: Cost
+    forward: Cost
+    score: Cost
+
+
+class ReferencePoint(_Section):
+    """The corner from which a hypervolume is counted."""
+
+    speedup: Cost = 1.0
+    quality: Cost = 0.90
+
+    @property
+    def pair(self) -> tuple[float, float]:
+        """`(speedup, quality)`."""
+        return self.speedup, self.quality
+
+
+def _workload_section(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping | WorkloadChoice):
+        raise ValueError("write package.module:Class, or `name:` with it and the keywords of the class")
+    return value
+
+
+def _value_list(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise ValueError("write a list of the values to try, such as [75] or [50, 75]")
+    return value
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+        raise ValueError("it becomes part of a folder's name: letters, digits, and _ . - after the first")
+    return value
+
+
+class SweepSpec(Settings):
+    """One sweep: what is trained, for how long, and every setting that is tried.
+
+    Attributes:
+        name: becomes part of the results folder's name.
+        about: one sentence for `hybrid-sweep list`.
+        workload: what is trained.
+        steps: logical steps of a run; None takes the workload's own.
+        seed: the first seed.
+        repeats: how many consecutive seeds each point is run with.
+        trainer: fields of `HybridConfig` that every trial shares.
+        space: fields of `HybridConfig` with the list of values to try; the sweep is their full grid.
+        device: "auto" takes CUDA where there is one.
+        concurrency: trials at once; None is one a CPU core, or one a GPU share.
+        gpus_per_trial: share of one GPU that a trial on CUDA takes.
+        timing: which speedup the front is made of, wall clock or counted work.
+        eval_every: logical steps between evaluations of the reference run.
+        unit_costs: frozen seconds of each kind of work; None measures them with the reference run.
+        frozen_control: whether each trial is also compared with the same phases without displacement.
+        hypervolume_reference: the corner of the hypervolume.
+    """
+
+    name: Annotated[str, AfterValidator(_file_name)]
+    about: str = ""
+    workload: Annotated[WorkloadChoice, BeforeValidator(_workload_section)]
+    steps: int | None = Field(None, ge=1, strict=True)
+    seed: int = Field(0, ge=0, strict=True)
+    repeats: int = Field(1, ge=1, strict=True)
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    space: dict[str, Annotated[list[Any], BeforeValidator(_value_list)]] = Field(default_factory=dict)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    concurrency: int | None = Field(None, ge=1, strict=True)
+    gpus_per_trial: float = Field(1.0, gt=0, le=1)
+    timing: Literal["measured", "counted"] = "measured"
+    eval_every: int = Field(25, ge=1, strict=True)
+    unit_costs: UnitCosts | None = None
+    frozen_control: bool = True
+    hypervolume_reference: ReferencePoint = ReferencePoint()
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that each point is run with."""
+        return list(range(self.seed, self.seed + self.repeats))
+
+    @property
+    def speedup_column(self) -> Literal["speedup", "speedup_counted"]:
+        """The column of the results that the front is made of."""
+        return "speedup_counted" if self.timing == "counted" else "speedup"
+
+    @model_validator(mode="after")
+    def _settings_of_the_trainer(self) -> Self:
+        known = sorted(HybridConfig.model_fields)
+        for section in (self.trainer, self.space):
+            for field in section:
+                if field not in known:
+                    raise unknown_name("trainer setting", field, known)
+        for field, values in self.space.items():
+            if field in self.trainer:
+                raise ValueError(
+                    f"{field} stands both in trainer and in space: keep one (space.{field}=[value] fixes it)"
+                )
+            repeated = [value for index, value in enumerate(values) if value in values[:index]]
+            if repeated:
+                raise ValueError(f"space.{field} holds {repeated[0]!r} twice: remove one")
+        return self
+
+
+def packaged_sweeps() -> list[str]:
+    """Return the names of the sweeps that come with the package."""
+    files = importlib.resources.files(PACKAGED).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def parse_changes(changes: Iterable[str]) -> dict[str, str]:
+    """Return the overrides that texts of the form `key=value` spell, the last of a key winning.
+
+    Raises:
+        UserError: where there is no `=`.
+    """
+    parts = {}
+    for change in changes:
+        key, separator, value = change.partition("=")
+        if not separator or not key.strip():
+            keys = ", ".join(sorted(SweepSpec.model_fields))
+            raise UserError(f"--set {change!r} has no value: write KEY=VALUE; the keys are {keys}")
+        parts[key.strip()] = value
+    return parts
+
+
+def load_spec(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Read a sweep, packaged or the user's own, and change some of its fields.
+
+    A workload given as a file is looked for beside the sweep file; one given as an override, or with a
+    packaged sweep, in the current folder. Its path is made absolute either way.
+
+    Args:
+        name_or_path: a packaged name ("grid60") or a path to a YAML file.
+        overrides: dotted field to value, `{"steps": 500, "workload.data": "mnist"}`; a text is read as YAML.
+
+    Raises:
+        UserError: for an unknown sweep, field or override, or a value that is not allowed.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        text, folder = _read(path), path.parent
+        source, default_name = str(path), path.stem
+    elif str(name_or_path) in packaged_sweeps():
+        source = default_name = str(name_or_path)
+        text = (importlib.resources.files(PACKAGED) / f"{source}.yaml").read_text(encoding="utf-8")
+        folder = Path()
+    else:
+        hint = unknown_name("sweep", str(name_or_path), packaged_sweeps())
+        raise UserError(f"{hint}; or give the path of your own .yaml file")
+
+    values = parse_yaml(text, source)
+    if not isinstance(values, dict):
+        raise UserError(f"{source} is not a sweep: expected `key: value` lines such as `name:` and `space:`")
+    values.setdefault("name", default_name)
+    _locate_workload(values, folder)
+    for dotted, value in (overrides or {}).items():
+        _override(
+            values, dotted, parse_yaml(value, f"{dotted}={value!r}") if isinstance(value, str) else value
+        )
+    _locate_workload(values, Path())
+    try:
+        return SweepSpec(**values)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(packaged_sweeps())
+        raise UserError(f"no sweep file {path}; check the path, or use a packaged sweep: {known}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a sweep file: {error}") from None
+
+
+def _override(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set one field in place, refusing a name that no section knows."""
+    _refuse_unknown(dotted)
+    *sections, field = dotted.split(".")
+    target = values
+    for name in sections:
+        below = target.get(name) or {}
+        if name == "workload" and isinstance(below, str):
+            below = {"name": below}
+        if not isinstance(below, dict):
+            raise UserError(f"{dotted!r} cannot be set: {name} is {below!r}, a single value")
+        target[name] = below
+        target = below
+    target[field] = value
+
+
+def _refuse_unknown(dotted: str) -> None:
+    """Refuse a dotted name that leads to no field; the keywords of a workload are its own business."""
+    section, *fields = dotted.split(".")
+    trainer = sorted(HybridConfig.model_fields)
+    inside: dict[str, list[str]] = {
+        "trainer": trainer,
+        "space": trainer,
+        "unit_costs": list(UnitCosts.model_fields),
+        "hypervolume_reference": list(ReferencePoint.model_fields),
+    }
+    if dotted in trainer:
+        raise UserError(
+            f"unknown key {dotted!r}: write trainer.{dotted}=VALUE to fix it for every trial, "
+            f"or space.{dotted}=[VALUE, ...] to sweep it"
+        )
+    if section not in SweepSpec.model_fields:
+        raise unknown_name("key", dotted, sorted(SweepSpec.model_fields))
+    if fields and section in inside and (len(fields) > 1 or fields[0] not in inside[section]):
+        raise unknown_name("key", dotted, [f"{section}.{name}" for name in inside[section]])
+    if fields and section not in inside and section != "workload":
+        raise UserError(f"unknown key {dotted!r}: {section} is a single value; write {section}=VALUE")
+
+
+def _locate_workload(values: dict[str, Any], folder: Path) -> None:
+    """Make the path of a workload file absolute, in place, where `folder` holds it."""
+    workload = values.get("workload")
+    name = workload.get("name") if isinstance(workload, dict) else workload
+    if not isinstance(name, str):
+        return
+    file, separator, attribute = name.rpartition(SEPARATOR)
+    path = folder / file
+    if file.endswith(".py") and path.is_file():
+        located = f"{path.resolve()}{separator}{attribute}"
+        values["workload"] = {**workload, "name": located} if isinstance(workload, dict) else located

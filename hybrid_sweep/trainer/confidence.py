@@ -1,0 +1,151 @@
+"""Confidence: how far the predictor is to be trusted, and whether it deserved that."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from math import isfinite, sqrt
+from typing import Any, Literal
+
+from hybrid_sweep.trainer.features import RealStep
+
+ConfidenceRule = Literal["three_term", "seed"]
+
+CEILING = 0.99
+"""No confidence is higher, so that a threshold of 0.999 is a gate that is always shut."""
+
+ERRORS_KEPT = 50
+ERRORS_NEEDED = 10
+UNPROVEN_HISTORY = 0.7
+ACCURATE_WITHIN = 0.1
+ACCURACY_FLOOR = 0.1
+STABILITY_WINDOW = 20
+SCORES_KEPT = 10_000
+
+
+class Confidence:
+    """One number in [0, 0.99] after each Full phase, and a record of how often it was right.
+
+    Args:
+        rule: "three_term" (later upstream, normalised by the scale of the loss) or "seed" (0.7 loss stability
+            + 0.3 gradient stability).
+    """
+
+    def __init__(self, rule: ConfidenceRule = "three_term") -> None:
+        self._rule = rule
+        self._errors: deque[float] = deque(maxlen=ERRORS_KEPT)
+        self._scores: deque[tuple[float, bool]] = deque(maxlen=SCORES_KEPT)
+        self._scored = 0
+        self._accurate = 0
+        self.value = 0.0
+        """Confidence after the last update; 0 before the first."""
+        self.max_reached = 0.0
+        """Highest value so far."""
+
+    def update(self, errors: Sequence[float], spread: float, steps: Sequence[RealStep]) -> float:
+        """Take in what the last training pass showed and return the new confidence.
+
+        Args:
+            errors: one-step-ahead errors, relative to the loss.
+            spread: disagreement of the predictions, relative to the loss.
+            steps: the newest real steps, oldest first; the seed's rule looks at 20 of them.
+        """
+        self._errors.extend(errors)
+        if not steps:
+            value = 0.0
+        elif self._rule == "seed":
+            newest = steps[-STABILITY_WINDOW:]
+            value = 0.7 * stability([step.loss for step in newest])
+            value += 0.3 * stability([step.gradient_norm for step in newest])
+        else:
+            value = three_term(spread, self._errors, steps[-1].fast, steps[-1].slow)
+        self.value = min(max(value, 0.0), CEILING) if isfinite(value) else 0.0
+        self.max_reached = max(self.max_reached, self.value)
+        return self.value
+
+    def score(self, predicted: float, actual: float, confidence: float | None = None) -> bool:
+        """Record one prediction whose loss has been measured; return whether it was accurate.
+
+        Accurate is |L̂ − L| < 0.1·max(|L|, 0.1) (upstream's definition).
+
+        Args:
+            predicted: L̂.
+            actual: L.
+            confidence: at the time of the prediction; the present one where not given.
+        """
+        accurate = abs(predicted - actual) < ACCURATE_WITHIN * max(abs(actual), ACCURACY_FLOOR)
+        self._scores.append((self.value if confidence is None else confidence, accurate))
+        self._scored += 1
+        self._accurate += accurate
+        return accurate
+
+    @property
+    def prediction_accuracy(self) -> float | None:
+        """Share of the scored predictions that were accurate; None before the first."""
+        return self._accurate / self._scored if self._scored else None
+
+    @property
+    def scores(self) -> list[tuple[float, bool]]:
+        """The newest scored predictions: confidence at the prediction, and whether it was accurate."""
+        return list(self._scores)
+
+    def calibration_error(self, *, bins: int = 10, minimum: int = 30) -> float | None:
+        """Return the largest |mean confidence − accuracy| over the bins of equal width; None if all are thin.
+
+        Args:
+            bins: bins of [0, 1].
+            minimum: predictions that a bin needs in order to count.
+        """
+        filled: dict[int, list[tuple[float, bool]]] = {}
+        for pair in self._scores:
+            filled.setdefault(min(int(pair[0] * bins), bins - 1), []).append(pair)
+        gaps = [
+            abs(sum(confidence - accurate for confidence, accurate in pairs)) / len(pairs)
+            for pairs in filled.values()
+            if len(pairs) >= minimum
+        ]
+        return max(gaps, default=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as plain data that later updates do not change."""
+        return {
+            "errors": list(self._errors),
+            "scores": list(self._scores),
+            "scored": self._scored,
+            "accurate": self._accurate,
+            "value": self.value,
+            "max_reached": self.max_reached,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self._errors = deque(state["errors"], ERRORS_KEPT)
+        self._scores = deque(map(tuple, state["scores"]), SCORES_KEPT)
+        self._scored, self._accurate = state["scored"], state["accurate"]
+        self.value, self.max_reached = state["value"], state["max_reached"]
+
+
+def three_term(spread: float, errors: Sequence[float], fast: float, slow: float) -> float:
+    """Return 0.4·agreement + 0.4·history + 0.2·calm, each in [0, 1].
+
+    Agreement is 1/(1 + spread). History is 1/(1 + mean error) once there are ten errors, 0.7 until then. Calm
+    is max(½, 1/(1 + 2·|fast − slow|/slow)).
+
+    Args:
+        spread: disagreement of the predictions, relative to the loss.
+        errors: the newest one-step errors, relative to the loss.
+        fast: fast average of the loss.
+        slow: slow average of the loss.
+    """
+    history = 1 / (1 + sum(errors) / len(errors)) if len(errors) >= ERRORS_NEEDED else UNPROVEN_HISTORY
+    drift = abs(fast - slow) / abs(slow) if slow else 0.0
+    return 0.4 / (1 + spread) + 0.4 * history + 0.2 * max(0.5, 1 / (1 + 2 * drift))
+
+
+def stability(values: Sequence[float]) -> float:
+    """Return 1/(1 + deviation/|mean|): 1 for a constant, towards 0 the more the values scatter."""
+    mean = sum(values) / len(values)
+    deviation = sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+    if not deviation:
+        return 1.0
+    return 1 / (1 + deviation / abs(mean)) if mean else 0.0

@@ -1,0 +1,222 @@
+"""HybridConfig: every setting of the hybrid trainer, its presets, and their JSON and TOML form."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import Field, model_validator
+
+from hybrid_sweep.errors import Settings, UserError, unknown_name
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+OpenUnit = Annotated[float, Field(gt=0, lt=1)]
+
+
+class HybridConfig(Settings):
+    """Settings of one hybrid training run; defaults are the seed's where it names one.
+
+    Attributes:
+        warmup_steps: real steps before anything else; they set the baselines.
+        full_steps: real steps of one Full phase.
+        max_predict_steps: H, the longest horizon of one Predict phase, in logical steps.
+        correction_interval: I, logical steps between micro-corrections in Predict; 0 switches them off.
+        confidence_threshold: a Predict phase starts only at or above this confidence.
+        divergence_threshold: standard deviations of loss that count as divergence.
+        correct_steps: forward-only logical steps after a Predict phase.
+        stop_fraction: share of the run, at its end, that is never predicted.
+        cycle_mode: "seed" goes Correct → Full; "rust" may predict again, up to five times.
+        horizon_rule: "seed" shrinks H by confidence² and repetition; "fixed" takes H as it is.
+        predictor: where the direction of a jump comes from.
+        velocity_decay: β of the EMA of real updates (or of Full-phase displacements).
+        gates: "learned" scales a jump by the weight-delta head, "seed" by its literal clamp, "off" by one.
+        minimum_cosine: no jump while successive cycles' velocities agree less than this.
+        guard_tolerance: a probe's loss above this multiple of the loss before the jump ends it.
+        divergence_rule: "calibrated" signals stay quiet on plain noise; "seed" is the literal rule.
+        force_full_steps: real steps that a warning enforces.
+        max_rollbacks: a run that needs more is declared diverged.
+        checkpoint_interval: logical steps between checkpoints where no jump makes one.
+        confidence_rule: "three_term" is normalised by the scale of the loss; "seed" is 0.7/0.3 stability.
+        predictor_hidden_size: width of RSSM-lite's deterministic state.
+        predictor_members: ensemble size of RSSM-lite.
+        predictor_seed: seed of RSSM-lite's own random numbers.
+        gradient_checkpointing: reserved; only False is accepted so far.
+    """
+
+    warmup_steps: Positive = 100
+    full_steps: Positive = 20
+    max_predict_steps: Positive = 80
+    correction_interval: Count = 0
+    confidence_threshold: OpenUnit = 0.85
+    divergence_threshold: Annotated[float, Field(gt=0)] = 3.0
+    correct_steps: Count = 5
+    stop_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    cycle_mode: Literal["seed", "rust"] = "seed"
+    horizon_rule: Literal["seed", "fixed"] = "seed"
+    predictor: Literal["ema", "outer_momentum", "frozen"] = "ema"
+    velocity_decay: OpenUnit = 0.97
+    gates: Literal["learned", "seed", "off"] = "learned"
+    minimum_cosine: Annotated[float, Field(ge=-1, lt=1)] = 0.0
+    guard_tolerance: Annotated[float, Field(gt=1)] = 2.0
+    divergence_rule: Literal["calibrated", "seed"] = "calibrated"
+    force_full_steps: Positive = 50
+    max_rollbacks: Count = 3
+    checkpoint_interval: Positive = 1000
+    confidence_rule: Literal["three_term", "seed"] = "three_term"
+    predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 64
+    predictor_members: Annotated[int, Field(ge=1, le=8, strict=True)] = 1
+    predictor_seed: int = 0
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _refuse_what_is_not_built(self) -> Self:
+        if self.gradient_checkpointing:
+            raise ValueError(
+                "gradient_checkpointing=True is not available yet: leave it False, "
+                "or wrap your layers in torch.utils.checkpoint yourself"
+            )
+        return self
+
+    @classmethod
+    def builder(cls) -> ConfigBuilder:
+        """Start a fluent builder: `HybridConfig.builder().warmup_steps(50).build()`."""
+        return ConfigBuilder()
+
+    def replace(self, **changes: Any) -> HybridConfig:
+        """Return a validated copy with `changes`."""
+        return HybridConfig(**{**self.model_dump(), **changes})
+
+    def to_json(self) -> str:
+        """Return the whole configuration as a JSON object."""
+        return json.dumps(self.model_dump(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> HybridConfig:
+        """Read a JSON object; a field that is not there takes its default."""
+        return cls._from_text(text, json.loads, json.JSONDecodeError, "JSON")
+
+    def to_toml(self) -> str:
+        """Return the whole configuration as a TOML document."""
+        return tomli_w.dumps(self.model_dump())
+
+    @classmethod
+    def from_toml(cls, text: str) -> HybridConfig:
+        """Read a TOML document; a field that is not there takes its default."""
+        return cls._from_text(text, tomllib.loads, tomllib.TOMLDecodeError, "TOML")
+
+    @classmethod
+    def load(cls, path: str | Path) -> HybridConfig:
+        """Read a `.toml` or `.json` file.
+
+        Raises:
+            UserError: where the file is missing, of another kind, or does not hold a configuration.
+        """
+        path = Path(path)
+        readers = {".toml": cls.from_toml, ".json": cls.from_json}
+        if path.suffix not in readers:
+            raise UserError(f"{path}: a configuration is a .toml or .json file; rename it or export one")
+        try:
+            return readers[path.suffix](path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as a configuration: {error}") from None
+
+    @classmethod
+    def _from_text(cls, text: str, parse: Any, failure: type[Exception], kind: str) -> HybridConfig:
+        try:
+            values = parse(text)
+        except failure as error:
+            raise UserError(f"not a {kind} configuration: {error}; export one to see the form") from None
+        if not isinstance(values, dict):
+            raise UserError(f"not a {kind} configuration: expected key-value pairs, got {values!r}")
+        return cls(**values)
+
+
+HybridTrainerConfig = HybridConfig
+"""The seed's name for `HybridConfig`."""
+
+
+class ConfigBuilder:
+    """The seed's fluent form: one call a field, then `build()`, which validates."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in HybridConfig.model_fields:
+            raise unknown_name("configuration field", name, sorted(HybridConfig.model_fields))
+
+        def set_field(value: Any) -> ConfigBuilder:
+            self._values[name] = value
+            return self
+
+        return set_field
+
+    def build(self) -> HybridConfig:
+        """Return the validated configuration."""
+        return HybridConfig(**self._values)
+
+
+def _config(warmup: int, full: int, horizon: int, interval: int, threshold: float, sigma: float = 3.0) -> Any:
+    return HybridConfig(
+        warmup_steps=warmup,
+        full_steps=full,
+        max_predict_steps=horizon,
+        correction_interval=interval,
+        confidence_threshold=threshold,
+        divergence_threshold=sigma,
+    )
+
+
+PRESETS: dict[str, HybridConfig] = {
+    # Complete presets of the seed, "When to Use Aggressive vs Conservative Configs".
+    "conservative": _config(200, 30, 50, 10, 0.85, 2.5),
+    "balanced": _config(100, 20, 75, 15, 0.60, 3.0),
+    "aggressive": _config(50, 10, 150, 25, 0.40, 4.0),
+    "seed_optimal": _config(100, 20, 75, 15, 0.60, 2.2),
+    # "How to Adjust Confidence Threshold": only these fields are given there.
+    "conservative_threshold_only": HybridConfig(confidence_threshold=0.85, max_predict_steps=50),
+    "balanced_threshold_only": HybridConfig(
+        confidence_threshold=0.60, max_predict_steps=75, correction_interval=15
+    ),
+    "aggressive_threshold_only": HybridConfig(
+        confidence_threshold=0.40, max_predict_steps=100, correction_interval=20
+    ),
+    # "Model-Specific Tuning"; the seed's gradient checkpointing for `large` is left off: it is not built.
+    "small": _config(50, 15, 50, 10, 0.70),
+    "medium": _config(100, 20, 75, 15, 0.60),
+    "large": _config(150, 25, 100, 20, 0.50),
+    # "Training Stage Tuning".
+    "early": _config(200, 20, 50, 10, 0.80),
+    "mid": _config(100, 20, 75, 15, 0.60),
+    "late": _config(50, 20, 150, 25, 0.40),
+}
+
+
+def preset(name: str) -> HybridConfig:
+    """Return the preset called `name`.
+
+    Raises:
+        UserError: where there is none; the message lists them.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, sorted(PRESETS))
+    return PRESETS[name]
+
+
+def preset_for_size(parameters: int) -> HybridConfig:
+    """Return the seed's preset for a model of `parameters` weights (bounds 10⁸ and 10⁹)."""
+    return PRESETS["small" if parameters < 1e8 else "medium" if parameters < 1e9 else "large"]
+
+
+def preset_for_loss(loss: float) -> HybridConfig:
+    """Return the seed's preset for the stage of training that `loss` suggests (bounds 1.0 and 0.1).
+
+    A loss of exactly 1.0 counts as mid training, one of exactly 0.1 too.
+    """
+    return PRESETS["early" if loss > 1.0 else "mid" if loss >= 0.1 else "late"]

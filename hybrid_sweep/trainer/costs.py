@@ -1,0 +1,79 @@
+"""CostMeter: seconds and calls of each kind of work, so that a speedup can be computed from one run."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+
+class Work(StrEnum):
+    """The kinds of work of a hybrid run."""
+
+    BATCH = "batch"  # loading a batch
+    PLAIN = "plain"  # a real step: forward, loss, backward, clipping, optimizer, schedule
+    OBSERVE = "observe"  # what the trainer adds to a real step
+    UPDATE = "update"  # once a cycle: training RSSM-lite, confidence, gates, the decision
+    JUMP = "jump"  # moving the weights, with the checkpoint before it
+    FORWARD = "forward"  # the forward pass of a probe or a Correct step
+    SCORE = "score"  # what the trainer adds to that pass
+
+
+class CostMeter:
+    """A stopwatch with laps: `start`, then `lap(kind)` charges the time since the last mark to `kind`.
+
+    On a CPU it reads the wall clock and the thread's CPU time. On CUDA it records an event a lap and adds
+    them up when they are read, so that the device is never stalled for the sake of a clock.
+
+    Attributes:
+        calls: laps of each kind.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._cuda = torch.device(device).type == "cuda"
+        self._wall = dict.fromkeys(Work, 0.0)
+        self._cpu = dict.fromkeys(Work, 0.0)
+        self.calls = dict.fromkeys(Work, 0)
+        self._mark_wall = self._mark_cpu = 0.0
+        self._mark_event: Any = None
+        self._pending: list[tuple[Work, Any, Any]] = []
+
+    def start(self) -> None:
+        """Set the mark: time before it is nobody's."""
+        if self._cuda:
+            self._mark_event = self._event()
+        self._mark_wall, self._mark_cpu = time.perf_counter(), time.thread_time()
+
+    def lap(self, kind: Work) -> None:
+        """Charge the time since the mark to `kind`, and set the mark anew."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        self._cpu[kind] += cpu - self._mark_cpu
+        self.calls[kind] += 1
+        if self._cuda:
+            event = self._event()
+            self._pending.append((kind, self._mark_event, event))
+            self._mark_event = event
+        else:
+            self._wall[kind] += wall - self._mark_wall
+        self._mark_wall, self._mark_cpu = wall, cpu
+
+    def seconds(self) -> dict[Work, float]:
+        """Return wall-clock seconds (on CUDA: seconds of the device's time line) of each kind."""
+        if self._pending:
+            torch.cuda.synchronize()
+            for kind, begin, end in self._pending:
+                self._wall[kind] += begin.elapsed_time(end) / 1000
+            self._pending.clear()
+        return dict(self._wall)
+
+    def cpu_seconds(self) -> dict[Work, float]:
+        """Return CPU seconds of this thread for each kind."""
+        return dict(self._cpu)
+
+    @staticmethod
+    def _event() -> Any:
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event

@@ -1,0 +1,115 @@
+"""PlainStep: one real training step, the same code for the hybrid and for what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from hybrid_sweep.errors import UserError
+
+LossFunction = Callable[[Any, Any], Tensor]
+Batches = Callable[[int], Any] | Sequence[Any] | Iterable[Any]
+
+
+class PlainStep:
+    """Forward, loss, backward, clipping, optimizer and schedule of one step.
+
+    The whole step runs inside the optimizer's closure, so that optimizers which evaluate it several times
+    (LBFGS) work like the others.
+
+    Attributes:
+        backward_calls: backward passes so far.
+        scheduler: stepped once a logical step; None where there is none.
+
+    Raises:
+        UserError: for a scheduler that needs a metric, or a model without trainable parameters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss_fn: LossFunction,
+        lr_scheduler: LRScheduler | None = None,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        if isinstance(lr_scheduler, ReduceLROnPlateau):
+            raise UserError("ReduceLROnPlateau needs a metric at every step; use a schedule of the step")
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise UserError(
+                "the model has no trainable parameter: set requires_grad on what is to be trained"
+            )
+        self.model = model
+        self.optimizer = optimizer
+        self.loss_fn = loss_fn
+        self.backward_calls = 0
+        self.scheduler = lr_scheduler
+        self._max_grad_norm = max_grad_norm
+        self._clipped: Tensor | None = None
+
+    def __call__(self, batch: Any) -> Tensor:
+        """Train on `batch`; return its loss, a scalar on the device."""
+        self._clipped = None
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = self.loss_fn(self.model, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.backward_calls += 1
+            if self._max_grad_norm is not None:
+                self._clipped = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
+            return loss
+
+        loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]
+        self.skip(1)
+        return loss.detach() if isinstance(loss, Tensor) else loss
+
+    def gradient_norm(self) -> Tensor:
+        """Return the total norm of the newest gradient, before clipping; sparse gradients are left out."""
+        if self._clipped is not None:
+            return self._clipped
+        dense = [p.grad for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(dense)))
+        return norms
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step, of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def skip(self, steps: int) -> float:
+        """Advance the schedule by `steps` logical steps; return their mean learning rate."""
+        if self.scheduler is None:
+            return self.learning_rate
+        rates = []
+        for _ in range(steps):
+            rates.append(self.learning_rate)
+            self.scheduler.step()
+        return fmean(rates)
+
+
+def as_loader(batches: Batches) -> Callable[[int], Any]:
+    """Return `load(step)`, with step from 1, over a callable, a sequence or an iterable of batches."""
+    if callable(batches):
+        return batches
+    if isinstance(batches, Sequence):
+        return lambda step: batches[(step - 1) % len(batches)]
+    endless = _restarted(batches)
+    return lambda _: next(endless)
+
+
+def _restarted(batches: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        drawn = False
+        for batch in batches:
+            drawn = True
+            yield batch
+        if not drawn:
+            raise UserError("the batches have run out: pass a callable, a sequence, or a re-iterable loader")

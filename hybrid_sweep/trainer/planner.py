@@ -1,0 +1,284 @@
+"""JumpPlanner: everything that looks at real steps in order to decide, size and correct a jump."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, pstdev
+from typing import Any, NamedTuple, cast
+
+from torch import nn
+
+from hybrid_sweep.trainer.confidence import Confidence
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.corrector import Corrector
+from hybrid_sweep.trainer.dynamics import RssmLite
+from hybrid_sweep.trainer.features import FEATURES, StepHistory
+from hybrid_sweep.trainer.gating import gate_targets, literal_targets
+from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
+from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
+
+AUDITS = 3
+"""Jumps that the post-recovery audit looks back on."""
+FORECAST_MARGIN = 1
+"""Steps forecast beyond a jump and its Correct phase: the first real step after them."""
+
+
+class Assessment(NamedTuple):
+    """What a finished Full phase says about predicting now.
+
+    Attributes:
+        confidence: in [0, 0.99].
+        trusted: False while there is no direction, or successive directions disagree.
+        paid: whether the last jump had paid off by the end of this phase; None where there was none.
+    """
+
+    confidence: float
+    trusted: bool
+    paid: bool | None
+
+
+@dataclass(slots=True)
+class Plan:
+    """One Predict phase as it goes; every list has a number a layer group.
+
+    Attributes:
+        gates: size × group gate of its jumps.
+        corrections: relative corrections of the sub-jumps to come.
+        applied: steps of the direction applied so far.
+        last_move: steps of the newest sub-jump.
+        level_before: smoothed loss before it.
+    """
+
+    gates: list[float]
+    corrections: list[float]
+    applied: list[float]
+    last_move: list[float]
+    level_before: float
+
+
+class JumpPlanner:
+    """Watches real steps, learns once a cycle, and moves the weights when told to jump.
+
+    Args:
+        model: its trainable parameters are moved in place.
+        config: which predictor, gates and confidence.
+    """
+
+    def __init__(self, model: nn.Module, config: HybridConfig) -> None:
+        self.config = config
+        self.groups = LayerGroups.of(model)
+        self.predictor = PREDICTORS[config.predictor](self.groups, config.velocity_decay)
+        self.history = StepHistory()
+        self.dynamics = RssmLite(
+            hidden_size=config.predictor_hidden_size,
+            members=config.predictor_members,
+            seed=config.predictor_seed,
+            groups=MAX_GROUPS,
+            literal=config.gates == "seed",
+        )
+        self.confidence = Confidence(rule=config.confidence_rule)
+        self.residuals = ResidualStore()
+        self.corrector = Corrector(self.residuals)
+        self._new_steps = 0
+        self._features: tuple[float, ...] = (0.0,) * FEATURES
+        self._plan: Plan | None = None  # of the newest Predict phase, until real steps have judged it
+        self._forecast: list[float] = []
+        self._loss_correction: float | None = None  # of that forecast
+        self._scored: list[Residual] = []  # waiting to be filed
+        self._layers: tuple[LayerResidual, ...] = ()  # as measured over the newest Full phase
+        self._audits: deque[bool] = deque(maxlen=AUDITS)
+
+    @property
+    def level(self) -> float:
+        """Smoothed loss of the newest real steps: what a probe is compared with."""
+        return self.history.tracker.fast
+
+    def observe(self, step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
+        """Take in the real step that just ended."""
+        self.predictor.observe()
+        self.history.append(step, loss, gradient_norm, learning_rate)
+        self._new_steps += 1
+
+    def start_full(self) -> None:
+        """Mark the start of a Full phase."""
+        self.predictor.start_full()
+
+    def assess(self, step: int) -> Assessment:
+        """End a Full phase (or Warmup): learn from its steps and say whether to predict."""
+        count, self._new_steps = self._new_steps, 0
+        errors = self.dynamics.train(self.history, count)
+        self.confidence.update(errors, self.dynamics.spread, self.history.newest(count))
+        if newest := self.history.rows(1):
+            self._features = newest[0]
+        realised, cosine = self.predictor.close_full()
+        paid = None
+        if realised is not None:
+            wanted = self._learn(realised)
+            self._layers = self._compare(realised, wanted)
+        if self._plan is not None:
+            paid = self._audit(count, self._plan)
+        self._file(step)
+        self._plan = self._loss_correction = None
+        self._forecast = []
+        agree = cosine is None or cosine >= self.config.minimum_cosine
+        return Assessment(self.confidence.value, self.predictor.ready and agree, paid)
+
+    def plan(self) -> None:
+        """Start a Predict phase: fix the gates of its jumps."""
+        count = len(self.groups.names)
+        gates = [1.0] * count
+        if self.config.gates != "off":
+            issued = self.dynamics.gates()
+            gates = [issued.size * gate for gate in issued.groups[:count]]
+        self._plan = Plan(gates, [0.0] * count, [0.0] * count, [0.0] * count, self.level)
+
+    def jump(self, steps: int, learning_rate_ratio: float) -> None:
+        """Advance the weights by `steps` predicted steps, in one update (contract, Displacement).
+
+        Args:
+            steps: logical steps of this (sub-)horizon.
+            learning_rate_ratio: mean learning rate of those steps over that of the averaged updates.
+        """
+        plan = self._current
+        scale = steps * learning_rate_ratio
+        self._move([scale * g * (1 + c) for g, c in zip(plan.gates, plan.corrections, strict=True)])
+
+    def undo_last_move(self) -> None:
+        """Take the last sub-jump back."""
+        self._move([-s for s in self._current.last_move])
+
+    def take_back(self) -> None:
+        """Take the whole Predict phase back."""
+        self._move([-s for s in self._current.applied])
+
+    def micro_correct(self, step: int) -> None:
+        """Scale the sub-jumps that follow by what similar phases had needed."""
+        self._current.corrections = self._group_corrections(step)
+
+    def correct(self, step: int) -> None:
+        """Correct the displacement just applied, each group by at most the corrector's cap."""
+        corrections = self._group_corrections(step)
+        self._move([c * a for c, a in zip(corrections, self._current.applied, strict=True)])
+
+    def forecast(self, ahead: int) -> float:
+        """Return RSSM-lite's loss `ahead` ≥ 1 logical steps after the newest real step."""
+        if len(self._forecast) < ahead:
+            usual = self.config.max_predict_steps + self.config.correct_steps + FORECAST_MARGIN
+            self._forecast = self.dynamics.rollout(max(ahead, usual))
+        return self._forecast[ahead - 1]
+
+    def score(self, step: int, ahead: int, actual: float) -> float:
+        """Score a loss measured `ahead` steps after the newest real step; return what was predicted."""
+        raw = self.forecast(ahead)
+        if self._loss_correction is None:
+            self._loss_correction = self.corrector.loss_correction(raw, self._features, step)
+        predicted = raw + self._loss_correction
+        self.confidence.score(predicted, actual)
+        self.corrector.learn(actual - raw, self._features)
+        self._scored.append(self._residual(step, Phase.CORRECT, ahead, actual - raw, self._features))
+        return predicted
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that learning and jumping change."""
+        return {
+            "predictor": self.predictor.state_dict(),
+            "history": self.history.state_dict(),
+            "dynamics": self.dynamics.state_dict(),
+            "confidence": self.confidence.state_dict(),
+            "residuals": self.residuals.state_dict(),
+            "corrector": self.corrector.state_dict(),
+            "new_steps": self._new_steps,
+            "features": self._features,
+            "plan": None if self._plan is None else asdict(self._plan),
+            "forecast": list(self._forecast),
+            "loss_correction": self._loss_correction,
+            "scored": list(self._scored),
+            "layers": self._layers,
+            "audits": list(self._audits),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in ("predictor", "history", "dynamics", "confidence", "residuals", "corrector"):
+            getattr(self, name).load_state_dict(state[name])
+        self._new_steps = state["new_steps"]
+        self._features = state["features"]
+        self._plan = None if state["plan"] is None else Plan(**state["plan"])
+        self._forecast = list(state["forecast"])
+        self._loss_correction = state["loss_correction"]
+        self._scored = list(state["scored"])
+        self._layers = state["layers"]
+        self._audits = deque(state["audits"], AUDITS)
+
+    @property
+    def _current(self) -> Plan:
+        if self._plan is None:
+            self.plan()
+        return cast(Plan, self._plan)
+
+    def _move(self, steps: list[float]) -> None:
+        self.predictor.apply(steps)
+        plan = self._current
+        plan.last_move = steps
+        plan.applied = [a + s for a, s in zip(plan.applied, steps, strict=True)]
+
+    def _group_corrections(self, step: int) -> list[float]:
+        return list(self.corrector.group_corrections(self._features, step, self.groups.names))
+
+    def _learn(self, realised: Realised) -> Sequence[float]:
+        """Teach the weight-delta head what the gates of the last jump ought to have been; return those.
+
+        Without a jump there is nothing to teach, and the realised ratios are returned.
+        """
+        if self._plan is None:
+            return realised.ratios
+        literal = self.config.gates == "seed"
+        targets = literal_targets(realised) if literal else gate_targets(self._plan.gates, realised)
+        unused = [1.0] * (MAX_GROUPS - len(targets.groups))
+        self.dynamics.learn_gates(targets.size, targets.direction, [*targets.groups, *unused])
+        return [targets.size * group for group in targets.groups]
+
+    def _compare(self, realised: Realised, wanted: Sequence[float]) -> tuple[LayerResidual, ...]:
+        """Return what each layer group needed beyond the gate that it had, and its measured cosine."""
+        used = [1.0] * len(wanted) if self._plan is None else self._plan.gates
+        parts = zip(self.groups.names, wanted, used, realised.cosines, strict=True)
+        return tuple(LayerResidual(name, want - gate, cosine) for name, want, gate, cosine in parts)
+
+    def _file(self, step: int) -> None:
+        """File a residual for every prediction that the phase has measured."""
+        residuals = self.dynamics.residuals
+        rows = self.history.rows(len(residuals) + 1)[:-1]  # the situation before each measurement
+        first = step - len(residuals) + 1
+        self._scored += [
+            self._residual(first + i, Phase.FULL, 1, loss_residual, row)
+            for i, (loss_residual, row) in enumerate(zip(residuals, rows, strict=True))
+        ]
+        self.residuals.extend(self._scored)
+        self._scored = []
+
+    def _residual(
+        self, step: int, phase: Phase, horizon: int, loss_residual: float, features: tuple[float, ...]
+    ) -> Residual:
+        return Residual(
+            step=step,
+            phase=str(phase),
+            horizon=horizon,
+            loss_residual=loss_residual,
+            layers=self._layers,
+            features=features,
+            confidence=self.confidence.value,
+        )
+
+    def _audit(self, count: int, plan: Plan) -> bool:
+        """Return whether most of the last jumps had paid off after the real steps that followed.
+
+        A jump pays unless the later half of the next Full phase is worse than the level before the jump by
+        more than two standard errors (predictive-training §4, post-recovery audit).
+        """
+        losses = [real.loss for real in self.history.newest(max(count // 2, 1))]
+        margin = 2 * pstdev(losses) / len(losses) ** 0.5
+        self._audits.append(fmean(losses) <= plan.level_before + margin)
+        return sum(self._audits) * 2 > len(self._audits) or len(self._audits) < 2

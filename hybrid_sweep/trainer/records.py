@@ -1,0 +1,185 @@
+"""What the trainer tells: the result of a step, the state now, and the statistics of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hybrid_sweep.trainer.confidence import Confidence
+from hybrid_sweep.trainer.divergence import DivergenceSignal
+from hybrid_sweep.trainer.phases import Phase
+
+
+class TrainingDiverged(RuntimeError):
+    """Training produced non-finite values more often than `max_rollbacks` allows."""
+
+
+class Segment(NamedTuple):
+    """One phase as it was run: its length in logical steps and its micro-corrections."""
+
+    phase: str
+    length: int
+    corrections: int
+
+
+class StepResult:
+    """What one logical step did.
+
+    Attributes:
+        step: logical step, 1…N.
+        phase: what the step was.
+        confidence: in [0, 0.99], as of the last decision.
+        gradient_norm: total norm before clipping; None where there was no backward pass.
+        backward_reduction_pct: of the run so far.
+        loss_is_predicted: whether `loss` is a prediction and not a measurement.
+        signal: the divergence monitor's word; None where nothing was measured.
+    """
+
+    __slots__ = (
+        "_loss",
+        "backward_reduction_pct",
+        "confidence",
+        "gradient_norm",
+        "loss_is_predicted",
+        "phase",
+        "signal",
+        "step",
+    )
+
+    def __init__(
+        self,
+        *,
+        step: int,
+        phase: Phase,
+        loss: float | Callable[[], float],
+        confidence: float,
+        gradient_norm: float | None,
+        backward_reduction_pct: float,
+        signal: DivergenceSignal | None,
+    ) -> None:
+        self.step = step
+        self.phase = phase
+        self._loss = loss
+        self.loss_is_predicted = callable(loss)
+        self.confidence = confidence
+        self.gradient_norm = gradient_norm
+        self.backward_reduction_pct = backward_reduction_pct
+        self.signal = signal
+
+    @property
+    def loss(self) -> float:
+        """The measured training loss, or in Predict RSSM-lite's, computed when first read."""
+        if callable(self._loss):
+            self._loss = self._loss()
+        return self._loss
+
+    def __str__(self) -> str:
+        return (
+            f"Step {self.step}: Loss={self.loss:.4f}, Phase={self.phase.value}, "
+            f"Backward Reduction={self.backward_reduction_pct:.1f}%"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Where a run stands; a read-only copy."""
+
+    step: int
+    phase: Phase
+    steps_in_current_phase: int
+    loss: float | None
+    confidence: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """Counts that a run keeps; they only ever grow."""
+
+    steps: int = 0
+    backward_calls: int = 0
+    forward_only_calls: int = 0
+    observed_steps: int = 0
+    loss_sum: float = 0.0
+    finite_losses: int = 0
+    nonfinite_steps: int = 0
+    warning_steps: int = 0
+    micro_corrections: int = 0
+    aborted_horizons: int = 0
+    rollbacks: int = 0
+    confidence_sum: float = 0.0
+    decisions: int = 0
+    trace: list[Segment] = field(default_factory=list)
+
+    @property
+    def backward_reduction_pct(self) -> float:
+        """100·(1 − backward calls / logical steps)."""
+        return 100 * (1 - self.backward_calls / self.steps) if self.steps else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStatistics:
+    """A run so far.
+
+    Attributes:
+        backward_reduction_pct: 100·(1 − backward calls / logical steps).
+        average_loss: mean of the measured training losses.
+        quality_score: reference held-out loss / held-out loss, where both were given; else None.
+        max_confidence_reached: highest confidence of any decision.
+        mean_confidence: mean confidence over the decisions.
+        realised_horizon_mean: mean length of the Predict phases, logical steps; 0 without one.
+        abort_rate: share of Predict phases cut short by their guard or taken back.
+        warning_rate: logical steps with a warning or worse, as a share of all.
+        prediction_accuracy: share of scored loss predictions within 10 %; None without one.
+        calibration_error: largest |confidence − accuracy| over bins with enough points; None without one.
+    """
+
+    steps: int
+    backward_calls: int
+    forward_only_calls: int
+    backward_reduction_pct: float
+    average_loss: float
+    quality_score: float | None
+    max_confidence_reached: float
+    mean_confidence: float
+    predict_phases: int
+    realised_horizon_mean: float
+    micro_corrections: int
+    abort_rate: float
+    rollbacks: int
+    nonfinite_steps: int
+    warning_rate: float
+    prediction_accuracy: float | None
+    calibration_error: float | None
+
+    @classmethod
+    def of(
+        cls,
+        tally: Tally,
+        trace: list[Segment],
+        confidence: Confidence,
+        reference_loss: float | None,
+        held_out_loss: float | None,
+    ) -> TrainingStatistics:
+        """Work the statistics out of a run's counts."""
+        lengths = [s.length for s in trace if s.phase == Phase.PREDICT]
+        quality = reference_loss / held_out_loss if reference_loss and held_out_loss else None
+        return cls(
+            steps=tally.steps,
+            backward_calls=tally.backward_calls,
+            forward_only_calls=tally.forward_only_calls,
+            backward_reduction_pct=tally.backward_reduction_pct,
+            average_loss=tally.loss_sum / max(tally.finite_losses, 1),
+            quality_score=quality,
+            max_confidence_reached=confidence.max_reached,
+            mean_confidence=tally.confidence_sum / max(tally.decisions, 1),
+            predict_phases=len(lengths),
+            realised_horizon_mean=sum(lengths) / max(len(lengths), 1),
+            micro_corrections=tally.micro_corrections,
+            abort_rate=tally.aborted_horizons / max(len(lengths), 1),
+            rollbacks=tally.rollbacks,
+            nonfinite_steps=tally.nonfinite_steps,
+            warning_rate=tally.warning_steps / max(tally.steps, 1),
+            prediction_accuracy=confidence.prediction_accuracy,
+            calibration_error=confidence.calibration_error(),
+        )

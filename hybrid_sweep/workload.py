@@ -1,0 +1,252 @@
+"""What a workload implements, and how one is reached by its import string."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.resources
+import importlib.util
+import inspect
+import sys
+import traceback
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from hybrid_sweep.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+Quality = Literal["loss_ratio", "accuracy_ratio", "loss_gap"]
+SEPARATOR = ":"
+PACKAGED = "trainables"  # reached by name, as content: never imported as code
+METHODS = {  # name -> arguments it is called with
+    "build_model": ("seed",),
+    "build_optimizer": ("model",),
+    "batch": ("seed", "step"),
+    "loss": ("model", "batch"),
+    "evaluate": ("model", "split"),
+}
+
+
+class Workload(Protocol):
+    """What is trained: a model, its optimizer, its data and its loss. Any class with these methods is one.
+
+    A trial builds its own instance, in its own process, and calls it from one thread. It may also have
+    `build_scheduler(optimizer)`, which returns a learning-rate scheduler.
+
+    Attributes:
+        steps: logical steps of a run, where the sweep names none.
+        quality: how held-out results are compared with the reference run. "loss_ratio" needs losses
+            above zero; "accuracy_ratio" needs `evaluate` to return "accuracy".
+    """
+
+    steps: int
+    quality: Quality = "loss_ratio"
+
+    def build_model(self, seed: int) -> nn.Module:
+        """Return a new model; the same `seed` gives the same weights."""
+        ...
+
+    def build_optimizer(self, model: nn.Module) -> Optimizer:
+        """Return a new optimizer of `model`'s parameters."""
+        ...
+
+    def batch(self, seed: int, step: int) -> Any:
+        """Return the batch of logical step `step`; it depends on nothing but the two arguments."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the training loss of `batch`, a scalar with a gradient."""
+        ...
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Return held-out results on "val" or "test"; "loss" is among them."""
+        ...
+
+
+def load_workload(name: str, **keywords: Any) -> Workload:
+    """Build the workload that `name` leads to.
+
+    Args:
+        name: `package.module:Class` or `path/to/file.py:Name`.
+        keywords: what the class is called with.
+
+    Raises:
+        UserError: where it cannot be found, imported or built, or is no workload; it says what to mend.
+    """
+    build = find_workload(name, **keywords)
+    try:
+        workload: Workload = build(**keywords)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"workload {name} cannot be built: {_last_line(error)}") from error
+    _check(workload, name)
+    return workload
+
+
+def find_workload(name: str, **keywords: Any) -> Any:
+    """Return the class that `name` leads to, without calling it: nothing is loaded, nothing downloaded.
+
+    Raises:
+        UserError: as `load_workload`, for all that shows before the class is called.
+    """
+    source, attribute = _split(name)
+    module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        classes = [
+            key
+            for key, value in vars(module).items()
+            if inspect.isclass(value) and value.__module__ == module.__name__ and not key.startswith("_")
+        ]
+        if not classes:
+            raise UserError(
+                f"{source} defines no class; add one called {attribute} with the workload's methods"
+            )
+        raise unknown_name(f"class in {source}", attribute, sorted(classes))
+    if inspect.isclass(found):
+        _check_methods(found, name)
+    _check_keywords(found, name, keywords)
+    return found
+
+
+def packaged_workloads() -> dict[str, str]:
+    """Return import string and first line of the docstring of each workload that comes with the package.
+
+    The files are read, not run, so that listing them needs no torch.
+    """
+    found = {}
+    for file in importlib.resources.files(PACKAGED).iterdir():
+        if not file.name.endswith(".py"):
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            defined = {
+                inner.name for inner in getattr(node, "body", []) if isinstance(inner, ast.FunctionDef)
+            }
+            if isinstance(node, ast.ClassDef) and defined.issuperset(METHODS):
+                about = (ast.get_docstring(node) or "").partition("\n")[0]
+                found[f"{PACKAGED}.{file.name.removesuffix('.py')}{SEPARATOR}{node.name}"] = about
+    return dict(sorted(found.items()))
+
+
+def travelling(name: str) -> tuple[Path, str] | None:
+    """Return the folder that must travel to other machines with a workload file, and its name over there.
+
+    A worker whose current folder is a copy of that folder loads the workload by the returned name.
+    None for a module, which every machine has installed.
+    """
+    source, attribute = _split(name)
+    path = Path(source)
+    return (path.resolve().parent, f"{path.name}{SEPARATOR}{attribute}") if path.suffix == ".py" else None
+
+
+def _split(name: str) -> tuple[str, str]:
+    source, separator, attribute = name.rpartition(SEPARATOR)
+    if not (separator and source and attribute.isidentifier()):
+        raise UserError(
+            f"workload {name!r} is not an import string: "
+            "write package.module:Class or path/to/file.py:Class (`hybrid-sweep list workloads`)"
+        )
+    return source, attribute
+
+
+def _import_module(dotted: str) -> ModuleType:
+    try:
+        return importlib.import_module(dotted)
+    except ModuleNotFoundError as error:
+        if error.name and f"{dotted}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"no module {error.name!r} for workload {dotted}: install it here, "
+                "or give the file's path (path/to/file.py:Class)"
+            ) from None
+        raise UserError(f"workload module {dotted} cannot be imported: {_last_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"workload module {dotted} cannot be imported: {_last_line(error)}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file under a name of its own, with its folder on the path so that it finds its neighbours.
+
+    The name depends on what the file holds: a notebook that edits it gets what it wrote.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        raise UserError(f"no workload file {path}: check the path (it is read from the current folder)")
+    name = f"workload_{path.stem}_{sha256(bytes(path) + path.read_bytes()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} cannot be imported: a workload is a .py file")
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UserError(f"workload file {path} cannot be imported: {_last_line(error, path)}") from error
+    return module
+
+
+def _last_line(error: BaseException, file: Path | None = None) -> str:
+    """Return `ValueError: ... (file.py, line 3)`: the deepest line, in `file` where it is among them."""
+    if isinstance(error, SyntaxError):
+        where = f"{Path(error.filename or '?').name}, line {error.lineno}"
+        return f"{type(error).__name__}: {error.msg} ({where})"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if file and Path(frame.filename) == file] or frames
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+
+
+def _check_methods(owner: Any, name: str) -> None:
+    """Refuse a class that lacks a method, or whose method does not take the protocol's arguments."""
+    for method, arguments in METHODS.items():
+        found = getattr(owner, method, None)
+        call = f"{method}(self, {', '.join(arguments)})"
+        if not callable(found):
+            raise UserError(f"workload {name} has no method {method}: add `def {call}`")
+        own = [] if isinstance(inspect.getattr_static(owner, method), staticmethod | classmethod) else [owner]
+        try:
+            inspect.signature(found).bind(*own, *arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"workload {name}: {method} must be `def {call}` ({error})") from None
+
+
+def _check_keywords(build: Any, name: str, keywords: dict[str, Any]) -> None:
+    """Refuse a keyword that the class does not take, and the lack of one that it needs."""
+    parameters = inspect.signature(build).parameters.values()
+    takes = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for keyword in keywords:
+        if keyword not in takes and not takes_any:
+            known = f"it takes {', '.join(takes)}" if takes else "it takes none"
+            raise UserError(
+                f"workload {name} takes no keyword {keyword!r} ({known}): take it out of the workload "
+                f"section of the sweep, or replace the section with --set workload={name}"
+            )
+    for parameter in parameters:
+        needed = parameter.name in takes and parameter.default is parameter.empty
+        if needed and parameter.name not in keywords:
+            raise UserError(
+                f"workload {name} needs {parameter.name!r}: add --set workload.{parameter.name}=VALUE"
+            )
+
+
+def _check(workload: Any, name: str) -> None:
+    """Refuse an instance that is no workload; one without `quality` gets the usual one."""
+    _check_methods(type(workload), name)
+    steps = getattr(workload, "steps", None)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise UserError(f"workload {name}: steps={steps!r} is not allowed: a whole number of at least 1")
+    if not hasattr(workload, "quality"):
+        workload.quality = "loss_ratio"
+    if workload.quality not in get_args(Quality):
+        raise unknown_name(f"quality of workload {name}", str(workload.quality), list(get_args(Quality)))

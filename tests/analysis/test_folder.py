@@ -1,0 +1,128 @@
+"""The results folder: what it holds, what it refuses, and that no file is ever half there."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hybrid_sweep.analysis import ResultsFolder, load_results
+from hybrid_sweep.analysis.files import replacing
+from hybrid_sweep.errors import UserError
+
+
+def test_every_file_is_there(grid60: ResultsFolder) -> None:
+    assert {path.name for path in grid60.path.iterdir()} == {
+        "journal.jsonl", "manifest.json", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv",
+        "pareto.json", "pareto.png", "report.html", "parameter_sweep_20260214T101500Z.json",
+    }  # fmt: skip
+
+
+def test_files_agree_with_the_journal(grid60: ResultsFolder) -> None:
+    trials = grid60.trials()
+    assert len(trials) == 60
+    pd.testing.assert_frame_equal(pd.read_parquet(grid60.path / "trials.parquet"), trials)
+    csv = pd.read_csv(grid60.path / "trials.csv")
+    assert csv.columns.tolist() == trials.columns.tolist()
+    pd.testing.assert_series_equal(csv["speedup"], trials["speedup"])
+    front = grid60.table("front")
+    assert pd.read_csv(grid60.path / "pareto.csv").columns.tolist() == trials.columns.tolist()
+    assert [row["trial_id"] for row in json.loads((grid60.path / "pareto.json").read_text())] == front[
+        "trial_id"
+    ].tolist()
+    assert len(pd.read_parquet(grid60.path / "steps.parquet")) == len(grid60.steps()) == 180
+
+
+def test_exporting_again_changes_no_table(sweep: Callable[..., ResultsFolder]) -> None:
+    folder = sweep()
+    written = folder.export_all()
+    before = {path.name: path.read_bytes() for path in written if path.suffix in (".csv", ".json")}
+    folder.export_all()
+    assert before == {name: (folder.path / name).read_bytes() for name in before}
+    assert not list(folder.path.glob(".*"))
+
+
+def test_load_results(grid60: ResultsFolder) -> None:
+    results = load_results(grid60.path)
+    assert results.manifest["sweep_id"] == grid60.manifest["sweep_id"]
+    assert (len(results.trials), len(results.steps)) == (60, 180)
+    assert 0 < len(results.pareto) < 60
+
+
+def test_reading_needs_neither_torch_nor_ray_nor_optuna() -> None:
+    code = "import sys, hybrid_sweep.analysis; print(sorted({'torch', 'ray', 'optuna'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_create_refuses_what_is_taken(tmp_path: Path) -> None:
+    folder = ResultsFolder.create(tmp_path / "a" / "b")
+    with pytest.raises(UserError, match="exists already"):
+        ResultsFolder.create(folder.path)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match="cannot make the folder"):
+        ResultsFolder.create(file)
+
+
+def test_open_refuses_what_is_not_ours(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no folder"):
+        ResultsFolder.open(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="not a results folder"):
+        ResultsFolder.open(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
+    with pytest.raises(UserError, match=r"manifest\.json has no sweep_id"):
+        ResultsFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "", "[1]", "\x00"])
+def test_a_corrupt_manifest_is_named(empty: ResultsFolder, content: str) -> None:
+    (empty.path / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        ResultsFolder.open(empty.path)
+
+
+def test_a_corrupt_journal_is_named(empty: ResultsFolder) -> None:
+    empty.journal.path.write_text("rubbish\n")
+    with pytest.raises(UserError, match=r"journal\.jsonl is corrupt: line 1"):
+        ResultsFolder.open(empty.path).trials()
+
+
+def test_the_manifest_comes_back_plain(empty: ResultsFolder) -> None:
+    assert empty.manifest == {}
+    empty.write_manifest({"sweep_id": "s", "unit_costs": {"jump": float("nan")}, "out": Path("x")})
+    assert ResultsFolder.open(empty.path).manifest == {
+        "sweep_id": "s",
+        "unit_costs": {"jump": None},
+        "out": "x",
+    }
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    path.write_text("old")
+
+    def interrupted() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_trials_config(grid60: ResultsFolder) -> None:
+    config = grid60.trial_config("H075_I15_C0.60")
+    assert (config["max_predict_steps"], config["warmup_steps"]) == (75, 100)
+
+
+def test_an_unknown_trial_is_answered_with_close_ones(grid60: ResultsFolder, empty: ResultsFolder) -> None:
+    with pytest.raises(UserError, match=r"unknown trial 'H75_I15_C0.6': close ones are .*H075_I15_C0\.60"):
+        grid60.trial_config("H75_I15_C0.6")
+    with pytest.raises(UserError, match="has begun none"):
+        empty.trial_config("a")

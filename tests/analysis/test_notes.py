@@ -1,0 +1,67 @@
+"""The notes say what was shown, against which control, and by how much; never more."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.front_picture import front_picture
+from hybrid_sweep.analysis.notes import Note, honest_notes, same_behaviour
+
+
+def notes_of(folder: ResultsFolder, **columns: Any) -> list[Note]:
+    trials = folder.trials().assign(**columns)
+    return honest_notes(trials, front_picture(trials, folder.manifest))
+
+
+def test_losing_to_stopping_early_is_said_first(grid60: ResultsFolder) -> None:
+    note = notes_of(grid60, quality_vs_truncated=0.97)[0]
+    assert note.tone == "warning"
+    assert "prediction lost to stopping plain training early" in note.text
+    assert "3.00 %" in note.text
+
+
+def test_winning_says_by_how_much(grid60: ResultsFolder) -> None:
+    note = notes_of(grid60, quality_vs_truncated=1.025)[0]
+    assert note.tone == "good"
+    assert "2.50 % higher" in note.text
+
+
+def test_a_mixed_front_is_not_called_a_win(grid60: ResultsFolder) -> None:
+    note = notes_of(grid60)[0]
+    assert note.tone == "plain"
+    assert "front points beat stopping plain training early" in note.text
+    assert "the recommended one" in note.text
+
+
+@pytest.mark.parametrize(("value", "words"), [(1.0, "No front point beats"), (None, "Not compared with")])
+def test_a_tie_or_no_control_is_no_win(grid60: ResultsFolder, value: float | None, words: str) -> None:
+    note = notes_of(grid60, quality_vs_truncated=value)[0]
+    assert note.tone == "warning"
+    assert words in note.text
+
+
+def test_speed_beyond_the_bound_is_flagged(grid60: ResultsFolder) -> None:
+    texts = [note.text for note in notes_of(grid60, speedup_bound=1.5)]
+    assert any("58 configurations timed above speedup_bound" in text for text in texts)
+
+
+def test_one_seed_many_twins_and_running_trials_are_said(grid60: ResultsFolder) -> None:
+    trials = grid60.trials()
+    trials.loc[0, "state"] = "running"
+    texts = " ".join(note.text for note in honest_notes(trials, front_picture(trials, grid60.manifest)))
+    assert "1 trial had not finished" in texts
+    assert "One seed: chance flatters the best of 60" in texts
+    assert "59 trials show only 40 behaviours" in texts
+
+
+def test_same_behaviour_counts_others_of_the_same_seed() -> None:
+    trials = pd.DataFrame(
+        {"trial_id": list("abcab"), "seed": [0, 0, 0, 1, 1], "behaviour": ["x", "x", "", "x", "y"]}
+    )
+    assert same_behaviour(trials).tolist() == [1, 1, 0, 0, 0]
+
+
+def test_an_empty_sweep_has_no_notes(empty: ResultsFolder) -> None:
+    assert notes_of(empty) == []

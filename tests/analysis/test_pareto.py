@@ -1,0 +1,89 @@
+"""The front equals the brute-force one, and the hypervolume equals its closed form."""
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_sweep.analysis import ResultsFolder, configurations, hypervolume, pareto_front, speedup_column
+from hybrid_sweep.analysis.pareto import hypervolume_reference
+
+
+def table(points: list[tuple[float, float]], **columns: object) -> pd.DataFrame:
+    frame = pd.DataFrame(points, columns=["speedup", "quality"])
+    ids = [f"t{number:03}" for number in range(len(points))]
+    return frame.assign(**{"trial_id": ids, "seed": 0, "state": "done", "behaviour": "", **columns})
+
+
+coarse = st.sampled_from([0.5, 1.0, 1.5, 2.0, 2.5, math.nan, math.inf])  # coarse, so that ties happen
+
+
+@given(points=st.lists(st.tuples(coarse, coarse), max_size=25))
+def test_front_is_the_brute_force_one(points: list[tuple[float, float]]) -> None:
+    front = pareto_front(table(points))
+    finite = [point for point in points if all(map(math.isfinite, point))]
+    expected = [
+        (x, y) for x, y in finite if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in finite)
+    ]
+    found = list(zip(front["speedup"], front["quality"], strict=True))
+    assert found == sorted(expected, reverse=True)
+    ids = front["trial_id"].tolist()
+    assert all(ids[i] < ids[i + 1] for i in range(len(ids) - 1) if found[i] == found[i + 1])
+
+
+@given(points=st.lists(st.tuples(st.floats(0, 9), st.floats(0, 2)), max_size=20), seed=st.integers(0, 99))
+def test_front_does_not_depend_on_the_order_of_rows(points: list[tuple[float, float]], seed: int) -> None:
+    rows = table(points)
+    pd.testing.assert_frame_equal(pareto_front(rows), pareto_front(rows.sample(frac=1, random_state=seed)))
+
+
+def test_only_done_trials_reach_the_front() -> None:
+    states = ["diverged", "pruned", "failed", "running", "done"]
+    assert pareto_front(table([(9, 9)] * 5, state=states))["trial_id"].tolist() == ["t004"]
+
+
+def test_an_empty_front_keeps_its_columns() -> None:
+    rows = table([(2, 1)], state="failed")
+    assert pareto_front(rows).columns.tolist() == rows.columns.tolist()
+    assert len(pareto_front(rows)) == 0
+    assert hypervolume(rows) == 0
+
+
+def test_seeds_are_averaged_and_incomplete_configurations_left_out() -> None:
+    rows = table([(2, 0.9), (4, 1.0), (9, 9), (9, 9)], seed=[1, 0, 0, 1])
+    rows["trial_id"] = ["a", "a", "b", "b"]
+    rows["state"] = ["done", "done", "done", "failed"]
+    rows["behaviour"] = ["x", "y", "z", ""]
+    front = pareto_front(rows)
+    assert front[["trial_id", "seed", "behaviour"]].to_numpy().tolist() == [["a", "0,1", "x,y"]]
+    assert (front["speedup"][0], front["quality"][0]) == (3, pytest.approx(0.95))
+    assert configurations(rows).columns.tolist() == rows.columns.tolist()
+
+
+def test_counts_are_averaged_too(sweep: Callable[..., ResultsFolder]) -> None:
+    front = pareto_front(sweep(seeds=(0, 1, 2)).trials())
+    assert front["seed"].unique().tolist() == ["0,1,2"]
+    assert front["backward_calls"].notna().all()
+
+
+def test_hypervolume_of_a_staircase() -> None:
+    steps = 5
+    rows = table([(1 + i, 0.9 + steps - i) for i in range(1, steps)])
+    assert hypervolume(rows) == pytest.approx(sum(range(1, steps)))
+
+
+def test_points_at_or_behind_the_reference_add_nothing() -> None:
+    rows = table([(3.0, 0.95), (0.5, 5.0), (8.0, 0.9), (1.0, 1.0)])
+    assert hypervolume(rows) == pytest.approx(2 * 0.05)
+    assert hypervolume(rows, reference=(2.0, 0.90)) == pytest.approx(0.05)
+
+
+def test_the_axis_and_the_reference_follow_the_manifest(grid60: ResultsFolder) -> None:
+    assert speedup_column(grid60.manifest) == "speedup"
+    assert speedup_column({"spec": {"timing": "counted"}}) == "speedup_counted"
+    assert speedup_column({}) == "speedup"
+    assert hypervolume_reference({"hypervolume_reference": {"speedup": 2, "quality": 0.5}}) == (2.0, 0.5)
+    assert hypervolume_reference({}) == (1.0, 0.90)

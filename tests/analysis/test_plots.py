@@ -1,0 +1,23 @@
+"""pareto.png is a PNG of the promised size, for any sweep."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.front_picture import front_picture
+from hybrid_sweep.analysis.plots import write_front
+
+
+def test_its_size(grid60: ResultsFolder) -> None:
+    assert imread(grid60.path / "pareto.png").shape[:2] == (1000, 1600)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 9, 60])
+def test_any_number_of_trials_and_any_title(grid60: ResultsFolder, tmp_path: Path, rows: int) -> None:
+    trials = grid60.trials().head(rows)
+    write_front(front_picture(trials, grid60.manifest), tmp_path / "front.png", title=r"$ \frac{ <b> $x_1")
+    picture = imread(tmp_path / "front.png")
+    assert picture.shape[:2] == (1000, 1600)
+    assert picture[..., :3].min() < 0.5

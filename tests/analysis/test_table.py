@@ -1,0 +1,127 @@
+"""Tables of trials and steps are views of the journal, whatever state it was left in."""
+
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder
+from hybrid_sweep.analysis.table import steps_table, trials_table
+from hybrid_sweep.errors import UserError
+
+CONFIG = {
+    "max_predict_steps": 75,
+    "correction_interval": 15,
+    "confidence_threshold": 0.6,
+    "divergence_threshold": 3.0,
+}
+KEY = {"trial_id": "H075_I15_C0.60", "seed": 0}
+STARTED = {"event": "started", **KEY, "config": CONFIG}
+
+
+def finished(state: str = "done", reason: str = "", **result: object) -> dict[str, object]:
+    return {"event": "finished", **KEY, "state": state, "reason": reason, "result": result}
+
+
+def reported(step: int, **report: object) -> dict[str, object]:
+    return {"event": "reported", **KEY, "report": {"step": step, "phase": "full", **report}}
+
+
+def test_columns_are_the_contracts_in_order() -> None:
+    contract = re.findall(
+        r"\w+",
+        "trial_id, seed, state, reason, max_predict_steps, correction_interval, confidence_threshold, "
+        "divergence_threshold, speedup, speedup_counted, speedup_bound, quality, quality_vs_truncated, "
+        "quality_vs_frozen, val_loss, reference_val_loss, backward_reduction_pct, backward_calls, "
+        "forward_only_calls, realised_horizon_mean, micro_corrections, abort_rate, behaviour",
+    )
+    columns = list(trials_table([]).columns)
+    assert columns[: len(contract)] == contract
+    assert columns == [column.name for column in TRIAL_COLUMNS]
+    assert all(column.meaning for column in TRIAL_COLUMNS)
+
+
+def test_a_started_trial_is_running_with_its_settings() -> None:
+    row = trials_table([STARTED]).iloc[0]
+    assert (row["state"], row["max_predict_steps"], row["confidence_threshold"]) == ("running", 75, 0.6)
+    assert pd.isna(row["speedup"])
+
+
+def test_a_finished_trial_has_its_result_and_its_kinds() -> None:
+    table = trials_table([STARTED, finished(speedup=2.5, backward_calls=480, steps_to_target_ratio="inf")])
+    row = table.iloc[0]
+    assert (row["state"], row["speedup"], row["backward_calls"]) == ("done", 2.5, 480)
+    assert math.isinf(row["steps_to_target_ratio"])
+    assert table["backward_calls"].dtype == "Int64"
+    assert table["speedup"].dtype == "float64"
+
+
+def test_failed_trials_have_no_numbers_and_diverged_ones_quality_0() -> None:
+    failed = trials_table([STARTED, finished("failed", "lost", speedup=2.0)]).iloc[0]
+    assert (failed["reason"], failed["max_predict_steps"]) == ("lost", 75)
+    assert pd.isna(failed["speedup"])
+    diverged = trials_table([STARTED, finished("diverged", "NaN", quality=None)]).iloc[0]
+    assert diverged["quality"] == 0
+
+
+def test_a_trial_started_again_begins_anew() -> None:
+    events = [STARTED, finished("failed", "lost"), STARTED]
+    assert trials_table(events)["state"].tolist() == ["running"]
+    assert trials_table([*events, finished(quality=0.99)])["quality"].tolist() == [0.99]
+
+
+def test_steps_hold_every_report_field() -> None:
+    table = steps_table([STARTED, reported(120, loss=0.5), reported(240, loss=None, quality=0.9), finished()])
+    assert table.columns.tolist()[:4] == ["trial_id", "seed", "step", "phase"]
+    assert table["step"].tolist() == [120, 240]
+    assert table["quality"].tolist()[1] == 0.9
+    assert math.isnan(table["loss"].tolist()[1])
+
+
+def test_steps_of_an_earlier_attempt_give_way() -> None:
+    first, again = [100, 200, 300], [100, 250]
+    events = [reported(step, loss=1.0) for step in first] + [reported(step, loss=2.0) for step in again]
+    assert steps_table(events)[["step", "loss"]].to_numpy().tolist() == [[100, 2.0], [250, 2.0]]
+    resumed = [reported(step, loss=1.0) for step in first] + [reported(250, loss=2.0)]
+    assert steps_table(resumed)["step"].tolist() == [100, 200, 250]
+
+
+def test_words_in_a_report_stay_words() -> None:
+    table = steps_table([reported(1, level="caution", loss="inf"), reported(2)])
+    assert table["level"].tolist()[0] == "caution"
+    assert math.isinf(table["loss"].tolist()[0])
+
+
+def test_steps_of_different_seeds_are_apart() -> None:
+    other = {**reported(50), "seed": 1}
+    assert steps_table([reported(100), other])["step"].tolist() == [100, 50]
+
+
+def test_no_events_make_empty_tables() -> None:
+    assert len(trials_table([])) == 0
+    assert steps_table([]).columns.tolist() == ["trial_id", "seed", "step", "phase"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "started", "seed": 0, "config": {}},
+        {"event": "started", **KEY},
+        {"event": "finished", **KEY, "result": {}},
+        {"event": "finished", **KEY, "state": "done"},
+        {"event": "finished", "trial_id": "a", "seed": "zero", "state": "done", "result": {}},
+    ],
+)
+def test_an_event_that_lacks_something_is_refused(event: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"journal is corrupt: .* event has"):
+        trials_table([event])
+
+
+def test_a_killed_driver_leaves_readable_tables(grid60: ResultsFolder, empty: ResultsFolder) -> None:
+    content = grid60.journal.path.read_bytes()
+    empty.journal.path.write_bytes(content[: len(content) // 2])
+    states = empty.trials()["state"].value_counts()
+    assert states["done"] > 20
+    assert states["running"] == 1
+    assert len(empty.steps()) > 60

@@ -1,0 +1,330 @@
+import json
+import subprocess
+import sys
+import types
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+
+from hybrid_sweep import cli
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.cluster.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
+from hybrid_sweep.search.space import grid
+from hybrid_sweep.trainer.config import PRESETS, HybridConfig
+
+RESULT = {
+    "speedup_counted": 2.0,
+    "quality_vs_truncated": 1.02,
+    "quality_vs_frozen": 1.1,
+    "backward_reduction_pct": 61.5,
+    "realised_horizon_mean": 44.0,
+}
+SPEEDS = {"H050_I00_C0.60": (2.0, 1.001), "H050_I15_C0.60": (1.9, 0.99), "H075_I00_C0.60": (3.0, 0.985)}
+LAST = "H075_I15_C0.60"
+
+
+@dataclass
+class Outcome:
+    folder: ResultsFolder
+    counts: dict
+    interrupted: bool
+
+
+class FakeSweep:
+    """Stands in for `run_sweep`: writes a real results folder of made-up numbers, and trains nothing."""
+
+    def __init__(self):
+        self.last_state, self.interrupted = "done", False
+        self.calls = []
+
+    def __call__(self, spec, out=None, *, on_event=None, **options):
+        self.calls.append((spec, out, options))
+        folder = ResultsFolder.create(out)
+        folder.write_manifest({"sweep_id": "x", "spec": spec.model_dump(mode="json")})
+        on_event(SweepStarted(4, folder.path, 2))
+        counts = {}
+        for point in grid(spec):
+            speedup, quality = SPEEDS.get(point.trial_id, (1.5, 0.95))
+            state = self.last_state if point.trial_id == LAST else "done"
+            result = {**RESULT, **point.config, "speedup": speedup, "quality": quality}
+            config = HybridConfig(**point.config).model_dump()
+            event = {"trial_id": point.trial_id, "seed": spec.seed, "config": config}
+            folder.journal.append({"event": "started", **event})
+            on_event(TrialStarted(point.trial_id, spec.seed))
+            folder.journal.append(
+                {"event": "finished", **event, "state": state, "reason": "why", "result": result}
+            )
+            on_event(TrialFinished(point.trial_id, spec.seed, state, "why", result))
+            counts[state] = counts.get(state, 0) + 1
+        on_event(SweepEnded(counts, self.interrupted))
+        return Outcome(folder, counts, self.interrupted)
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    fake = FakeSweep()
+    module = types.ModuleType("hybrid_sweep.cluster.launch")
+    module.run_sweep = fake
+    monkeypatch.setitem(sys.modules, "hybrid_sweep.cluster.launch", module)
+    return fake
+
+
+@pytest.fixture
+def hybrid_sweep(monkeypatch, capsys):
+    """Return a function that runs the command line and gives exit code, standard output and errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hybrid-sweep", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        output = capsys.readouterr()
+        return left.value.code or 0, output.out, output.err
+
+    return call
+
+
+@pytest.fixture
+def results(sweep, hybrid_sweep, tmp_path):
+    """Return the folder of a finished sweep."""
+    assert hybrid_sweep("run", "quick", "--out", tmp_path / "done")[0] == 0
+    return tmp_path / "done"
+
+
+def refused(result):
+    """Return the one line that tells a user's mistake."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_help_names_every_command(hybrid_sweep):
+    code, out, _ = hybrid_sweep("--help")
+    assert code == 0
+    assert all(command in out for command in ("list", "run", "pareto", "report", "export", "--version"))
+
+
+def test_help_of_run_names_every_option(hybrid_sweep, monkeypatch):
+    monkeypatch.setenv("TERMINAL_WIDTH", "120")
+    _, out, _ = hybrid_sweep("run", "--help")
+    options = (
+        "out dry-run device set seed repeats concurrency address steps keep-models remeasure gpus-per-trial"
+    )
+    assert all(f"--{option} " in out for option in options.split())
+
+
+def test_the_version_names_what_a_report_of_a_problem_needs(hybrid_sweep):
+    code, out, _ = hybrid_sweep("--version")
+    assert code == 0
+    assert out.startswith("hybrid-sweep ")
+    assert "torch" in out
+    assert "ray" in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["--version"]])
+def test_what_answers_at_once_loads_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom hybrid_sweep import cli\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit(str(sorted({'torch', 'ray', 'pandas', 'matplotlib'} & set(sys.modules)) or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == ""
+
+
+def test_list_shows_sweeps_workloads_and_presets_without_claimed_figures(hybrid_sweep):
+    code, out, _ = hybrid_sweep("list")
+    assert code == 0
+    assert "grid60_upstream" in out
+    assert "trainables.mnist_mlp:MnistMlp" in out
+    assert all(name in out for name in PRESETS)
+    assert "×" not in out
+    only = hybrid_sweep("list", "presets")[1]
+    assert "balanced" in only
+    assert "grid60" not in only
+
+
+def test_a_dry_run_shows_the_sweep_and_writes_nothing(hybrid_sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = hybrid_sweep("run", "quick", "--dry-run", "--repeats", 2, "--seed", 3, "--steps", 77)
+    assert code == 0
+    assert "4 points × 2 seeds = 8" in out
+    assert "77 a run" in out
+    assert "3, 4" in out
+    assert "MnistMlp, found and loaded" in out
+    assert "results/quick-<time>" in out
+    assert all(trial in out for trial in (*SPEEDS, LAST))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_ends_with_front_verdict_folder_and_next_commands(sweep, hybrid_sweep, tmp_path):
+    out = tmp_path / "new"
+    code, text, err = hybrid_sweep("run", "quick", "--out", out)
+    assert (code, err) == (0, "")
+    _, _, front = text.partition("Pareto front")
+    assert front.index("H075_I00_C0.60") < front.index("H050_I00_C0.60")
+    assert "H050_I15_C0.60" not in front
+    assert "4 runs: 4 done" in front
+    for label in ("Optimal Config: H=75, I=0", "Speedup: 3.00×", "Quality: 98.50%", "Recommendation: "):
+        assert label in front
+    assert f"Results: {out}" in front
+    assert f"hybrid-sweep report {out}" in front
+    assert f"hybrid-sweep pareto {out}" in front
+    assert f"hybrid-sweep export {out} --trial H075_I00_C0.60 --format toml" in front
+
+
+def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
+    options = "--steps 9 --seed 5 --repeats 1 --concurrency 2 --device cpu --gpus-per-trial 0.5 --remeasure"
+    more = "--address a:1 --keep-models front --set eval_every=7 --set steps=8 --set workload.lr=1e-2"
+    hybrid_sweep("run", "quick", "--out", tmp_path / "x", *options.split(), *more.split())
+    [(spec, out, given)] = sweep.calls
+    assert (spec.steps, spec.seed, spec.concurrency, spec.device, spec.gpus_per_trial) == (
+        9,
+        5,
+        2,
+        "cpu",
+        0.5,
+    )
+    assert (spec.eval_every, spec.workload.keywords["lr"]) == (7, 0.01)
+    assert out == tmp_path / "x"
+    assert given == {"address": "a:1", "keep_models": "front", "remeasure": True}
+
+
+def test_a_failed_run_makes_exit_code_1_and_says_why(sweep, hybrid_sweep, tmp_path):
+    sweep.last_state = "failed"
+    code, out, _ = hybrid_sweep("run", "quick", "--out", tmp_path / "x")
+    assert code == 1
+    assert "4 runs: 3 done, 1 failed" in out
+    assert f"{LAST} (seed 0) failed: why" in out
+
+
+def test_a_diverged_run_is_a_result(sweep, hybrid_sweep, tmp_path):
+    sweep.last_state = "diverged"
+    code, out, _ = hybrid_sweep("run", "quick", "--out", tmp_path / "x")
+    assert code == 0
+    assert "4 runs: 3 done, 1 diverged" in out
+
+
+def test_ctrl_c_makes_exit_code_130_and_says_how_to_look(sweep, hybrid_sweep, tmp_path):
+    sweep.interrupted = True
+    code, out, _ = hybrid_sweep("run", "quick", "--out", tmp_path / "x")
+    assert code == 130
+    assert "what is finished is written" in out
+    assert f"hybrid-sweep pareto {tmp_path / 'x'}" in out
+
+
+def test_ctrl_c_before_anything_is_written_makes_exit_code_130(hybrid_sweep, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybrid_sweep.spec.load_spec", interrupt)
+    assert hybrid_sweep("run", "quick")[0] == 130
+
+
+def test_a_fault_of_ours_is_not_dressed_as_a_mistake_of_the_user(monkeypatch):
+    def fault(*_, **__):
+        raise ValueError("ours")
+
+    monkeypatch.setattr("hybrid_sweep.spec.load_spec", fault)
+    monkeypatch.setattr(sys, "argv", ["hybrid-sweep", "run", "quick"])
+    with pytest.raises(ValueError, match="ours"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["nothing"], "known: grid60, grid60_upstream, quick"),
+        (["quick", "--set", "steps"], "the keys are about"),
+        (["quick", "--set", "stepz=1"], "did you mean 'steps'"),
+        (["quick", "--steps", "0"], "steps=0"),
+        (["quick", "--set", "space.confidence_threshold=[1.5]"], "confidence_threshold=1.5"),
+        (["quick", "--set", "workload=nowhere.py:Net", "--dry-run"], "no workload file"),
+        (["quick", "--set", "workload.lrr=1", "--dry-run"], "no keyword 'lrr'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(sweep, hybrid_sweep, arguments, part):
+    assert part in refused(hybrid_sweep("run", *arguments))
+    assert not sweep.calls
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_folder_in_use_is_refused(sweep, hybrid_sweep, tmp_path, more):
+    (tmp_path / "precious.txt").touch()
+    assert "in use" in refused(hybrid_sweep("run", "quick", "--out", tmp_path, *more))
+    assert "in use" in refused(hybrid_sweep("run", "quick", "--out", tmp_path / "precious.txt", *more))
+    assert not sweep.calls
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rum"],
+        ["run"],
+        ["run", "quick", "--steps", "abc"],
+        ["list", "things"],
+        ["export", "x", "--format", "xml"],
+    ],
+)
+def test_a_mistyped_command_makes_exit_code_2(hybrid_sweep, arguments):
+    code, out, err = hybrid_sweep(*arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_pareto_prints_a_table_csv_or_json(results, hybrid_sweep, tmp_path):
+    code, out, _ = hybrid_sweep("pareto", results)
+    assert code == 0
+    assert "H075_I00_C0.60" in out
+    (tmp_path / "front.csv").write_text(hybrid_sweep("pareto", results, "--format", "csv")[1])
+    assert list(pd.read_csv(tmp_path / "front.csv")["trial_id"]) == ["H075_I00_C0.60", "H050_I00_C0.60"]
+    records = json.loads(hybrid_sweep("pareto", results, "--format", "json", "--min-quality", "0.99")[1])
+    assert [record["trial_id"] for record in records] == ["H050_I00_C0.60"]
+
+
+def test_pareto_says_where_no_point_is_good_enough(results, hybrid_sweep):
+    code, out, _ = hybrid_sweep("pareto", results, "--min-quality", "1.5")
+    assert code == 0
+    assert "no point" in out.lower()
+
+
+def test_report_rebuilds_the_files_and_prints_the_verdict(results, hybrid_sweep):
+    assert not (results / "report.html").exists()
+    code, out, _ = hybrid_sweep("report", results)
+    assert code == 0
+    assert "Recommendation: " in out
+    assert f"Report: {results / 'report.html'}" in out
+    assert (results / "report.html").is_file()
+
+
+def test_export_writes_a_table(results, hybrid_sweep, tmp_path):
+    target = tmp_path / "t.parquet"
+    assert hybrid_sweep("export", results, "--format", "parquet", "--to", target)[0] == 0
+    assert len(pd.read_parquet(target)) == 4
+    assert len(json.loads(hybrid_sweep("export", results, "--format", "json", "--what", "front")[1])) == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "read"), [("toml", HybridConfig.from_toml), ("json", HybridConfig.from_json)]
+)
+def test_the_configuration_of_a_trial_loads(results, hybrid_sweep, tmp_path, form, read):
+    target = tmp_path / f"config.{form}"
+    assert hybrid_sweep("export", results, "--trial", LAST, "--format", form, "--to", target)[0] == 0
+    config = HybridConfig.load(target)
+    assert (config.max_predict_steps, config.correction_interval, config.warmup_steps) == (75, 15, 50)
+    assert read(hybrid_sweep("export", results, "--trial", LAST, "--format", form)[1]) == config
+
+
+def test_mistakes_in_looking_at_results_are_one_line(results, hybrid_sweep, tmp_path):
+    assert "no folder" in refused(hybrid_sweep("pareto", tmp_path / "nowhere"))
+    assert "not a results folder" in refused(hybrid_sweep("report", tmp_path))
+    assert "H075_I15_C0.60" in refused(hybrid_sweep("export", results, "--trial", "H075_I15_C0.6"))
+    assert "toml" in refused(hybrid_sweep("export", results, "--trial", LAST, "--format", "csv"))
+    assert "toml" in refused(hybrid_sweep("export", results, "--format", "toml"))
+    missing = tmp_path / "no" / "such" / "file"
+    assert "cannot write" in refused(hybrid_sweep("export", results, "--to", missing))
+    assert "cannot write" in refused(hybrid_sweep("export", results, "--trial", LAST, "--to", missing))

@@ -1,0 +1,138 @@
+"""Confidence: its two rules, its range, and its record."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_sweep.trainer.confidence import CEILING, Confidence, stability, three_term
+from hybrid_sweep.trainer.dynamics import RssmLite
+from hybrid_sweep.trainer.features import RealStep, StepHistory
+
+NUMBERS = st.floats(0, 1e6)
+
+
+def steps(losses: list[float], norms: list[float] | None = None) -> list[RealStep]:
+    norms = norms or [1.0] * len(losses)
+    pairs = zip(losses, norms, strict=True)
+    return [RealStep(i, loss, norm, loss, loss) for i, (loss, norm) in enumerate(pairs, 1)]
+
+
+def after_training(noise: float) -> float:
+    """Confidence after 15 cycles of a slowly falling loss whose batches scatter by `noise`."""
+    rng, history, model, confidence = random.Random(1), StepHistory(), RssmLite(), Confidence()
+    step = 0
+    for cycle in range(15):
+        new = 20 if cycle else 100
+        for _ in range(new):
+            step += 1
+            loss = math.exp(-step / 3000) * max(1 + noise * rng.gauss(0, 1), 0.05)
+            history.append(step, loss, 1.0, 0.01)
+        step += 40
+        errors = model.train(history, new)
+        confidence.update(errors, model.spread, history.newest(20))
+    return confidence.value
+
+
+def test_three_terms() -> None:
+    assert three_term(0, [0.0] * 10, 1, 1) == pytest.approx(1.0)
+    assert three_term(0, [0.0] * 9, 1, 1) == pytest.approx(0.88)
+    assert three_term(1, [1.0] * 10, 1, 1) == pytest.approx(0.6)
+    assert three_term(0, [0.0] * 10, 1.5, 1) == pytest.approx(0.9)
+    assert three_term(0, [0.0] * 10, 1.25, 1) == pytest.approx(0.8 + 0.2 / 1.5)
+
+
+def test_a_quiet_run_comes_near_one_and_noise_lowers_it() -> None:
+    values = [after_training(noise) for noise in (0.02, 0.1, 0.4)]
+    assert values[0] >= 0.95
+    assert values[0] > values[1] > values[2]
+
+
+def test_history_forgets_all_but_the_newest_fifty_errors() -> None:
+    confidence = Confidence()
+    confidence.update([5.0] * 50, 0.0, steps([1.0]))
+    poor = confidence.value
+    confidence.update([0.0] * 50, 0.0, steps([1.0]))
+    assert confidence.value == CEILING > poor
+    assert confidence.max_reached == CEILING
+
+
+def test_the_seeds_rule() -> None:
+    confidence = Confidence("seed")
+    assert confidence.update([], 0.0, steps([1.0] * 20)) == CEILING
+    rng = random.Random(0)
+    noisy = confidence.update([], 0.0, steps([max(rng.gauss(1, 0.5), 0.01) for _ in range(20)]))
+    assert noisy < 0.85
+    assert confidence.max_reached == CEILING
+
+
+def test_loss_weighs_more_than_gradient_in_the_seeds_rule() -> None:
+    scattered = [1.0, 2.0] * 10
+    loss = Confidence("seed").update([], 0.0, steps(scattered))
+    gradient = Confidence("seed").update([], 0.0, steps([1.0] * 20, scattered))
+    assert loss < gradient
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
+def test_stability_is_a_share(values: list[float]) -> None:
+    assert 0 <= stability(values) <= 1
+
+
+@given(
+    st.sampled_from(["three_term", "seed"]),
+    st.lists(NUMBERS, max_size=60),
+    NUMBERS | st.just(math.inf) | st.just(math.nan),
+    st.lists(st.floats(-1e6, 1e6), max_size=25),
+)
+def test_confidence_is_always_below_a_threshold_that_shuts_the_gate(
+    rule: str, errors: list[float], spread: float, losses: list[float]
+) -> None:
+    confidence = Confidence("seed" if rule == "seed" else "three_term")
+    value = confidence.update(errors, spread, steps(losses))
+    assert 0 <= value <= CEILING < 0.999
+    assert value == confidence.value <= confidence.max_reached
+
+
+def test_accuracy_counts_predictions_within_a_tenth_of_the_loss() -> None:
+    confidence = Confidence()
+    assert confidence.prediction_accuracy is None
+    assert confidence.score(1.09, 1.0)
+    assert not confidence.score(1.11, 1.0)
+    assert confidence.score(0.009, 0.0), "losses below 0.1 are judged as 0.1"
+    assert not confidence.score(math.nan, 1.0)
+    assert confidence.prediction_accuracy == 0.5
+
+
+def test_calibration_error_is_the_largest_gap_of_a_well_filled_bin() -> None:
+    confidence = Confidence()
+    for i in range(40):
+        confidence.score(1.0 if i % 2 else 2.0, 1.0, confidence=0.85)
+    for _ in range(5):
+        confidence.score(2.0, 1.0, confidence=0.95)
+    assert confidence.calibration_error(minimum=30) == pytest.approx(0.35)
+    assert confidence.calibration_error(minimum=5) == pytest.approx(0.95)
+    assert confidence.calibration_error(minimum=50) is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=50), st.integers(1, 20))
+def test_calibration_error_is_a_share(pairs: list[tuple[float, bool]], bins: int) -> None:
+    confidence = Confidence()
+    for at, accurate in pairs:
+        confidence.score(1.0 if accurate else 2.0, 1.0, confidence=at)
+    error = confidence.calibration_error(bins=bins, minimum=1)
+    assert (error is None) == (not pairs)
+    assert error is None or 0 <= error <= 1
+
+
+def test_state_round_trip() -> None:
+    confidence, restored = Confidence(), Confidence()
+    confidence.update([0.1] * 20, 0.1, steps([1.0]))
+    confidence.score(1.0, 1.0)
+    state = confidence.state_dict()
+    restored.load_state_dict(state)
+    for each in (confidence, restored):
+        each.update([0.3] * 20, 0.2, steps([1.0, 1.1]))
+        each.score(1.0, 1.5)
+    assert restored.state_dict() == confidence.state_dict() != state

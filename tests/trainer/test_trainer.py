@@ -1,0 +1,416 @@
+"""HybridTrainer as its user sees it: phases, jumps, counts, guards, rollback and determinism."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+from support.problem import Problem
+from torch import nn
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer import HybridConfig, HybridTrainer, Phase, TrainingDiverged
+from hybrid_sweep.trainer.divergence import DivergenceLevel
+
+EASY = HybridConfig(
+    warmup_steps=40, full_steps=20, max_predict_steps=30, confidence_threshold=0.01, horizon_rule="fixed"
+)
+
+
+def trainer_for(problem, config=EASY, **keywords):
+    return HybridTrainer(problem.model, problem.optimizer, config, loss_fn=problem.loss, **keywords)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def letters(trainer):
+    return "".join(s.phase[0] * s.length for s in trainer.trace())
+
+
+class TestShutGate:
+    """With a threshold of 0.999 the trainer is plain training, to the last bit."""
+
+    @pytest.mark.parametrize("dropout", [0.0, 0.5])
+    @pytest.mark.parametrize("norm", [False, True])
+    @pytest.mark.parametrize("make", ["sgd", "momentum", "adam", "lbfgs"])
+    def test_bit_identical_to_the_plain_loop(self, dropout, norm, make):
+        def build():
+            problem = Problem(dropout=dropout, norm=norm)
+            optimizers = {
+                "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
+                "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+                "adam": lambda p: torch.optim.AdamW(p, lr=1e-3),
+                "lbfgs": lambda p: torch.optim.LBFGS(p, lr=0.001, max_iter=3),
+            }
+            problem.optimizer = optimizers[make](problem.model.parameters())
+            return problem
+
+        plain = build()
+        losses = []
+        for step in range(1, 151):
+            batch = plain.batch(step)
+
+            def closure(batch=batch):
+                plain.optimizer.zero_grad()
+                loss = plain.loss(plain.model, batch)
+                loss.backward()
+                return loss
+
+            losses.append(plain.optimizer.step(closure).item())
+
+        hybrid = build()
+        trainer = trainer_for(hybrid, HybridConfig(warmup_steps=30, confidence_threshold=0.999))
+        seen = [trainer.step(hybrid.batch(step)) for step in range(1, 151)]
+        assert [r.loss for r in seen] == losses
+        assert torch.equal(weights(hybrid.model), weights(plain.model))
+        for a, b in zip(hybrid.model.buffers(), plain.model.buffers(), strict=True):
+            assert torch.equal(a, b)
+        assert trainer.training_statistics().predict_phases == 0
+
+    def test_clipping_and_schedule_too(self):
+        def schedule(problem):
+            return torch.optim.lr_scheduler.CosineAnnealingLR(problem.optimizer, 150)
+
+        plain, hybrid = Problem(), Problem()
+        rates = schedule(plain)
+        for step in range(1, 151):
+            plain.optimizer.zero_grad()
+            plain.loss(plain.model, plain.batch(step)).backward()
+            nn.utils.clip_grad_norm_(plain.model.parameters(), 0.5)
+            plain.optimizer.step()
+            rates.step()
+        trainer = trainer_for(
+            hybrid,
+            HybridConfig(confidence_threshold=0.999),
+            lr_scheduler=schedule(hybrid),
+            max_grad_norm=0.5,
+        )
+        trainer.run(hybrid.batch, 150)
+        assert torch.equal(weights(hybrid.model), weights(plain.model))
+
+
+class TestPhases:
+    def test_cycle_trace_and_backward_calls(self, problem):
+        trainer = trainer_for(problem)
+        calls = []
+        for step in range(1, 601):
+            before = trainer.tally.backward_calls
+            result = trainer.step(problem.batch(step))
+            calls.append((result.phase, trainer.tally.backward_calls - before))
+        assert re.match(r"w{40}((f{20})+p{30}c{5}){7,}", letters(trainer))
+        for phase, backward in calls:
+            assert backward == (1 if phase in (Phase.WARMUP, Phase.FULL) else 0)
+
+    def test_predict_is_one_jump_that_moves_the_weights_and_writes_no_gradient(self, problem):
+        trainer = trainer_for(problem)
+        for step in range(1, 61):
+            trainer.step(problem.batch(step))
+        problem.optimizer.zero_grad()
+        before = weights(problem.model)
+        first = trainer.step(problem.batch(61))
+        after = weights(problem.model)
+        assert first.phase is Phase.PREDICT
+        assert not torch.equal(before, after)
+        for step in range(62, 91):
+            result = trainer.step(problem.batch(step))
+            assert result.phase is Phase.PREDICT
+            assert result.loss_is_predicted
+            assert result.gradient_norm is None
+            assert torch.equal(weights(problem.model), after)
+        assert all(p.grad is None for p in problem.model.parameters())
+        assert trainer.step(problem.batch(91)).phase is Phase.CORRECT
+
+    def test_the_jump_is_the_contracts_displacement(self, problem):
+        trainer = trainer_for(problem, EASY.replace(gates="off"))
+        for step in range(1, 61):
+            trainer.step(problem.batch(step))
+        before, direction = weights(problem.model), trainer.planner.predictor.direction()
+        trainer.step(None)
+        expected = before + 30 * torch.cat([d.flatten() for d in direction])
+        torch.testing.assert_close(weights(problem.model), expected)
+
+    def test_correct_runs_five_forward_passes(self, problem):
+        trainer = trainer_for(problem)
+        trainer.run(problem.batch, 100)
+        assert trainer.tally.forward_only_calls == 5
+        assert not problem.model[0].weight.grad.isnan().any()
+
+    def test_run_and_step_are_the_same_training(self):
+        for interval in (0, 7):
+            by_step, by_run = Problem(), Problem()
+            config = EASY.replace(correction_interval=interval)
+            one, other = trainer_for(by_step, config), trainer_for(by_run, config)
+            one.controller.total_steps = 400
+            for step in range(1, 401):
+                one.step(by_step.batch(step))
+            other.run(by_run.batch, 400)
+            assert torch.equal(weights(by_step.model), weights(by_run.model))
+            assert one.trace() == other.trace()
+
+    def test_run_does_not_load_predicted_batches(self, problem):
+        trainer = trainer_for(problem)
+        trainer.run(problem.batch, 400)
+        kept = [i + 1 for i, letter in enumerate(letters(trainer)) if letter != "p"]
+        assert problem.loaded == kept
+        assert len(kept) < 400
+
+    def test_batches_as_sequence_and_as_iterable(self):
+        a, b = Problem(), Problem()
+        trainer_for(a).run([a.batch(s) for s in range(1, 51)], 200)
+        assert trainer_for(b).run(iter([b.batch(1)] * 500), 200).steps == 200
+        with pytest.raises(UserError, match="run out"):
+            trainer_for(Problem()).run(iter([]), 10)
+
+    def test_force_phase(self, problem):
+        trainer = trainer_for(problem, EASY.replace(warmup_steps=5))
+        for step in range(1, 11):
+            trainer.step(problem.batch(step))
+        trainer.force_phase(Phase.FULL, 50)
+        seen = [trainer.step(problem.batch(10 + i)).phase for i in range(1, 52)]
+        assert seen[:50] == [Phase.FULL] * 50
+        assert seen[50] is Phase.PREDICT
+        with pytest.raises(UserError, match="steps=0"):
+            trainer.force_phase(Phase.FULL, 0)
+
+    def test_rust_mode_predicts_again_after_correct(self, problem):
+        trainer = trainer_for(problem, EASY.replace(cycle_mode="rust"))
+        trainer.run(problem.batch, 600)
+        assert "pc" + "ccccp" in letters(trainer)
+
+
+class TestMicroCorrections:
+    @pytest.mark.parametrize(
+        ("horizon", "interval", "expected"), [(60, 15, 4), (60, 0, 0), (30, 40, 0), (30, 30, 1), (20, 7, 2)]
+    )
+    def test_interval_logic(self, problem, horizon, interval, expected):
+        trainer = trainer_for(
+            problem,
+            EASY.replace(
+                max_predict_steps=horizon, correction_interval=interval, guard_tolerance=1e6, stop_fraction=0
+            ),
+        )
+        trainer.run(problem.batch, 60 + horizon + 5)
+        assert trainer.training_statistics().micro_corrections == expected
+        assert [s.corrections for s in trainer.trace() if s.phase == "predict"] == [expected]
+
+    def test_disabled_when_zero(self, problem):
+        trainer = trainer_for(problem, EASY.replace(correction_interval=0))
+        trainer.run(problem.batch, 500)
+        assert trainer.training_statistics().micro_corrections == 0
+
+    def test_probe_steps_report_a_measured_loss(self, problem):
+        trainer = trainer_for(problem, EASY.replace(correction_interval=10))
+        results = [trainer.step(problem.batch(step)) for step in range(1, 91)]
+        measured = [r.step for r in results[60:] if not r.loss_is_predicted]
+        assert measured == [70, 80, 90]
+
+    def test_it_changes_the_weights(self):
+        runs = []
+        for interval in (0, 10):
+            problem = Problem()
+            trainer_for(problem, EASY.replace(correction_interval=interval)).run(problem.batch, 300)
+            runs.append(weights(problem.model))
+        assert not torch.allclose(*runs)
+
+
+class TestGuards:
+    def test_a_planted_divergence_ends_the_horizon_at_the_probe(self, problem):
+        trainer = trainer_for(problem, EASY.replace(correction_interval=7))
+        for step in range(1, 61):
+            trainer.step(problem.batch(step))
+        before = weights(problem.model)
+        bad = (torch.zeros(32, 6), torch.full((32, 1), 100.0))  # whatever the weights, a huge loss
+        phases = [trainer.step(bad).phase for _ in range(8)]
+        assert phases == [Phase.PREDICT] * 7 + [Phase.CORRECT]
+        assert trainer.training_statistics().abort_rate == 1.0
+        torch.testing.assert_close(weights(problem.model), before)  # the only sub-jump was taken back
+
+    def test_correct_takes_a_bad_jump_back(self, problem):
+        trainer = trainer_for(problem)
+        for step in range(1, 61):
+            trainer.step(problem.batch(step))
+        before = weights(problem.model)
+        bad = (torch.zeros(32, 6), torch.full((32, 1), 100.0))
+        for _ in range(35):
+            trainer.step(bad)
+        torch.testing.assert_close(weights(problem.model), before)
+        assert trainer.tally.aborted_horizons == 1
+
+    def test_one_nan_rolls_back_and_the_run_goes_on(self, problem):
+        trainer = trainer_for(problem)
+
+        def load(step):
+            x, y = problem.batch(step)
+            return (x, y * float("nan")) if step == 150 else (x, y)
+
+        statistics = trainer.run(load, 400)
+        assert statistics.rollbacks == 1
+        assert statistics.nonfinite_steps == 1
+        assert statistics.steps == 400
+        assert torch.isfinite(weights(problem.model)).all()
+
+    def test_too_many_rollbacks_are_a_divergence(self, problem):
+        trainer = trainer_for(problem, EASY.replace(max_rollbacks=2))
+        with pytest.raises(TrainingDiverged, match="2 rollbacks"):
+            trainer.run(lambda step: (torch.zeros(32, 6), torch.full((32, 1), float("nan"))), 100)
+
+    def test_rollback_restores_everything(self):
+        problem = Problem(dropout=0.3, norm=True, momentum=0.9)
+        trainer = trainer_for(problem)
+        for step in range(1, 121):
+            trainer.step(problem.batch(step))
+        trainer.take_checkpoint()
+        random = torch.get_rng_state()
+        twin = [trainer.step(problem.batch(step)).loss for step in range(121, 166)]
+        with torch.no_grad():
+            for p in problem.model.parameters():
+                p.fill_(float("nan"))
+        trainer.rollback_to_checkpoint()
+        assert torch.equal(torch.get_rng_state(), random)
+        again = [trainer.step(problem.batch(step)).loss for step in range(121, 166)]
+        assert again == pytest.approx(twin, rel=1e-6)
+
+
+class TestState:
+    def test_optimizer_state_stays_and_schedule_advances_across_a_jump(self):
+        problem = Problem(momentum=0.9)
+        schedule = torch.optim.lr_scheduler.StepLR(problem.optimizer, 10, gamma=0.9)
+        trainer = trainer_for(problem, lr_scheduler=schedule)
+        for step in range(1, 61):
+            trainer.step(problem.batch(step))
+        momentum = [s["momentum_buffer"].clone() for s in problem.optimizer.state.values()]
+        for step in range(61, 91):
+            trainer.step(problem.batch(step))
+        for before, state in zip(momentum, problem.optimizer.state.values(), strict=True):
+            assert torch.equal(before, state["momentum_buffer"])
+        assert schedule.last_epoch == 90
+        trainer.run(lambda step: problem.batch(step), 300)
+        assert schedule.last_epoch == 300
+
+    def test_a_jump_shrinks_with_the_learning_rate(self):
+        moved = []
+        for gamma in (1.0, 0.1):
+            problem = Problem()
+            schedule = torch.optim.lr_scheduler.MultiStepLR(problem.optimizer, [60], gamma=gamma)
+            trainer = trainer_for(problem, EASY.replace(gates="off"), lr_scheduler=schedule)
+            for step in range(1, 61):
+                trainer.step(problem.batch(step))
+            before = weights(problem.model)
+            trainer.step(None)
+            moved.append(float((weights(problem.model) - before).norm()))
+        assert moved[1] == pytest.approx(0.1 * moved[0], rel=1e-4)
+
+    def test_batchnorm_moves_in_forward_passes_only(self):
+        problem = Problem(norm=True)
+        trainer = trainer_for(problem)
+        for step in range(1, 61):
+            trainer.step(problem.batch(step))
+        before = problem.model[1].running_mean.clone()
+        for _ in range(30):
+            trainer.step(problem.batch(1))
+        assert torch.equal(problem.model[1].running_mean, before)
+        trainer.step(problem.batch(91))
+        assert not torch.equal(problem.model[1].running_mean, before)
+
+    def test_frozen_parameters_never_move(self):
+        problem = Problem()
+        problem.model[0].requires_grad_(False)
+        before = problem.model[0].weight.clone()
+        trainer_for(problem).run(problem.batch, 300)
+        assert torch.equal(problem.model[0].weight, before)
+
+    def test_same_seed_same_losses(self):
+        runs = []
+        for _ in range(2):
+            problem = Problem(dropout=0.2)
+            trainer = trainer_for(problem, EASY.replace(correction_interval=10))
+            runs.append([trainer.step(problem.batch(s)).loss for s in range(1, 301)])
+        assert runs[0] == runs[1]
+
+    def test_full_phase_leaves_residuals_with_measured_parts_and_a_changed_predictor(self, problem):
+        trainer = trainer_for(problem)
+        trainer.run(problem.batch, 60)
+        first = trainer.planner.dynamics.state_dict()["parameters"]
+        trainer.run(problem.batch, 130)
+        residuals = [r for r in trainer.planner.residuals.residuals if r.layers]
+        assert len(residuals) >= 20
+        for residual in residuals:
+            assert [layer.name for layer in residual.layers] == list(trainer.planner.groups.names)
+            assert all(-1 <= layer.cosine <= 1 for layer in residual.layers)
+            assert all(abs(layer.magnitude) < 1e3 for layer in residual.layers)
+        assert {layer.cosine for r in residuals for layer in r.layers} != {1.0}
+        now = trainer.planner.dynamics.state_dict()["parameters"]
+        assert any(not torch.equal(a, b) for a, b in zip(first, now, strict=True))
+
+
+class TestTelling:
+    def test_statistics_after_a_run(self, problem):
+        trainer = trainer_for(problem)
+        statistics = trainer.run(problem.batch, 440)
+        trace = letters(trainer)
+        assert statistics.backward_reduction_pct == pytest.approx(
+            100 * (1 - (trace.count("w") + trace.count("f")) / 440)
+        )
+        assert statistics.average_loss > 0
+        assert 0 < statistics.max_confidence_reached <= 0.99
+        assert statistics.realised_horizon_mean == pytest.approx(30, abs=1)
+        assert statistics.quality_score is None
+        scored = trainer.training_statistics(reference_loss=0.234, held_out_loss=0.235)
+        assert scored.quality_score == pytest.approx(0.99574, abs=1e-5)
+
+    def test_a_step_prints_as_in_the_seed(self, problem):
+        text = str(trainer_for(problem).step(problem.batch(1)))
+        assert re.fullmatch(r"Step 1: Loss=\d+\.\d{4}, Phase=warmup, Backward Reduction=0\.0%", text)
+
+    def test_state_is_a_read_only_copy(self, problem):
+        trainer = trainer_for(problem)
+        trainer.step(problem.batch(1))
+        state = trainer.state()
+        assert (state.step, state.phase, state.steps_in_current_phase) == (1, Phase.WARMUP, 1)
+        with pytest.raises(AttributeError):
+            state.step = 5
+
+    def test_peeking_at_the_next_phase_changes_nothing(self):
+        runs = []
+        for peek in (False, True):
+            problem = Problem()
+            trainer = trainer_for(problem)
+            for step in range(1, 200):
+                trainer.step(problem.batch(step))
+                if peek:
+                    trainer.controller.decide(step, 0.9)
+            runs.append(weights(problem.model))
+        assert torch.equal(*runs)
+
+    def test_divergence_log_has_a_row_a_step(self, problem, tmp_path):
+        path = tmp_path / "divergence_log.csv"
+        trainer = trainer_for(problem, EASY.replace(correction_interval=8), divergence_log=path)
+        trainer.run(problem.batch, 250)
+        assert (
+            path.read_text().splitlines()[0]
+            == "step,loss,predicted_loss,deviation,gradient_norm,confidence,level"
+        )
+        table = pd.read_csv(path)
+        assert list(table["step"]) == list(range(1, 251))
+        predicted = [i for i, letter in enumerate(letters(trainer)) if letter == "p"]
+        rows = table.iloc[predicted]
+        assert rows["gradient_norm"].isna().all()
+        assert rows["predicted_loss"].notna().all()
+        assert table["predicted_loss"][:40].isna().all()
+        assert set(table["level"]) <= set(range(4))
+
+    def test_plain_noise_raises_no_warning(self, problem):
+        statistics = trainer_for(problem).run(problem.batch, 2000)
+        assert statistics.warning_rate < 0.05
+        assert DivergenceLevel.WARNING == 2
+
+
+def test_bad_construction_is_a_sentence(problem):
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(problem.optimizer)
+    with pytest.raises(UserError, match="metric"):
+        trainer_for(problem, lr_scheduler=plateau)
+    problem.model.requires_grad_(False)
+    with pytest.raises(UserError, match="trainable"):
+        trainer_for(problem)
