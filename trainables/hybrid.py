@@ -25,7 +25,7 @@ class HybridTrainable(tune.Trainable):
             raise ValueError("HybridTrainable is started with tune.with_parameters(..., shared=Shared(...))")
         self._shared = shared
         self._workload: Any = None
-        self._frozen: dict[tuple[int, str], dict[str, float]] = {}
+        self._frozen: dict[tuple[int, str, int], dict[str, float]] = {}
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -122,12 +122,12 @@ class Split(NamedTuple):
 
     pixels: Tensor
     labels: Tensor
-    mean: float
-    std: float
+    shift: Tensor
+    scale: float
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """Return the pixels as floats, standardised by the training split's mean and deviation."""
-        return pixels.float().sub_(self.mean).div_(self.std)
+        """Return the pixels as floats, standardised by the training split, in one pass over the memory."""
+        return torch.add(self.shift, pixels, alpha=self.scale)
 
 
 @lru_cache(maxsize=2)
@@ -137,9 +137,10 @@ def _resident(data: str, device: str) -> dict[str, Split]:
     train = splits["train"][0]
     mean = float(train.mean())
     std = math.sqrt(float(np.square(train, dtype=np.uint16).mean()) - mean**2)
+    shift = torch.tensor(-mean / std, device=device)
     return {
         name: Split(
-            torch.tensor(images, device=device), torch.tensor(labels, device=device).long(), mean, std
+            torch.tensor(images, device=device), torch.tensor(labels, device=device).long(), shift, 1 / std
         )
         for name, (images, labels) in splits.items()
     }

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import ray
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.events import Note, SweepEnded, SweepEvent, SweepStarted
@@ -45,6 +45,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # progress is ours
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a second reference, where the first one has failed already
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
@@ -205,13 +206,12 @@ def _prepare(
             return references, UnitCosts(**spec.unit_costs.model_dump())
         fixed = HybridConfig(**spec.trainer)
         return references, ray.get(remote(prepare_costs, order, fixed, remeasure))
-    except RayTaskError as error:
-        cause = error.cause
+    except RayError as error:
+        cause = getattr(error, "cause", error)  # that of a task; a worker that died has none
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None
-        raise UserError(
-            f"plain training of {order.name} fails: {type(cause).__name__}: {cause}; mend the workload first"
-        ) from error
+        what = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise UserError(f"plain training of {order.name} fails: {what}; mend the workload first") from error
 
 
 def _run(point: Point, seed: int) -> dict[str, Any]:

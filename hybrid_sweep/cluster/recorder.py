@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -55,7 +56,8 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record a run whose worker was lost."""
-        self.finish(self._key(trial), "failed", f"lost: {trial.error_file or 'its worker died'}", {})
+        reason, text = _last_words(trial.error_file)
+        self.finish(self._key(trial), "failed", f"lost: {reason}", {}, traceback=text)
 
     def finish(self, key: Key, state: str, reason: str, result: dict[str, Any], traceback: str = "") -> None:
         """Record the end of a run, once."""
@@ -81,3 +83,15 @@ class Recorder(Callback):
     @staticmethod
     def _key(trial: Any) -> Key:
         return trial.config["point"]["trial_id"], trial.config["point"]["seed"]
+
+
+def _last_words(error_file: str | None) -> tuple[str, str]:
+    """Return what Ray says of a lost worker in a line, and all of it: the file ends with the sweep."""
+    try:
+        text = Path(error_file or "").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    lines = [line for line in text.splitlines()[1:] if line.strip()]  # the first one is Tune's count
+    if not lines:
+        return "its worker died", text
+    return lines[-1 if lines[0].startswith("ray::") else 0], text  # of a traceback the last line

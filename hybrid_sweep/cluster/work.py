@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, find_workload, load_workload
 
@@ -53,7 +55,8 @@ def warm_up(workload: Workload) -> None:
     config = HybridConfig(warmup_steps=8, full_steps=4, max_predict_steps=2, confidence_threshold=0.001)
     plain = start(workload, 0)
     trainer = HybridTrainer(plain.model, plain.optimizer, config, loss_fn=workload.loss)
-    trainer.run(lambda step: workload.batch(0, step), 30)
+    with suppress(TrainingDiverged):  # the reference will say so better
+        trainer.run(lambda step: workload.batch(0, step), min(30, workload.steps))
     workload.evaluate(plain.model, "val")
 
 

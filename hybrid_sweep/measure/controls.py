@@ -6,31 +6,35 @@ from collections.abc import Iterable
 
 import torch
 
-from hybrid_sweep.measure.reference import start
+from hybrid_sweep.measure.reference import held_out, start
+from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.records import Segment
 from hybrid_sweep.workload import Workload
 
 
-def frozen_run(workload: Workload, seed: int, trace: Iterable[Segment]) -> dict[str, float]:
+def frozen_run(workload: Workload, seed: int, trace: Iterable[Segment], interval: int) -> dict[str, float]:
     """Repeat a run's phases with zero displacement; return its held-out results.
 
-    Real steps fall on the same logical steps, batches and learning rates. Correct's forward passes are
-    repeated where the model has buffers (BatchNorm), which they move.
+    Real steps fall on the same logical steps, batches and learning rates. The forward passes of Correct and
+    of probes are repeated too, for they move BatchNorm's buffers and draw dropout's random numbers.
+
+    Args:
+        workload: what was trained.
+        seed: of model, data order and global random numbers.
+        trace: the run's phases.
+        interval: its `correction_interval`.
     """
     plain = start(workload, seed)
-    has_buffers = any(True for _ in plain.model.buffers())
     step = 0
     for segment in trace:
-        real = segment.phase in (Phase.WARMUP, Phase.FULL)
-        forward = segment.phase == Phase.CORRECT and has_buffers
-        for at in range(step + 1, step + segment.length + 1):
-            if real:
-                plain(workload.batch(seed, at))
+        for into in range(1, segment.length + 1):
+            step += 1
+            if Phase(segment.phase).is_real:
+                plain(workload.batch(seed, step))
                 continue
-            if forward:
+            if segment.phase == Phase.CORRECT or micro_correction_due(into, interval):
                 with torch.no_grad():
-                    workload.loss(plain.model, workload.batch(seed, at))
+                    workload.loss(plain.model, workload.batch(seed, step))
             plain.skip(1)
-        step += segment.length
-    return workload.evaluate(plain.model, "val")
+    return held_out(workload, plain.model)

@@ -82,7 +82,7 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
     seen: dict[Work, list[float]] = {kind: [] for kind in Work}
     seconds, calls = trainer.meter.seconds(), dict(trainer.meter.calls)
     for cycle in range(CYCLES):
-        trainer.run_cycle(lambda step: workload.batch(seed, step), far)
+        trainer.run_cycle(lambda step: workload.batch(seed, (step - 1) % workload.steps + 1), far)
         now, counted = trainer.meter.seconds(), dict(trainer.meter.calls)
         for kind in Work:
             if cycle >= WARM_UP_CYCLES and counted[kind] > calls[kind]:

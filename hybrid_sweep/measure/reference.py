@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
-from math import exp, isfinite, log
+from math import ceil, exp, isfinite, log
 from typing import Any
 
 import torch
+from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.plain import PlainStep
@@ -44,9 +45,9 @@ class Reference:
         return None if self.val_accuracy is None else _interpolate(self.steps, self.val_accuracy, step)
 
     def target(self) -> tuple[float, float]:
-        """Return a loss and the step at which plain training has it: N / 1.1, so that 110 % of it is N."""
-        step = self.steps[-1] / TARGET_STEPS_RATIO
-        return self.loss_at(int(step)), int(step)
+        """Return a loss and the step at which plain training has it: the first whose 110 % reaches N."""
+        step = ceil(self.steps[-1] / TARGET_STEPS_RATIO)
+        return self.loss_at(step), step
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -72,7 +73,7 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
         if step:
             plain(workload.batch(seed, step))
         if step == at[len(results)]:
-            results.append(workload.evaluate(plain.model, "val"))
+            results.append(held_out(workload, plain.model))
             _check(results[-1], workload.quality, step)
     cuda = plain.parameters[0].is_cuda
     return Reference(
@@ -94,6 +95,19 @@ def start(workload: Workload, seed: int) -> PlainStep:
     torch.manual_seed(seed)
     scheduler = build_scheduler(optimizer) if build_scheduler else None
     return PlainStep(model, optimizer, workload.loss, scheduler)
+
+
+def held_out(workload: Workload, model: nn.Module) -> dict[str, float]:
+    """Evaluate on the validation split; training goes on as if it had not: same mode, same random numbers.
+
+    Arms are evaluated at different steps, so a trace of it in one of them would make the comparison unfair.
+    """
+    modes = {module: module.training for module in model.modules()}
+    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
+        result = workload.evaluate(model, "val")
+    for module, training in modes.items():
+        module.training = training
+    return result
 
 
 def _check(result: dict[str, float], quality: str, step: int) -> None:

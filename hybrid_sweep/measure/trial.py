@@ -10,7 +10,7 @@ import torch
 
 from hybrid_sweep.measure.controls import frozen_run
 from hybrid_sweep.measure.costs import UnitCosts
-from hybrid_sweep.measure.reference import Reference, start
+from hybrid_sweep.measure.reference import Reference, held_out, start
 from hybrid_sweep.measure.score import (
     behaviour,
     overhead_pct,
@@ -36,7 +36,7 @@ class Trial:
         config: the hybrid trainer's.
         reference: plain training with the same seed.
         costs: frozen unit costs.
-        frozen: results of frozen runs by (seed, behaviour), shared by the trials of a process; None
+        frozen: results of frozen runs by (seed, behaviour, interval), shared by the trials of a process; None
             leaves `quality_vs_frozen` out.
     """
 
@@ -46,7 +46,7 @@ class Trial:
         config: HybridConfig,
         reference: Reference,
         costs: UnitCosts,
-        frozen: dict[tuple[int, str], dict[str, float]] | None = None,
+        frozen: dict[tuple[int, str, int], dict[str, float]] | None = None,
     ) -> None:
         self.workload = workload
         self.config = config
@@ -156,7 +156,7 @@ class Trial:
 
     def _evaluate(self) -> None:
         began = time.perf_counter()
-        self._evaluated = self.workload.evaluate(self.trainer.model, "val")
+        self._evaluated = held_out(self.workload, self.trainer.model)
         self._eval_seconds += time.perf_counter() - began
         if self._target_reached is None and self._evaluated["loss"] <= self._target:
             self._target_reached = self.trainer.tally.steps
@@ -174,9 +174,10 @@ class Trial:
         if self._frozen is None:
             return None
         trace = self.trainer.trace()
-        key = (self.reference.seed, behaviour(trace))
+        interval = self.config.correction_interval
+        key = (self.reference.seed, behaviour(trace), interval)
         if key not in self._frozen:
-            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace)
+            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace, interval)
         twin = self._frozen[key]
         loss, accuracy = twin["loss"], twin.get("accuracy")
         own, step = self._quality(self._steps), self._steps

@@ -60,7 +60,7 @@ class HybridConfig(Settings):
     predictor: Literal["ema", "outer_momentum", "frozen"] = "ema"
     velocity_decay: OpenUnit = 0.97
     gates: Literal["learned", "seed", "off"] = "learned"
-    minimum_cosine: Annotated[float, Field(ge=-1, lt=1)] = 0.0
+    minimum_cosine: Annotated[float, Field(ge=-1, lt=1)] = -0.7
     guard_tolerance: Annotated[float, Field(gt=1)] = 2.0
     divergence_rule: Literal["calibrated", "seed"] = "calibrated"
     force_full_steps: Positive = 50

@@ -27,7 +27,7 @@ from hybrid_sweep.trainer.features import (
 )
 
 MAX_HIDDEN_SIZE = 64
-ROLLOUT_STRIDE = 8
+ROLLOUT_STRIDE = 16
 LITERAL_REACH = 0.4
 """The seed teaches a group gate no further than this from ½."""
 LITERAL_RATE = 0.2

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from hybrid_sweep.trainer.predictors import Realised
 
-OVERSHOOT = 0.6
+OVERSHOOT = 1.75
 """How far past the point of zero slope along the direction a jump should land, in slopes before it."""
 STEEPEST = 0.75
 """Slopes above this count as this."""
 RISE = 0.3
 """Share of the way up that a gate goes in one cycle; down it goes at once."""
-LIMIT = 2.0
+LIMIT = 3.0
+"""Largest factor of a group's displacement."""
 
 
 class GateTargets(NamedTuple):
@@ -39,15 +40,20 @@ def gate_targets(used: Sequence[float], realised: Realised) -> GateTargets:
     aims = [u * (1 + OVERSHOOT) / (1 - min(a, STEEPEST)) for u, a in zip(used, realised.ratios, strict=True)]
     steps = [aim if aim < u else u + RISE * (aim - u) for u, aim in zip(used, aims, strict=True)]
     wanted = [min(step, LIMIT) for step in steps]
-    size = sum(wanted) / len(wanted)
-    groups = tuple(min(w / size, LIMIT) if size > 0 else 1.0 for w in wanted)
-    return GateTargets(size, _direction(realised), groups)
+    return _split(wanted, realised)
 
 
 def literal_targets(realised: Realised) -> GateTargets:
     """Return the realised gates themselves, a*_g in [0, 2] (predictive-training §4a), with size 1."""
     ratios = (min(max(ratio, 0.0), LIMIT) for ratio in realised.ratios)
     return GateTargets(1.0, _direction(realised), tuple(ratios))
+
+
+def _split(wanted: Sequence[float], realised: Realised) -> GateTargets:
+    """Divide the wanted factors into their mean and what each group has on top of it."""
+    size = sum(wanted) / len(wanted)
+    groups = tuple(min(max(want / size, 0.0), LIMIT) if size > 0 else 1.0 for want in wanted)
+    return GateTargets(max(size, 0.0), _direction(realised), groups)
 
 
 def _direction(realised: Realised) -> float:

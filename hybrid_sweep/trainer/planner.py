@@ -50,6 +50,7 @@ class Plan:
         applied: steps of the direction applied so far.
         last_move: steps of the newest sub-jump.
         level_before: smoothed loss before it.
+        horizon: predicted steps so far, at the learning rate of the averaged updates.
     """
 
     gates: list[float]
@@ -57,6 +58,12 @@ class Plan:
     applied: list[float]
     last_move: list[float]
     level_before: float
+    horizon: float = 0.0
+
+    @property
+    def used(self) -> list[float]:
+        """The gates that the displacement really had, corrections and all."""
+        return [a / self.horizon for a in self.applied] if self.horizon else self.gates
 
 
 class JumpPlanner:
@@ -83,6 +90,7 @@ class JumpPlanner:
         self.residuals = ResidualStore()
         self.corrector = Corrector(self.residuals)
         self._new_steps = 0
+        self._first_loss: float | None = None
         self._features: tuple[float, ...] = (0.0,) * FEATURES
         self._plan: Plan | None = None  # of the newest Predict phase, until real steps have judged it
         self._forecast: list[float] = []
@@ -96,11 +104,24 @@ class JumpPlanner:
         """Smoothed loss of the newest real steps: what a probe is compared with."""
         return self.history.tracker.fast
 
+    def is_bad(self, loss: float) -> bool:
+        """Whether a loss measured within a horizon is too high to go on with it."""
+        return loss > self.config.guard_tolerance * self.level
+
+    def is_lost(self, loss: float) -> bool:
+        """Whether the loss after a jump is beyond repair: bad, and higher than where training began.
+
+        A good jump raises the loss for a few steps and then pays, so real steps are to judge any other.
+        """
+        return self.is_bad(loss) and loss > (self._first_loss or 0.0)
+
     def observe(self, step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
         """Take in the real step that just ended."""
         self.predictor.observe()
         self.history.append(step, loss, gradient_norm, learning_rate)
         self._new_steps += 1
+        if self._first_loss is None:
+            self._first_loss = loss
 
     def start_full(self) -> None:
         """Mark the start of a Full phase."""
@@ -144,15 +165,16 @@ class JumpPlanner:
         """
         plan = self._current
         scale = steps * learning_rate_ratio
+        plan.horizon += scale
         self._move([scale * g * (1 + c) for g, c in zip(plan.gates, plan.corrections, strict=True)])
 
     def undo_last_move(self) -> None:
         """Take the last sub-jump back."""
         self._move([-s for s in self._current.last_move])
 
-    def take_back(self) -> None:
-        """Take the whole Predict phase back."""
-        self._move([-s for s in self._current.applied])
+    def take_half_back(self) -> None:
+        """Go back half of the way that the Predict phase went (the interpolation of Lookahead, 1907.08610)."""
+        self._move([-s / 2 for s in self._current.applied])
 
     def micro_correct(self, step: int) -> None:
         """Scale the sub-jumps that follow by what similar phases had needed."""
@@ -191,6 +213,7 @@ class JumpPlanner:
             "residuals": self.residuals.state_dict(),
             "corrector": self.corrector.state_dict(),
             "new_steps": self._new_steps,
+            "first_loss": self._first_loss,
             "features": self._features,
             "plan": None if self._plan is None else asdict(self._plan),
             "forecast": list(self._forecast),
@@ -205,6 +228,7 @@ class JumpPlanner:
         for name in ("predictor", "history", "dynamics", "confidence", "residuals", "corrector"):
             getattr(self, name).load_state_dict(state[name])
         self._new_steps = state["new_steps"]
+        self._first_loss = state["first_loss"]
         self._features = state["features"]
         self._plan = None if state["plan"] is None else Plan(**state["plan"])
         self._forecast = list(state["forecast"])
@@ -233,17 +257,20 @@ class JumpPlanner:
 
         Without a jump there is nothing to teach, and the realised ratios are returned.
         """
-        if self._plan is None:
+        plan = self._plan
+        if plan is None:
             return realised.ratios
-        literal = self.config.gates == "seed"
-        targets = literal_targets(realised) if literal else gate_targets(self._plan.gates, realised)
+        if self.config.gates == "seed":
+            targets = literal_targets(realised)
+        else:
+            targets = gate_targets(plan.used, realised)
         unused = [1.0] * (MAX_GROUPS - len(targets.groups))
         self.dynamics.learn_gates(targets.size, targets.direction, [*targets.groups, *unused])
         return [targets.size * group for group in targets.groups]
 
     def _compare(self, realised: Realised, wanted: Sequence[float]) -> tuple[LayerResidual, ...]:
         """Return what each layer group needed beyond the gate that it had, and its measured cosine."""
-        used = [1.0] * len(wanted) if self._plan is None else self._plan.gates
+        used = [1.0] * len(wanted) if self._plan is None else self._plan.used
         parts = zip(self.groups.names, wanted, used, realised.cosines, strict=True)
         return tuple(LayerResidual(name, want - gate, cosine) for name, want, gate, cosine in parts)
 

@@ -266,7 +266,7 @@ class HybridTrainer:
         self.tally.micro_corrections += 1
         self._phase_corrections += 1
         if self.controller.phase is Phase.PREDICT:
-            if loss > self.config.guard_tolerance * self.planner.level:
+            if self.planner.is_bad(loss):
                 self.planner.undo_last_move()
                 self._abort()
                 self.controller.end_phase()
@@ -281,8 +281,8 @@ class HybridTrainer:
         loss, signal = self._measure(load)
         self._correct_losses.append(loss)
         if self.controller.phase is Phase.CORRECT and self.controller.remaining == 0:
-            if fmean(self._correct_losses) > self.config.guard_tolerance * self.planner.level:
-                self.planner.take_back()
+            if self.planner.is_lost(fmean(self._correct_losses)):
+                self.planner.take_half_back()
                 self._abort()
             else:
                 self.planner.correct(self.tally.steps)

@@ -1,0 +1,212 @@
+"""A whole sweep of a user's file on a real local Ray, with everything that can go wrong in it."""
+
+import json
+import logging
+import shutil
+
+import pandas as pd
+import pytest
+import ray
+import torch
+from support import toy
+from support.toy import Toy
+
+from hybrid_sweep.cluster.events import SweepEnded, SweepStarted, TrialFinished, TrialReported, TrialStarted
+from hybrid_sweep.cluster.launch import QUIET, run_sweep
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.costs import COST_NAMES
+from hybrid_sweep.spec import SweepSpec
+
+FILES = ("manifest.json", "journal.jsonl", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv")
+FILES += ("pareto.json", "pareto.png", "report.html")
+COUNTED = ["quality", "quality_vs_truncated", "quality_vs_frozen", "val_loss", "speedup_counted", "behaviour"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
+            patch.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workload_file(tmp_path_factory):
+    """The user's own file, in a folder of its own."""
+    return shutil.copy(toy.__file__, tmp_path_factory.mktemp("user"))
+
+
+@pytest.fixture(scope="module")
+def make_spec(workload_file):
+    def make(keywords=None, **fields):
+        defaults = {
+            "name": "toy",
+            "workload": {"name": f"{workload_file}:Toy", **(keywords or {})},
+            "trainer": {"warmup_steps": 20, "full_steps": 10, "horizon_rule": "fixed"},
+            "space": {"max_predict_steps": [20], "confidence_threshold": [0.001, 0.999]},
+            "repeats": 2,
+            "unit_costs": dict.fromkeys(COST_NAMES, 0.1) | {"plain_step": 1.0},
+        }
+        return SweepSpec(**defaults | fields)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def sweep(cluster, make_spec, tmp_path_factory):
+    """Two points with two seeds, one trial at a time, and everything that was told."""
+    told = []
+    out = tmp_path_factory.mktemp("one") / "results"
+    outcome = run_sweep(make_spec(concurrency=1), out, keep_models="front", on_event=told.append)
+    return outcome, told
+
+
+@pytest.mark.ray
+class TestWholeSweep:
+    def test_every_run_is_done_and_scored(self, sweep):
+        outcome, _ = sweep
+        assert (outcome.counts, outcome.interrupted) == ({"done": 4}, False)
+        trials = outcome.folder.trials().set_index(["trial_id", "seed"])
+        assert len(trials) == 4
+        shut = trials.loc["H020_I00_C0.999"]
+        assert (shut[["quality", "quality_vs_truncated", "quality_vs_frozen"]] == 1.0).all(axis=None)
+        jumping = trials.loc["H020_I00_C0.001"]
+        assert (jumping["speedup_counted"] > 1).all()
+        assert (jumping["predict_phases"] > 0).all()
+
+    def test_the_folder_is_complete(self, sweep):
+        folder = sweep[0].folder
+        assert [name for name in FILES if not (folder.path / name).stat().st_size] == []
+        assert len(list(folder.path.glob("parameter_sweep_*Z.json"))) == 1
+        assert len(pd.read_csv(folder.path / "trials.csv")) == 4
+
+    def test_the_manifest_says_what_was_run(self, sweep, make_spec):
+        manifest = json.loads((sweep[0].folder.path / "manifest.json").read_text())
+        assert SweepSpec(**manifest["spec"]) == make_spec(concurrency=1)
+        assert manifest["seeds"] == [0, 1]
+        assert manifest["unit_costs"]["plain_step"] == 1.0
+        assert set(manifest["references"]) == {"0", "1"}
+        assert manifest["hardware"]["device"] == "cpu"
+
+    def test_events_tell_it_in_order(self, sweep):
+        outcome, told = sweep
+        (started,) = (e for e in told if isinstance(e, SweepStarted))
+        assert started == SweepStarted(4, outcome.folder.path, 1)
+        assert told[-1] == SweepEnded({"done": 4}, False)
+        keys = [(e.trial_id, e.seed) for e in told if isinstance(e, TrialStarted)]
+        assert keys == [(e.trial_id, e.seed) for e in told if isinstance(e, TrialFinished)]
+        assert len(set(keys)) == 4
+        steps = [e.report["step"] for e in told if isinstance(e, TrialReported) and e.seed == 0]
+        assert steps.count(Toy.steps) == 2
+
+    def test_models_of_the_front_are_kept_and_load(self, sweep):
+        folder = sweep[0].folder
+        front = set(folder.table("front")["trial_id"])
+        kept = {file.name for file in folder.models_path.iterdir()}
+        assert kept == {f"{trial_id}_seed{seed}.pt" for trial_id in front for seed in (0, 1)}
+        workload, trials = Toy(), folder.trials().set_index(["trial_id", "seed"])
+        for trial_id in front:
+            model = workload.build_model(9)
+            model.load_state_dict(torch.load(folder.models_path / f"{trial_id}_seed0.pt"))
+            assert workload.evaluate(model, "val")["loss"] == trials.loc[(trial_id, 0), "val_loss"]
+
+    def test_two_at_a_time_give_the_same_numbers(self, sweep, make_spec, tmp_path):
+        together = run_sweep(make_spec(concurrency=2), tmp_path / "two")
+        one, two = (
+            outcome.folder.trials().set_index(["trial_id", "seed"]).sort_index()[COUNTED]
+            for outcome in (sweep[0], together)
+        )
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+        curves = [
+            outcome.folder.steps().sort_values(["trial_id", "seed", "step"]).reset_index(drop=True)
+            for outcome in (sweep[0], together)
+        ]
+        columns = ["trial_id", "seed", "step", "loss", "val_loss", "quality", "speedup_counted"]
+        pd.testing.assert_frame_equal(curves[0][columns], curves[1][columns], check_exact=True)
+        assert not together.folder.models_path.exists()
+
+    def test_a_folder_that_exists_is_refused(self, sweep, make_spec):
+        folder = sweep[0].folder
+        before = {file: file.stat().st_mtime_ns for file in folder.path.rglob("*")}
+        with pytest.raises(UserError, match="exists already"):
+            run_sweep(make_spec(), folder.path)
+        assert {file: file.stat().st_mtime_ns for file in folder.path.rglob("*")} == before
+
+
+@pytest.mark.ray
+def test_trials_that_go_wrong_leave_the_others_alone(cluster, make_spec, tmp_path):
+    """One point is fine, one raises, one turns to NaN, one kills its worker."""
+    spec = make_spec(
+        {"troubles": {20: "raise", 30: "nan", 40: "die"}},
+        space={"max_predict_steps": [40, 30, 20, 10]},
+        trainer={
+            "warmup_steps": 20,
+            "full_steps": 10,
+            "horizon_rule": "fixed",
+            "confidence_threshold": 0.001,
+        },
+        repeats=1,
+    )
+    outcome = run_sweep(spec, tmp_path / "out", keep_models="front")
+    assert outcome.counts == {"done": 1, "failed": 2, "diverged": 1}
+    assert not outcome.interrupted
+    trials = outcome.folder.trials().set_index("max_predict_steps").sort_index()
+    assert list(trials["state"]) == ["done", "failed", "diverged", "failed"]
+    assert trials.loc[20, "reason"] == "RuntimeError: the toy is broken"
+    assert "nan" in trials.loc[30, "reason"]
+    assert trials.loc[40, "reason"].startswith("lost: The actor died")
+    assert trials.loc[30, "quality"] == 0.0
+    assert trials.loc[[20, 40], ["speedup", "quality"]].isna().all(axis=None)
+    assert set(outcome.folder.table("front")["max_predict_steps"]) == {10}
+    assert len(list(outcome.folder.models_path.iterdir())) == 1
+
+
+@pytest.mark.ray
+def test_ctrl_c_writes_what_is_there(cluster, make_spec, tmp_path):
+    def interrupt(event):
+        if isinstance(event, TrialFinished) and event.state == "done":
+            raise KeyboardInterrupt
+
+    outcome = run_sweep(make_spec(concurrency=1), tmp_path / "out", on_event=interrupt)
+    assert outcome.interrupted
+    assert outcome.counts["done"] == 1
+    assert sum(outcome.counts.values()) < 4
+    assert "failed" not in outcome.counts
+    assert (outcome.folder.path / "report.html").exists()
+
+
+@pytest.mark.ray
+class TestRefusedBeforeAnythingIsWritten:
+    @pytest.mark.parametrize(
+        ("keywords", "message"),
+        [
+            ({"troubles": {0: "raise"}}, r"plain training .*: RuntimeError: the toy is broken; mend"),
+            ({"troubles": {0: "nan"}}, r"held-out loss of nan at step \d+: lower the learning rate"),
+            ({"troubles": {0: "die"}}, r"plain training of .*:Toy fails: .*worker.*; mend"),
+            ({"colour": "red"}, r"takes no keyword 'colour'"),
+        ],
+        ids=["raises", "nan", "dies", "keyword"],
+    )
+    def test_plain_training_that_fails(self, cluster, make_spec, tmp_path, keywords, message):
+        self.refused(make_spec(keywords), tmp_path / "out", message)
+
+    def test_data_that_is_missing(self, cluster, make_spec, tmp_path):
+        workload = {"name": "trainables.mnist_mlp:MnistMlp", "data": "no-such-data"}
+        self.refused(make_spec(workload=workload), tmp_path / "out", "no-such-data.*HYBRID_SWEEP_DATA")
+
+    def test_a_device_that_is_not_there(self, cluster, make_spec, tmp_path):
+        self.refused(make_spec(device="cuda"), tmp_path / "out", "Ray sees no GPU; use --device cpu")
+
+    def refused(self, spec, out, message):
+        with pytest.raises(UserError, match=message) as refusal:
+            run_sweep(spec, out)
+        assert "\n" not in str(refusal.value)
+        assert not out.exists()

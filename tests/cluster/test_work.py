@@ -1,0 +1,136 @@
+"""What runs on the workers: building the workload, preparing a sweep, keeping a model."""
+
+import platform
+
+import pytest
+import torch
+from support import toy
+from support.toy import Toy
+
+from hybrid_sweep.cluster import work
+from hybrid_sweep.cluster.work import (
+    Shared,
+    WorkloadOrder,
+    model_file,
+    prepare_costs,
+    prepare_reference,
+    warm_up,
+)
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
+from hybrid_sweep.measure.reference import reference_run
+from hybrid_sweep.trainer import HybridConfig
+
+NAME = f"{toy.__file__}:Toy"
+COSTS = UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))
+SHUT = {"warmup_steps": 5, "full_steps": 5, "confidence_threshold": 0.999}
+POINT = {"trial_id": "H010", "seed": 0, "config": SHUT}
+
+
+def order(name=NAME, device="cpu", **keywords):
+    return WorkloadOrder(name=name, keywords=keywords, device=device)
+
+
+@pytest.fixture
+def short_toy():
+    """A workload that has no batches beyond its own steps."""
+
+    class Short(Toy):
+        steps = 12
+
+        def batch(self, seed, step):
+            assert 1 <= step <= self.steps
+            return super().batch(seed, step)
+
+    return Short()
+
+
+class TestBuild:
+    def test_keywords_reach_the_class_and_a_trial_has_one_thread(self):
+        torch.set_num_threads(2)
+        assert order(dropout=0.25).build().dropout == 0.25
+        assert torch.get_num_threads() == 1
+
+    def test_the_device_is_passed_where_the_class_takes_it(self, monkeypatch):
+        class Placed(Toy):
+            def __init__(self, device="nowhere", **keywords):
+                super().__init__(**keywords)
+                self.device = device
+
+        monkeypatch.setattr(toy, "Placed", Placed, raising=False)
+        assert order("support.toy:Placed").build().device == "cpu"
+        told = WorkloadOrder(name="support.toy:Placed", keywords={"device": "cpu:0"}, device="cpu")
+        assert told.build().device == "cpu:0"
+
+    def test_a_mistake_names_the_node(self):
+        with pytest.raises(UserError, match=rf"no_such_module.*\(on node {platform.node()}\)"):
+            order("no_such_module:Toy").build()
+        with pytest.raises(UserError, match=r"takes no keyword 'colour'.*on node"):
+            order(colour="red").build()
+
+
+def test_warming_up_leaves_nothing_behind_that_a_trial_could_see():
+    cold, warm = Toy(dropout=0.5), Toy(dropout=0.5)
+    warm_up(warm)
+    assert reference_run(cold, 0, 40, 10) == reference_run(warm, 0, 40, 10)
+
+
+@pytest.mark.parametrize("trouble", [{0: "nan"}, {2: "nan"}])
+def test_a_divergence_while_warming_up_is_nobodys_business(trouble):
+    warm_up(Toy(troubles=trouble))
+
+
+def test_only_steps_of_the_run_are_asked_for(short_toy):
+    warm_up(short_toy)
+    measure_unit_costs(short_toy, 0, HybridConfig(max_predict_steps=10))
+
+
+class TestPreparing:
+    def test_the_reference_takes_the_workloads_own_steps_unless_told(self):
+        assert prepare_reference(order(), 2, None, 50).steps == [0, 50, 100, 120]
+        reference = prepare_reference(order(), 2, 30, 50)
+        assert (reference.seed, reference.steps) == (2, [0, 30])
+
+    def test_costs_are_looked_up_by_the_orders_keywords(self, monkeypatch):
+        asked = []
+        monkeypatch.setattr(
+            work, "unit_costs", lambda *given, fresh: asked.append((*given[1:], fresh)) or COSTS
+        )
+        config = HybridConfig(full_steps=7)
+        assert prepare_costs(order(dropout=0.1), config, True) is COSTS
+        assert asked == [({"dropout": 0.1}, config, True)]
+
+
+class TestShared:
+    def shared(self, models=None, frozen=True):
+        references = {0: reference_run(Toy(), 0, 40, 10)}
+        return Shared(order=order(), references=references, costs=COSTS, frozen_control=frozen, models=models)
+
+    def test_a_trial_of_a_point(self):
+        frozen = {}
+        trial = self.shared().trial(POINT, Toy(), frozen)
+        while not trial.done:
+            trial.report()
+        assert trial.config == HybridConfig(**SHUT)
+        assert trial.result()["quality_vs_frozen"] == 1.0
+        assert len(frozen) == 1
+
+    def test_without_the_frozen_control(self):
+        trial = self.shared(frozen=False).trial(POINT, Toy(), {})
+        while not trial.done:
+            trial.report()
+        assert trial.result()["quality_vs_frozen"] is None
+
+    def test_a_kept_model_loads(self, tmp_path):
+        trial = self.shared(models=tmp_path).trial(POINT, Toy(), {})
+        self.shared(models=tmp_path).keep_model(POINT, trial)
+        (file,) = tmp_path.iterdir()
+        assert file.name == model_file("H010", 0) == "H010_seed0.pt"
+        model = Toy().build_model(1)
+        model.load_state_dict(torch.load(file))
+        assert torch.equal(model[0].weight, trial.trainer.model[0].weight)
+
+    def test_no_model_is_kept_unless_asked(self, tmp_path):
+        shared = self.shared()
+        shared.keep_model(POINT, shared.trial(POINT, Toy(), {}))
+        assert not list(tmp_path.iterdir())

@@ -1,0 +1,178 @@
+"""One hybrid run, scored: against the reference, against truncated training, against its frozen twin."""
+
+import json
+import math
+
+import pytest
+from support.toy import Toy
+
+from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.reference import reference_run, start
+from hybrid_sweep.measure.score import speedup_counted
+from hybrid_sweep.measure.trial import Trial
+from hybrid_sweep.trainer import HybridConfig
+
+COSTS = UnitCosts(batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.4, score=0.02)
+JUMPING = HybridConfig(
+    warmup_steps=20, full_steps=10, max_predict_steps=20, confidence_threshold=0.001, horizon_rule="fixed"
+)
+SHUT = JUMPING.replace(confidence_threshold=0.999)
+CLOCKED = {"speedup", "speedup_cpu", "speedup_bound", "overhead_pct", "train_seconds", "eval_seconds"}
+
+
+def run(config=JUMPING, workload=None, frozen=None, steps=120, eval_every=1):
+    """Return the finished trial and its reports."""
+    workload = workload or Toy()
+    trial = Trial(workload, config, reference_run(workload, 0, steps, eval_every), COSTS, frozen)
+    reports = [trial.report()]
+    while not trial.done:
+        reports.append(trial.report())
+    return trial, reports
+
+
+def counted(result):
+    return {name: value for name, value in result.items() if name not in CLOCKED}
+
+
+class TestAgainstPlainTraining:
+    def test_quality_is_reference_loss_over_own_loss_at_the_same_step(self):
+        trial, reports = run()
+        own = trial.workload.evaluate(trial.trainer.model, "val")["loss"]
+        assert trial.result()["val_loss"] == own
+        assert trial.result()["quality"] == trial.reference.val_loss[-1] / own
+        for report in reports:
+            expected = trial.reference.val_loss[report["step"]] / report["val_loss"]
+            assert report["quality"] == pytest.approx(expected)
+
+    def test_truncated_is_plain_training_of_as_many_backward_passes(self):
+        trial, _ = run()
+        result = trial.result()
+        plain = start(Toy(), 0)
+        for step in range(1, result["backward_calls"] + 1):
+            plain(Toy.batch(trial.workload, 0, step))
+        truncated = Toy().evaluate(plain.model, "val")["loss"]
+        assert 0 < result["backward_calls"] < 120
+        assert result["quality_vs_truncated"] == truncated / result["val_loss"]
+
+    @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"norm": True}], ids=str)
+    @pytest.mark.parametrize("eval_every", [1, 25])
+    def test_a_shut_gate_is_plain_training(self, options, eval_every):
+        trial, reports = run(SHUT, Toy(**options), frozen={}, eval_every=eval_every)
+        result = trial.result()
+        assert result["quality"] == result["quality_vs_truncated"] == result["quality_vs_frozen"] == 1.0
+        assert result["backward_reduction_pct"] == result["predict_phases"] == 0
+        assert result["speedup_counted"] < 1
+        assert result["speedup_bound"] == 1.0
+        assert reports[-1]["quality"] == 1.0
+
+    def test_bound_is_never_exceeded(self):
+        result = run()[0].result()
+        assert 0 < result["speedup"] <= result["speedup_bound"]
+        assert result["backward_reduction_pct"] == 100 * (1 - result["backward_calls"] / 120)
+
+    def test_counted_speedup_is_that_of_the_frozen_costs(self):
+        trial, reports = run()
+        expected = speedup_counted(120, trial.trainer.meter.calls, COSTS)
+        assert trial.result()["speedup_counted"] == reports[-1]["speedup_counted"] == expected
+
+    @pytest.mark.parametrize("kind", ["accuracy_ratio", "loss_gap"])
+    def test_other_kinds_of_quality(self, kind):
+        result = run(workload=Toy(quality=kind), frozen={})[0].result()
+        assert 0 < result["quality"] < 1.1
+        assert result["quality_vs_frozen"] > 0
+        assert run(SHUT, Toy(quality=kind), frozen={})[0].result()["quality_vs_frozen"] == 1.0
+
+
+class TestAgainstItsFrozenTwin:
+    def test_jumps_that_stand_still_are_their_own_twin(self):
+        trial, _ = run(JUMPING.replace(predictor="frozen", minimum_cosine=-1.0), frozen={})
+        result = trial.result()
+        assert result["predict_phases"] >= 3
+        assert result["quality_vs_frozen"] == 1.0
+
+    def test_it_is_the_ratio_of_both_losses(self):
+        twins = {}
+        result = run(frozen=twins)[0].result()
+        (twin,) = twins.values()
+        assert result["quality_vs_frozen"] == pytest.approx(twin["loss"] / result["val_loss"])
+
+    def test_trials_that_behave_alike_share_one(self):
+        shared = {}
+        one, _ = run(frozen=shared)
+        other, _ = run(JUMPING.replace(confidence_threshold=0.002), frozen=shared)
+        assert one.result()["behaviour"] == other.result()["behaviour"]
+        assert one.result()["quality_vs_frozen"] == other.result()["quality_vs_frozen"]
+        assert len(shared) == 1
+
+    def test_it_can_be_left_out(self):
+        assert run(frozen=None)[0].result()["quality_vs_frozen"] is None
+
+
+class TestTelling:
+    def test_a_report_a_cycle_to_the_last_step(self):
+        trial, reports = run(JUMPING.replace(correction_interval=8))
+        steps = [report["step"] for report in reports]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 120
+        assert len(steps) >= 3
+        assert {"phase", "loss", "val_loss", "quality", "speedup", "speedup_counted", "confidence"} <= set(
+            reports[0]
+        )
+        assert {"realised_horizon", "micro_corrections", "divergence_events"} <= set(reports[0])
+        assert reports[-1]["micro_corrections"] == trial.result()["micro_corrections"] > 0
+        assert (trial.state, trial.reason) == ("done", "")
+
+    def test_the_result_has_the_columns_of_the_table(self):
+        result = run(frozen={})[0].result()
+        assert list(result) == [column.name for column in TRIAL_COLUMNS[4:]]
+        assert HybridConfig(**json.loads(result["config"])) == JUMPING
+
+    def test_the_same_seed_gives_the_same_result(self):
+        one, other = (run(frozen={}, workload=Toy(dropout=0.3))[0].result() for _ in range(2))
+        assert str(counted(one)) == str(counted(other))  # as text, since a NaN equals nothing
+
+    def test_target_is_reached_by_plain_training_within_110_percent_of_its_steps(self):
+        result = run(SHUT, steps=110)[0].result()
+        assert result["steps_to_target_ratio"] <= 1.10
+
+    def test_a_target_never_reached_has_no_ratio(self):
+        trial, _ = run()
+        assert trial.result()["quality"] < 0.9
+        assert math.isnan(trial.result()["steps_to_target_ratio"])
+
+
+class TestDiverging:
+    def test_nan_after_a_jump(self):
+        workload = Toy()
+        reference = reference_run(workload, 0, 120, 10)
+        workload.troubles = {20: "nan"}
+        trial = Trial(workload, JUMPING, reference, COSTS, {})
+        while not trial.done:
+            report = trial.report()
+        assert trial.state == "diverged"
+        assert "nan" in trial.reason
+        assert report["step"] < 120
+        result = trial.result()
+        assert result["quality"] == result["quality_vs_truncated"] == 0.0
+        assert result["quality_vs_frozen"] is None
+        assert result["rollbacks"] == JUMPING.max_rollbacks
+        assert result["nonfinite_steps"] == JUMPING.max_rollbacks + 1
+
+    def test_a_held_out_loss_that_is_no_number_at_the_end(self):
+        workload = Toy()
+        trial = Trial(workload, SHUT, reference_run(workload, 0, 120, 10), COSTS, {})
+        workload.evaluate = lambda model, split: {"loss": math.nan}
+        while not trial.done:
+            trial.report()
+        assert (trial.state, trial.reason) == ("diverged", "held-out loss is nan at the end")
+        assert trial.result()["quality"] == 0.0
+
+    def test_an_exception_of_the_users_code_is_not_a_divergence(self):
+        workload = Toy()
+        reference = reference_run(workload, 0, 120, 10)
+        workload.troubles = {20: "raise"}
+        trial = Trial(workload, JUMPING, reference, COSTS, {})
+        with pytest.raises(RuntimeError, match="broken"):
+            while not trial.done:
+                trial.report()

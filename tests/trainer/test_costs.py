@@ -1,0 +1,66 @@
+"""CostMeter: every moment between `start` and a `lap` is charged to one kind of work."""
+
+import time
+
+import pytest
+import torch
+
+from hybrid_sweep.trainer import costs
+from hybrid_sweep.trainer.costs import CostMeter, Work
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock set by hand: `clock(wall, cpu)`."""
+    now = {"wall": 0.0, "cpu": 0.0}
+
+    class Clock:
+        perf_counter = staticmethod(lambda: now["wall"])
+        thread_time = staticmethod(lambda: now["cpu"])
+
+    monkeypatch.setattr(costs, "time", Clock)
+    return lambda wall, cpu: now.update(wall=wall, cpu=cpu)
+
+
+def test_laps_are_charged_to_their_kind(clock):
+    meter = CostMeter()
+    clock(10.0, 1.0)
+    meter.start()
+    clock(11.0, 1.5)
+    meter.lap(Work.BATCH)
+    clock(15.0, 4.5)
+    meter.lap(Work.PLAIN)
+    clock(100.0, 50.0)  # an evaluation: nobody's time
+    meter.start()
+    clock(102.0, 51.0)
+    meter.lap(Work.PLAIN)
+    nothing = dict.fromkeys(Work, 0.0)
+    assert meter.seconds() == nothing | {Work.BATCH: 1.0, Work.PLAIN: 6.0}
+    assert meter.cpu_seconds() == nothing | {Work.BATCH: 0.5, Work.PLAIN: 4.0}
+    assert meter.calls == dict.fromkeys(Work, 0) | {Work.BATCH: 1, Work.PLAIN: 2}
+
+
+def test_what_is_read_is_a_copy():
+    meter = CostMeter()
+    meter.seconds()[Work.PLAIN] = 5.0
+    meter.cpu_seconds()[Work.PLAIN] = 5.0
+    assert meter.seconds()[Work.PLAIN] == meter.cpu_seconds()[Work.PLAIN] == 0.0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_it_is_the_devices_time_and_not_the_launches():
+    weights = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    meter = CostMeter("cuda")
+    meter.start()
+    for _ in range(20):
+        weights @ weights
+    meter.lap(Work.PLAIN)
+    meter.lap(Work.OBSERVE)
+    launched = time.perf_counter()
+    torch.cuda.synchronize()
+    waited = time.perf_counter() - launched
+    seconds = meter.seconds()
+    assert seconds[Work.PLAIN] >= waited
+    assert seconds[Work.OBSERVE] < seconds[Work.PLAIN]
+    assert meter.seconds() == seconds

@@ -1,0 +1,86 @@
+"""Snapshot: everything that training changes comes back, as often as it is asked for."""
+
+import torch
+from torch import nn
+
+from hybrid_sweep.trainer.snapshot import Snapshot
+
+
+class Ours:
+    """An object of the package: its state is a copy already."""
+
+    def __init__(self):
+        self.values = [1.0]
+
+    def state_dict(self):
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state):
+        self.values = list(state["values"])
+
+
+def parts():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+    return {"model": model, "optimizer": optimizer, "schedule": schedule}, {"ours": Ours()}
+
+
+def train(torchs, ours, steps=3):
+    for _ in range(steps):
+        torchs["optimizer"].zero_grad()
+        torchs["model"](torch.randn(8, 3)).square().mean().backward()
+        torchs["optimizer"].step()
+        torchs["schedule"].step()
+        ours["ours"].values[0] += 1.0
+
+
+def everything(torchs, ours):
+    """State of all parts as one comparable text, random numbers included."""
+    torch.set_printoptions(precision=17, threshold=10**6)
+    states = [part.state_dict() for part in (*torchs.values(), *ours.values())]
+    text = f"{states} {torch.get_rng_state().tolist()}"
+    torch.set_printoptions(profile="default")
+    return text
+
+
+def test_every_part_comes_back_to_the_last_bit():
+    torchs, ours = parts()
+    train(torchs, ours)
+    snapshot, then = Snapshot(torchs, ours), everything(torchs, ours)
+    train(torchs, ours)
+    assert everything(torchs, ours) != then
+    snapshot.restore(torchs, ours)
+    assert everything(torchs, ours) == then
+
+
+def test_it_can_be_restored_again_and_training_repeats_itself():
+    torchs, ours = parts()
+    train(torchs, ours)
+    snapshot = Snapshot(torchs, ours)
+    ends = []
+    for _ in range(2):
+        train(torchs, ours)
+        ends.append(everything(torchs, ours))
+        snapshot.restore(torchs, ours)
+    assert ends[0] == ends[1]
+
+
+def test_before_the_first_step_the_optimizer_is_empty_again():
+    torchs, ours = parts()
+    snapshot = Snapshot(torchs, ours)
+    train(torchs, ours)
+    snapshot.restore(torchs, ours)
+    assert not torchs["optimizer"].state_dict()["state"]
+
+
+def test_the_model_keeps_its_own_tensors():
+    torchs, ours = parts()
+    weight = torchs["model"][0].weight
+    snapshot = Snapshot(torchs, ours)
+    with torch.no_grad():
+        weight.fill_(float("nan"))
+    snapshot.restore(torchs, ours)
+    assert torchs["model"][0].weight is weight
+    assert torch.isfinite(weight).all()
