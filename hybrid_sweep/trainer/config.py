@@ -67,7 +67,7 @@ class HybridConfig(Settings):
     max_rollbacks: Count = 3
     checkpoint_interval: Positive = 1000
     confidence_rule: Literal["three_term", "seed"] = "three_term"
-    predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 64
+    predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 32
     predictor_members: Annotated[int, Field(ge=1, le=8, strict=True)] = 1
     predictor_seed: int = 0
     gradient_checkpointing: bool = False

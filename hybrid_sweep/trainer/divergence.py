@@ -185,6 +185,7 @@ class DivergenceMonitor:
         loss: float,
         gradient_norm: float | None = None,
         *,
+        real: bool | None = None,
         predicted_loss: float | None = None,
         steps_since_jump: int | None = None,
         confidence: float | None = None,
@@ -194,7 +195,9 @@ class DivergenceMonitor:
 
         Args:
             loss: of the batch; may be NaN or infinite.
-            gradient_norm: total norm before clipping; None for a forward pass alone.
+            gradient_norm: total norm before clipping; None where it was not measured.
+            real: whether it was a real step and not a forward pass alone; None takes a measured norm for a
+                yes.
             predicted_loss: what had been predicted for this step, if anything was.
             steps_since_jump: logical steps since the newest jump; None before the first.
             confidence: of the predictor; passed through.
@@ -202,7 +205,8 @@ class DivergenceMonitor:
         """
         alarms: list[_Alarm] = []
         deviation = math.nan
-        settled = steps_since_jump is None or self._has_settled(steps_since_jump, gradient_norm)
+        real = gradient_norm is not None if real is None else real
+        settled = steps_since_jump is None or self._has_settled(steps_since_jump, real)
         if not math.isfinite(loss) or (gradient_norm is not None and not math.isfinite(gradient_norm)):
             alarms.append(_non_finite(loss, gradient_norm))
         else:
@@ -260,12 +264,12 @@ class DivergenceMonitor:
         for name in _COUNTERS:
             setattr(self, f"_{name}", state[name])
 
-    def _has_settled(self, steps_since_jump: int, gradient_norm: float | None) -> bool:
+    def _has_settled(self, steps_since_jump: int, real: bool) -> bool:
         """Count the real steps since the newest jump, and say whether there were enough."""
-        if gradient_norm is None or steps_since_jump <= self._steps_since_jump:
+        if not real or steps_since_jump <= self._steps_since_jump:
             self._real_since_jump = 0
         self._steps_since_jump = steps_since_jump
-        if gradient_norm is None:
+        if not real:
             return False
         self._real_since_jump += 1
         if self._real_since_jump == max(self.grace_steps, 1):

@@ -80,6 +80,11 @@ class PlainStep:
         return norms
 
     @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped, so that their norm is known anyway."""
+        return self._max_grad_norm is not None
+
+    @property
     def learning_rate(self) -> float:
         """Learning rate of the next step, of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"])

@@ -173,7 +173,7 @@ class JumpPlanner:
         self._move([-s for s in self._current.last_move])
 
     def take_half_back(self) -> None:
-        """Go back half of the way that the Predict phase went (the interpolation of Lookahead, 1907.08610)."""
+        """Go back half of the way that the Predict phase went (as Lookahead interpolates, 1907.08610)."""
         self._move([-s / 2 for s in self._current.applied])
 
     def micro_correct(self, step: int) -> None:

@@ -30,17 +30,18 @@ class StepResult:
         step: logical step, 1…N.
         phase: what the step was.
         confidence: in [0, 0.99], as of the last decision.
-        gradient_norm: total norm before clipping; None where there was no backward pass.
+        gradient_norm: total norm before clipping, measured when first read where it was not yet; None where
+            there was no backward pass, or where it is read only after the next step.
         backward_reduction_pct: of the run so far.
         loss_is_predicted: whether `loss` is a prediction and not a measurement.
         signal: the divergence monitor's word; None where nothing was measured.
     """
 
     __slots__ = (
+        "_gradient_norm",
         "_loss",
         "backward_reduction_pct",
         "confidence",
-        "gradient_norm",
         "loss_is_predicted",
         "phase",
         "signal",
@@ -54,7 +55,7 @@ class StepResult:
         phase: Phase,
         loss: float | Callable[[], float],
         confidence: float,
-        gradient_norm: float | None,
+        gradient_norm: float | Callable[[], float | None] | None,
         backward_reduction_pct: float,
         signal: DivergenceSignal | None,
     ) -> None:
@@ -63,7 +64,7 @@ class StepResult:
         self._loss = loss
         self.loss_is_predicted = callable(loss)
         self.confidence = confidence
-        self.gradient_norm = gradient_norm
+        self._gradient_norm = gradient_norm
         self.backward_reduction_pct = backward_reduction_pct
         self.signal = signal
 
@@ -73,6 +74,13 @@ class StepResult:
         if callable(self._loss):
             self._loss = self._loss()
         return self._loss
+
+    @property
+    def gradient_norm(self) -> float | None:
+        """The total norm of the step's gradient before clipping."""
+        if callable(self._gradient_norm):
+            self._gradient_norm = self._gradient_norm()
+        return self._gradient_norm
 
     def __str__(self) -> str:
         return (

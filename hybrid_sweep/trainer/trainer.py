@@ -32,6 +32,8 @@ from hybrid_sweep.trainer.records import (
 )
 from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
 
+NORM_STRIDE = 4
+"""Real steps from one measured gradient norm to the next."""
 REPORT_STEPS = 100
 """Logical steps after which a cycle is over even though nothing was predicted."""
 
@@ -82,6 +84,7 @@ class HybridTrainer:
         self.meter = CostMeter(self.plain.parameters[0].device)
         self._confidence = 0.0
         self._loss: float | None = None
+        self._norm = 0.0  # of the newest measured gradient
         self._mean_learning_rate = 0.0  # over the averaged updates
         self._real_at: int = 0  # logical step of the newest real step
         self._jump_at: int | None = None  # logical step that the newest jump reached
@@ -159,7 +162,8 @@ class HybridTrainer:
         self._checkpoint.restore(*self._parts())
         self.tally.rollbacks += 1
         since = self.tally.steps - self._checkpoint_at
-        self._real_at, self._jump_at = (None if mark is None else mark + since for mark in self._marks)
+        real_at, jump_at = self._marks
+        self._real_at, self._jump_at = real_at + since, None if jump_at is None else jump_at + since
 
     # Telling
 
@@ -231,17 +235,32 @@ class HybridTrainer:
         measured = self.plain(batch)
         self.meter.lap(Work.PLAIN)
         self.tally.backward_calls = self.plain.backward_calls
-        loss, gradient_norm = float(measured), float(self.plain.gradient_norm())
+        loss = float(measured)
+        norm = self._gradient_norm()
         keep = self.config.velocity_decay if self._mean_learning_rate else 0.0
         self._mean_learning_rate = keep * self._mean_learning_rate + (1 - keep) * rate
         predicted = None
         if self._jump_at is not None and self._real_at <= self._jump_at and isfinite(loss):
             predicted = self.planner.score(step, step - self._real_at, loss)
         self._real_at = step
-        self.planner.observe(step, loss, gradient_norm, rate)
-        signal = self._watch(loss, gradient_norm, predicted)
+        self.planner.observe(step, loss, self._norm, rate)
+        signal = self._watch(loss, norm, predicted, real=True)
         self.meter.lap(Work.OBSERVE)
-        return self._result(loss, gradient_norm, signal)
+        return self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
+
+    def _late_norm(self, step: int) -> float | None:
+        """Measure the norm of the gradient of `step` while that is still the newest."""
+        return float(self.plain.gradient_norm()) if self.tally.steps == step else None
+
+    def _gradient_norm(self) -> float | None:
+        """Measure the gradient where that is free (clipping), asked for (a log) or due, every fourth step.
+
+        Reading every gradient throws the weights out of a processor's cache, which costs more than the norm.
+        """
+        if self._log or self.plain.clips or self.plain.backward_calls % NORM_STRIDE == 1:
+            self._norm = float(self.plain.gradient_norm())
+            return self._norm
+        return None
 
     def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
         controller, interval = self.controller, self.config.correction_interval
@@ -303,7 +322,9 @@ class HybridTrainer:
 
     # Watching
 
-    def _watch(self, loss: float, gradient_norm: float | None, predicted: float | None) -> DivergenceSignal:
+    def _watch(
+        self, loss: float, gradient_norm: float | None, predicted: float | None, *, real: bool = False
+    ) -> DivergenceSignal:
         """Show a measured loss to the monitor and do what it asks for."""
         tally = self.tally
         self._loss = loss
@@ -315,6 +336,7 @@ class HybridTrainer:
         signal = self.monitor.observe(
             loss,
             gradient_norm,
+            real=real,
             predicted_loss=predicted,
             steps_since_jump=None if self._jump_at is None else tally.steps - self._jump_at,
             confidence=self._confidence,
@@ -396,7 +418,7 @@ class HybridTrainer:
     def _result(
         self,
         loss: float | Callable[[], float],
-        gradient_norm: float | None,
+        gradient_norm: float | Callable[[], float | None] | None,
         signal: DivergenceSignal | None,
     ) -> StepResult:
         return StepResult(

@@ -83,6 +83,7 @@ class Predictor(ABC):
         self._start = [p.clone() for p in groups.parameters]
         self._start_observed = 0
         self._proposed: list[Tensor] | None = None
+        self._squares: list[float] = []  # of the proposed direction, by group
 
     @abstractmethod
     def observe(self) -> None:
@@ -125,18 +126,18 @@ class Predictor(ABC):
         proposed, earlier = self.direction(), self._proposed
         self._proposed = proposed
         if earlier is None or steps == 0:
+            self._squares = self.groups.sums(_dots(proposed, proposed))
             return None, None
         dv = self.groups.sums(_dots(displacement, earlier))
-        vv = self.groups.sums(_dots(earlier, earlier))
+        vv, self._squares = self._squares, self.groups.sums(_dots(proposed, proposed))
         dd = self.groups.sums(_dots(displacement, displacement))
         pe = sum(self.groups.sums(_dots(proposed, earlier)))
-        pp = sum(self.groups.sums(_dots(proposed, proposed)))
         realised = Realised(
             ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)),
             cosines=tuple(_ratio(a, (b * c) ** 0.5) for a, b, c in zip(dv, vv, dd, strict=True)),
             overall=_ratio(sum(dv), steps * sum(vv)),
         )
-        return realised, _ratio(pe, (pp * sum(vv)) ** 0.5)
+        return realised, _ratio(pe, (sum(self._squares) * sum(vv)) ** 0.5)
 
     @torch.no_grad()
     def start_full(self) -> None:
@@ -151,6 +152,7 @@ class Predictor(ABC):
             "start": [t.clone() for t in self._start],
             "start_observed": self._start_observed,
             "proposed": None if self._proposed is None else [t.clone() for t in self._proposed],
+            "squares": list(self._squares),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,6 +161,7 @@ class Predictor(ABC):
         self._start = [t.clone() for t in state["start"]]
         self._start_observed = state["start_observed"]
         self._proposed = None if state["proposed"] is None else [t.clone() for t in state["proposed"]]
+        self._squares = list(state["squares"])
 
 
 def _dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:

@@ -1,0 +1,27 @@
+"""Nothing here leans on another package's private names: they break on its next release."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import hybrid_sweep
+import trainables
+
+OURS = [Path(package.__file__).parent for package in (hybrid_sweep, trainables)]
+FILES = [file for folder in OURS for file in sorted(folder.rglob("*.py"))]
+
+
+def imported(tree):
+    """Yield every dotted name that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_no_private_name_of_another_package(file):
+    names = [name for name in imported(ast.parse(file.read_text())) if name.partition(".")[0] != "__future__"]
+    assert [name for name in names if any(part.startswith("_") for part in name.split("."))] == []
