@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.trainer.loss_rules import MINIMUM_LOSSES, CalibratedLossRule, SeedLossRule
+from hybrid_sweep.trainer.phases import TrainingState
 
 LOG_HEADER: Final = "step,loss,predicted_loss,deviation,gradient_norm,confidence,level"
 Rule = Literal["calibrated", "seed"]
@@ -238,6 +240,10 @@ class DivergenceMonitor:
         return DivergenceSignal(
             level, top.name, top.description, action, predicted_loss, deviation, confidence
         )
+
+    def check_divergence(self, state: TrainingState, loss: float) -> DivergenceSignal:
+        """Judge a loss measured at `state` without learning from it (the seed's call; changes nothing)."""
+        return deepcopy(self).observe(loss, real=True, confidence=state.confidence)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was learned, as plain numbers, lists and dictionaries."""

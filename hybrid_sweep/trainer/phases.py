@@ -32,6 +32,17 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Where a run stands; a read-only copy."""
+
+    step: int
+    phase: Phase
+    steps_in_current_phase: int
+    loss: float | None
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseDecision:
     """The phase that comes next, its length in logical steps, and why."""
 
@@ -107,6 +118,10 @@ class PhaseController:
                 if self.config.cycle_mode == "seed":
                     return self._full("a cycle is over")
                 return self._predict_or_full(step, confidence, trusted)
+
+    def select_next_phase(self, state: TrainingState) -> PhaseDecision:
+        """Return what would follow now, by the seed's name for `decide`; `steps` is the actual horizon."""
+        return self.decide(state.step, state.confidence)
 
     def horizon(self, step: int, confidence: float) -> int:
         """Return the length of a Predict phase that would start after `step`; 0 where none fits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import NamedTuple
 
 from hybrid_sweep.trainer.confidence import Confidence
@@ -89,25 +90,13 @@ class StepResult:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingState:
-    """Where a run stands; a read-only copy."""
-
-    step: int
-    phase: Phase
-    steps_in_current_phase: int
-    loss: float | None
-    confidence: float
-
-
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Counts that a run keeps; they only ever grow."""
+    """The books of a run: counts that only ever grow, and the phases as they were run."""
 
     steps: int = 0
     backward_calls: int = 0
     forward_only_calls: int = 0
-    observed_steps: int = 0
     loss_sum: float = 0.0
     finite_losses: int = 0
     nonfinite_steps: int = 0
@@ -118,11 +107,49 @@ class Tally:
     confidence_sum: float = 0.0
     decisions: int = 0
     trace: list[Segment] = field(default_factory=list)
+    _phase_began: int = 0
+    _phase_corrections: int = 0
+    _aborted: bool = False
 
     @property
     def backward_reduction_pct(self) -> float:
         """100·(1 − backward calls / logical steps)."""
         return 100 * (1 - self.backward_calls / self.steps) if self.steps else 0.0
+
+    def decide(self, confidence: float) -> None:
+        """Count a decision."""
+        self.confidence_sum += confidence
+        self.decisions += 1
+
+    def measure(self, loss: float, gradient_norm: float | None) -> None:
+        """Count a measured loss."""
+        if isfinite(loss) and (gradient_norm is None or isfinite(gradient_norm)):
+            self.loss_sum += loss
+            self.finite_losses += 1
+        else:
+            self.nonfinite_steps += 1
+
+    def micro_correct(self) -> None:
+        """Count a micro-correction of the current phase."""
+        self.micro_corrections += 1
+        self._phase_corrections += 1
+
+    def abort(self) -> None:
+        """Count the current horizon as aborted, once for Predict and its Correct."""
+        self.aborted_horizons += not self._aborted
+        self._aborted = True
+
+    def segment(self, phase: Phase) -> list[Segment]:
+        """Return the current phase so far; nothing while it has no step."""
+        length = self.steps - self._phase_began
+        return [Segment(str(phase), length, self._phase_corrections)] if length else []
+
+    def leave(self, phase: Phase) -> None:
+        """Close the books of a phase that ends."""
+        self.trace += self.segment(phase)
+        self._phase_began = self.steps
+        self._phase_corrections = 0
+        self._aborted = self._aborted and phase is Phase.PREDICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

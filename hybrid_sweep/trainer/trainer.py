@@ -19,7 +19,7 @@ from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
 from hybrid_sweep.trainer.divergence import Action, DivergenceLevel, DivergenceMonitor, DivergenceSignal
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
-from hybrid_sweep.trainer.phases import Phase, PhaseController
+from hybrid_sweep.trainer.phases import Phase, PhaseController, TrainingState
 from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import (
@@ -27,7 +27,6 @@ from hybrid_sweep.trainer.records import (
     StepResult,
     Tally,
     TrainingDiverged,
-    TrainingState,
     TrainingStatistics,
 )
 from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
@@ -88,10 +87,8 @@ class HybridTrainer:
         self._mean_learning_rate = 0.0  # over the averaged updates
         self._real_at: int = 0  # logical step of the newest real step
         self._jump_at: int | None = None  # logical step that the newest jump reached
-        self._phase_at = 0  # logical steps before the current phase
         self._cycle_at = 0
-        self._phase_corrections = 0
-        self._aborted = self._reduced = False
+        self._reduced = False  # the horizon, or the Full phases, in this phase
         self._correct_losses: list[float] = []
         self._log = DivergenceLog(divergence_log) if divergence_log else None
         self.take_checkpoint()
@@ -187,7 +184,7 @@ class HybridTrainer:
 
     def trace(self) -> list[Segment]:
         """Return every phase so far, the current one included."""
-        return self.tally.trace + self._segment()
+        return self.tally.trace + self.tally.segment(self.controller.phase)
 
     # One logical step, or a jump
 
@@ -207,8 +204,7 @@ class HybridTrainer:
         if self.controller.phase.is_real:
             assessment = self.planner.assess(self.tally.steps)
             trusted, self._confidence = assessment.trusted, assessment.confidence
-            self.tally.confidence_sum += assessment.confidence
-            self.tally.decisions += 1
+            self.tally.decide(self._confidence)
             if assessment.paid is not None and self.config.divergence_rule == "calibrated":
                 (self.controller.restore_horizon if assessment.paid else self.controller.reduce_horizon)()
         self._leave_phase()
@@ -282,12 +278,11 @@ class HybridTrainer:
     def _probe(self, load: Callable[[int], Any]) -> StepResult:
         """Measure the loss after a sub-jump: end the horizon where it fails its guard, else correct."""
         loss, signal = self._measure(load)
-        self.tally.micro_corrections += 1
-        self._phase_corrections += 1
+        self.tally.micro_correct()
         if self.controller.phase is Phase.PREDICT:
             if self.planner.is_bad(loss):
                 self.planner.undo_last_move()
-                self._abort()
+                self.tally.abort()
                 self.controller.end_phase()
             else:
                 self.planner.micro_correct(self.tally.steps)
@@ -302,7 +297,7 @@ class HybridTrainer:
         if self.controller.phase is Phase.CORRECT and self.controller.remaining == 0:
             if self.planner.is_lost(fmean(self._correct_losses)):
                 self.planner.take_half_back()
-                self._abort()
+                self.tally.abort()
             else:
                 self.planner.correct(self.tally.steps)
         self.meter.lap(Work.SCORE)
@@ -328,11 +323,7 @@ class HybridTrainer:
         """Show a measured loss to the monitor and do what it asks for."""
         tally = self.tally
         self._loss = loss
-        if isfinite(loss) and (gradient_norm is None or isfinite(gradient_norm)):
-            tally.loss_sum += loss
-            tally.finite_losses += 1
-        else:
-            tally.nonfinite_steps += 1
+        tally.measure(loss, gradient_norm)
         signal = self.monitor.observe(
             loss,
             gradient_norm,
@@ -375,12 +366,6 @@ class HybridTrainer:
         self.rollback_to_checkpoint()
         self.force_phase(Phase.FULL, self.config.force_full_steps)
 
-    def _abort(self) -> None:
-        """Count the current horizon as aborted, once."""
-        if not self._aborted:
-            self._aborted = True
-            self.tally.aborted_horizons += 1
-
     # Book-keeping
 
     def _tick(self, steps: int) -> None:
@@ -396,17 +381,9 @@ class HybridTrainer:
 
     def _leave_phase(self) -> None:
         """Close the books of the current phase."""
-        self.tally.trace += self._segment()
-        self._phase_at = self.tally.steps
-        self._phase_corrections = 0
+        self.tally.leave(self.controller.phase)
         self._reduced = False
-        if self.controller.phase is not Phase.PREDICT:
-            self._aborted = False
         self._correct_losses = []
-
-    def _segment(self) -> list[Segment]:
-        length = self.tally.steps - self._phase_at
-        return [Segment(str(self.controller.phase), length, self._phase_corrections)] if length else []
 
     def _cycle_is_over(self) -> bool:
         controller = self.controller

@@ -397,6 +397,19 @@ class TestTelling:
             runs.append(weights(problem.model))
         assert torch.equal(*runs)
 
+    def test_the_seeds_calls_look_and_change_nothing(self, problem):
+        trainer = trainer_for(problem)
+        for step in range(1, 61):
+            trainer.step(problem.batch(step))
+        monitor, controller = trainer.monitor.state_dict(), trainer.controller.state_dict()
+        decision = trainer.controller.select_next_phase(trainer.state())
+        assert (decision.phase, decision.steps) == (Phase.PREDICT, 30)
+        signal = trainer.monitor.check_divergence(trainer.state(), float("nan"))
+        assert signal.level is DivergenceLevel.CRITICAL
+        assert signal.confidence == trainer.state().confidence
+        assert trainer.monitor.check_divergence(trainer.state(), trainer.state().loss).level == 0
+        assert (trainer.monitor.state_dict(), trainer.controller.state_dict()) == (monitor, controller)
+
     def test_divergence_log_has_a_row_a_step(self, problem, tmp_path):
         path = tmp_path / "divergence_log.csv"
         trainer = trainer_for(problem, EASY.replace(correction_interval=8), divergence_log=path)
