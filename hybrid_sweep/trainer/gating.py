@@ -31,7 +31,7 @@ def gate_targets(used: Sequence[float], realised: Realised) -> GateTargets:
     Along the direction the slope of the loss falls linearly with the distance on a quadratic: 1 (in units of
     the proposed step) before a jump, a*_g after one with gate u_g. The gate that lands at slope −OVERSHOOT is
     u_g (1 + OVERSHOOT) / (1 − a*_g). Landing short of the valley (the literal target a*_g) starves slow
-    modes, and the real steps that follow damp the fast ones; measured in benchmarks/gates.py.
+    modes, and the real steps that follow damp the fast ones; measured in benchmarks/ablations.py.
 
     Args:
         used: size × group gate that the jump had, for each group.

@@ -131,7 +131,8 @@ class PhaseController:
         steps = max(int(limit * self.horizon_multiplier), 1)
         if self.total_steps is None:
             return steps
-        return max(min(steps, int(self.total_steps * (1 - self.config.stop_fraction)) - step), 0)
+        room = int(self.total_steps * (1 - self.config.stop_fraction)) - step
+        return min(steps, room) if room >= min(HORIZON_FLOOR, steps) else 0
 
     def enter(self, decision: PhaseDecision) -> None:
         """Start the decided phase; the step counter of the phase resets."""
@@ -188,6 +189,6 @@ class PhaseController:
         if self.consecutive_predicts >= MAX_CONSECUTIVE_PREDICTS:
             return self._full(f"{MAX_CONSECUTIVE_PREDICTS} Predict phases in a row")
         steps = self.horizon(step, confidence)
-        if steps < min(HORIZON_FLOOR, self.config.max_predict_steps):
+        if steps == 0:
             return self._full("the end of the run is near")
         return PhaseDecision(phase=Phase.PREDICT, steps=steps, reason=f"confidence {confidence:.2f}")

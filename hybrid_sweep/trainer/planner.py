@@ -174,7 +174,8 @@ class JumpPlanner:
 
     def take_half_back(self) -> None:
         """Go back half of the way that the Predict phase went (as Lookahead interpolates, 1907.08610)."""
-        self._move([-s / 2 for s in self._current.applied])
+        if self._plan is not None:
+            self._move([-s / 2 for s in self._plan.applied])
 
     def micro_correct(self, step: int) -> None:
         """Scale the sub-jumps that follow by what similar phases had needed."""
@@ -182,8 +183,9 @@ class JumpPlanner:
 
     def correct(self, step: int) -> None:
         """Correct the displacement just applied, each group by at most the corrector's cap."""
-        corrections = self._group_corrections(step)
-        self._move([c * a for c, a in zip(corrections, self._current.applied, strict=True)])
+        if self._plan is not None:
+            corrections = self._group_corrections(step)
+            self._move([c * a for c, a in zip(corrections, self._plan.applied, strict=True)])
 
     def forecast(self, ahead: int) -> float:
         """Return RSSM-lite's loss `ahead` ≥ 1 logical steps after the newest real step."""

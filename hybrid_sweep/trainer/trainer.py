@@ -151,9 +151,10 @@ class HybridTrainer:
         self._marks = self._real_at, self._jump_at
 
     def rollback_to_checkpoint(self) -> None:
-        """Restore model, optimizer, schedule, random numbers, predictor and controller.
+        """Restore model, optimizer, random numbers, predictor and controller.
 
-        The count of logical steps goes on: a step that was taken is taken.
+        The count of logical steps goes on, and the learning-rate schedule with it: a step that was taken is
+        taken.
         """
         self._leave_phase()
         self._checkpoint.restore(*self._parts())
@@ -161,6 +162,7 @@ class HybridTrainer:
         since = self.tally.steps - self._checkpoint_at
         real_at, jump_at = self._marks
         self._real_at, self._jump_at = real_at + since, None if jump_at is None else jump_at + since
+        self.plain.skip(since)
 
     # Telling
 

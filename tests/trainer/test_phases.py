@@ -155,6 +155,13 @@ def test_alarms_halve_the_horizon_and_lengthen_full_within_bounds():
     assert 20 < controller.full_steps <= 80
 
 
+def test_a_reduced_horizon_still_predicts():
+    controller = PhaseController(HybridConfig(warmup_steps=10), total_steps=1000)
+    for _ in range(10):
+        controller.reduce_horizon()
+    assert Phase.PREDICT in run(controller, 200)
+
+
 def test_a_horizon_is_clipped_to_the_run():
     controller = PhaseController(HybridConfig(max_predict_steps=80, stop_fraction=0.0), total_steps=300)
     assert controller.horizon(250, 1.0) == 50

@@ -253,6 +253,24 @@ class TestGuards:
         assert statistics.steps == 400
         assert torch.isfinite(weights(problem.model)).all()
 
+    def test_the_schedule_goes_on_across_a_rollback(self, problem):
+        schedule = torch.optim.lr_scheduler.StepLR(problem.optimizer, 10, gamma=0.9)
+        trainer = trainer_for(problem, lr_scheduler=schedule)
+        trainer.run(problem.batch, 200)
+        trainer.rollback_to_checkpoint()
+        assert schedule.last_epoch == 200
+        assert problem.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.9**20)
+
+    def test_a_forced_correct_without_a_jump_moves_nothing(self, problem):
+        trainer = trainer_for(problem, HybridConfig(warmup_steps=5))
+        for step in range(1, 8):
+            trainer.step(problem.batch(step))
+        before = weights(problem.model)
+        trainer.force_phase(Phase.CORRECT, 5)
+        for step in range(8, 13):
+            trainer.step(problem.batch(step))
+        assert torch.equal(weights(problem.model), before)
+
     def test_too_many_rollbacks_are_a_divergence(self, problem):
         trainer = trainer_for(problem, EASY.replace(max_rollbacks=2))
         with pytest.raises(TrainingDiverged, match="2 rollbacks"):
