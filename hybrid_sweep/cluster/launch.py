@@ -37,7 +37,7 @@ from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.search.space import Point, grid
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.workload import travelling
+from hybrid_sweep.workload import find_workload, travelling
 
 TRAINABLE = "trainables.hybrid", "HybridTrainable"  # content: reached by name
 QUIET = {
@@ -89,6 +89,8 @@ def run_sweep(
     created = datetime.now(UTC)
     path = (out or Path("results") / f"{spec.name}-{created:%Y%m%dT%H%M%SZ}").absolute()
     ResultsFolder.refuse_taken(path)
+    if address is None:
+        find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
     with _ray(spec, address):
         device, slots = _resources(spec)

@@ -10,7 +10,6 @@ from hybrid_sweep.trainer.gating import (
     RISE,
     STEEPEST,
     gate_targets,
-    halved,
     literal_targets,
 )
 from hybrid_sweep.trainer.predictors import Realised
@@ -56,11 +55,6 @@ class TestGateTargets:
     def test_the_more_it_overshot_the_less_it_gets(self, used, one, other):
         low, high = sorted((one, other))
         assert gates(gate_targets([used], realised(low))) <= gates(gate_targets([used], realised(high)))
-
-
-def test_halved():
-    assert gates(halved([1.0, 0.5], realised(0.0, 0.0))) == pytest.approx([0.5, 0.25])
-    assert gates(halved([0.0, 0.0], realised(0.0, 0.0))) == [0.0, 0.0]
 
 
 class TestLiteralTargets:
