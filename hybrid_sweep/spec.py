@@ -108,7 +108,7 @@ class SweepSpec(Settings):
     about: str = ""
     workload: Annotated[WorkloadChoice, BeforeValidator(_workload_section)]
     steps: int | None = Field(None, ge=1, strict=True)
-    seed: int = Field(0, ge=0, strict=True)
+    seed: int = Field(0, ge=0, lt=2**63, strict=True)
     repeats: int = Field(1, ge=1, strict=True)
     trainer: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, Annotated[list[Any], BeforeValidator(_value_list)]] = Field(default_factory=dict)

@@ -35,7 +35,8 @@ METHODS = {  # name -> arguments it is called with
 class Workload(Protocol):
     """What is trained: a model, its optimizer, its data and its loss. Any class with these methods is one.
 
-    A trial builds its own instance, in its own process, and calls it from one thread. It may also have
+    One instance serves the trials of a process one after the other, from one thread, so it must not
+    remember anything of a trial. It may also have
     `build_scheduler(optimizer)`, which returns a learning-rate scheduler.
 
     Attributes:
@@ -115,6 +116,11 @@ def find_workload(name: str, **keywords: Any) -> Any:
     return found
 
 
+def quality_of(workload: Workload) -> str:
+    """Return how the workload's held-out results are compared: "loss_ratio" where it does not say."""
+    return str(getattr(workload, "quality", "loss_ratio"))
+
+
 def packaged_workloads() -> dict[str, str]:
     """Return import string and first line of the docstring of each workload that comes with the package.
 
@@ -175,7 +181,11 @@ def _import_file(path: Path) -> ModuleType:
     The name depends on what the file holds: a notebook that edits it gets what it wrote.
     """
     path = path.resolve()
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:
+        there = False
+    if not there:
         raise UserError(f"no workload file {path}: check the path (it is read from the current folder)")
     name = f"workload_{path.stem}_{sha256(bytes(path) + path.read_bytes()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -222,7 +232,12 @@ def _check_methods(owner: Any, name: str) -> None:
 
 def _check_keywords(build: Any, name: str, keywords: dict[str, Any]) -> None:
     """Refuse a keyword that the class does not take, and the lack of one that it needs."""
-    parameters = inspect.signature(build).parameters.values()
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):
+        raise UserError(
+            f"workload {name} is no class of Python code: give one with the workload's methods"
+        ) from None
     takes = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for keyword in keywords:
@@ -241,12 +256,10 @@ def _check_keywords(build: Any, name: str, keywords: dict[str, Any]) -> None:
 
 
 def _check(workload: Any, name: str) -> None:
-    """Refuse an instance that is no workload; one without `quality` gets the usual one."""
+    """Refuse an instance that is no workload."""
     _check_methods(type(workload), name)
     steps = getattr(workload, "steps", None)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise UserError(f"workload {name}: steps={steps!r} is not allowed: a whole number of at least 1")
-    if not hasattr(workload, "quality"):
-        workload.quality = "loss_ratio"
-    if workload.quality not in get_args(Quality):
-        raise unknown_name(f"quality of workload {name}", str(workload.quality), list(get_args(Quality)))
+    if quality_of(workload) not in get_args(Quality):
+        raise unknown_name(f"quality of workload {name}", quality_of(workload), list(get_args(Quality)))

@@ -63,5 +63,5 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{source}{line}: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None

@@ -60,9 +60,14 @@ class ResultsFolder:
         Raises:
             UserError: it is a file, or a folder that is not empty.
         """
-        if folder.is_dir() and not any(folder.iterdir()):
-            return
-        if folder.exists():
+        try:
+            taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+            parent = next(above for above in folder.absolute().parents if above.exists())
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder} ({error.strerror}): choose another") from None
+        if not parent.is_dir():
+            raise UserError(f"cannot make the folder {folder} ({parent} is a file): choose another")
+        if taken:
             raise UserError(
                 f"{folder} exists already: choose another folder for the results, or remove it first"
             )
@@ -75,7 +80,11 @@ class ResultsFolder:
             UserError: there is none, it is not one of ours, or its manifest is corrupt.
         """
         folder = cls(Path(path))
-        if not folder.path.is_dir():
+        try:
+            there = folder.path.is_dir()
+        except OSError:
+            there = False
+        if not there:
             raise UserError(f"there is no folder {path}: give one that a sweep has written")
         if not any((folder.path / name).is_file() for name in (MANIFEST, JOURNAL)):
             raise UserError(
@@ -116,10 +125,14 @@ class ResultsFolder:
                 f"{path} is corrupt ({error}): restore it from a copy, or delete it, "
                 f"for the trials can be read without it"
             ) from None
+        sections = ("spec", "hypervolume_reference", "versions", "hardware")
         if not isinstance(manifest, dict) or "sweep_id" not in manifest:
             raise UserError(
                 f"{path} has no sweep_id: this is not a results folder; give one that a sweep wrote"
             )
+        for name in sections:
+            if not isinstance(manifest.get(name) or {}, dict):
+                raise UserError(f"{path} is corrupt ({name} is {manifest[name]!r}): restore it from a copy")
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
@@ -174,7 +187,10 @@ class ResultsFolder:
         trials = self.trials()
         found = trials.loc[trials["trial_id"] == trial_id, "config"]
         if len(found):
-            config: dict[str, Any] = json.loads(found.iloc[0] or "{}")
+            try:
+                config: dict[str, Any] = json.loads(found.iloc[0] or "{}")
+            except ValueError:
+                raise UserError(f"the journal is corrupt: {trial_id} has no readable config") from None
             return config
         known = list(trials["trial_id"].unique())
         close = get_close_matches(trial_id, known, n=5, cutoff=0.4) or known[:5]

@@ -97,7 +97,10 @@ def _identity(key: tuple[str, int]) -> dict[str, Any]:
 
 
 def _key(event: Event) -> tuple[str, int]:
-    return _need(event, "trial_id", str), _need(event, "seed", int)
+    seed = _need(event, "seed", int)
+    if not 0 <= seed < 2**63:
+        raise UserError(f"the journal is corrupt: seed={seed} is not a seed; restore it from a copy")
+    return _need(event, "trial_id", str), seed
 
 
 def _need(event: Event, name: str, kind: type) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ from hybrid_sweep.cluster.work import (
     Device,
     Shared,
     WorkloadOrder,
+    cost_class,
     model_file,
     prepare_costs,
     prepare_reference,
@@ -85,7 +87,7 @@ def run_sweep(
     """
     tell = on_event or (lambda event: None)
     points = grid(spec)
-    seeds = [spec.seed + i for i in range(spec.repeats)]
+    seeds = spec.seeds
     created = datetime.now(UTC)
     path = (out or Path("results") / f"{spec.name}-{created:%Y%m%dT%H%M%SZ}").absolute()
     ResultsFolder.refuse_taken(path)
@@ -96,7 +98,7 @@ def run_sweep(
         device, slots = _resources(spec)
         order = _order(spec, device, address)
         tell(Note(f"plain training, seeds {', '.join(map(str, seeds))}: what every trial is compared with"))
-        references, costs = _prepare(spec, order, seeds, remeasure)
+        references, costs = _prepare(spec, order, points, remeasure)
         folder = ResultsFolder.create(path)
         folder.write_manifest(
             {
@@ -105,7 +107,8 @@ def run_sweep(
                 "spec": spec.model_dump(),
                 **environment(device),
                 "seeds": seeds,
-                "unit_costs": costs.to_dict(),
+                "unit_costs": next(iter(costs.values())).to_dict(),
+                "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
                 "hypervolume_reference": spec.hypervolume_reference.model_dump(),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
             }
@@ -192,9 +195,9 @@ def _order(spec: SweepSpec, device: Device, address: str | None) -> WorkloadOrde
 
 
 def _prepare(
-    spec: SweepSpec, order: WorkloadOrder, seeds: list[int], remeasure: bool
-) -> tuple[dict[int, Reference], UnitCosts]:
-    """Run the references, all at once, and then, with the machine to itself, measure the unit costs."""
+    spec: SweepSpec, order: WorkloadOrder, points: list[Point], remeasure: bool
+) -> tuple[dict[int, Reference], dict[str, UnitCosts]]:
+    """Run the references, all at once, and then, one at a time, measure the unit costs of each class."""
     share = _share(spec, order.device)
 
     def remote(function: Any, *arguments: Any) -> Any:
@@ -202,12 +205,16 @@ def _prepare(
         return options.remote(*arguments)
 
     try:
-        pending = [remote(prepare_reference, order, seed, spec.steps, spec.eval_every) for seed in seeds]
-        references = dict(zip(seeds, ray.get(pending), strict=True))
+        pending = [remote(prepare_reference, order, seed, spec.steps, spec.eval_every) for seed in spec.seeds]
+        references = dict(zip(spec.seeds, ray.get(pending), strict=True))
+        classes = {cost_class(config): config for config in (HybridConfig(**p.config) for p in points)}
         if spec.unit_costs is not None:
-            return references, UnitCosts(**spec.unit_costs.model_dump())
-        fixed = HybridConfig(**spec.trainer)
-        return references, ray.get(remote(prepare_costs, order, fixed, remeasure))
+            return references, dict.fromkeys(classes, UnitCosts(**spec.unit_costs.model_dump()))
+        costs = {}
+        for key in classes:
+            alike = HybridConfig(**{**spec.trainer, **json.loads(key)})
+            costs[key] = ray.get(remote(prepare_costs, order, alike, remeasure))
+        return references, costs
     except RayError as error:
         cause = getattr(error, "cause", error)  # that of a task; a worker that died has none
         if isinstance(cause, UserError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, find_workload, load_workload
 
 Device = Literal["cpu", "cuda"]
+COST_SETTINGS = ("predictor", "predictor_hidden_size", "predictor_members", "gates", "full_steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +68,18 @@ class Shared:
 
     order: WorkloadOrder
     references: dict[int, Reference]
-    costs: UnitCosts
+    costs: dict[str, UnitCosts]
     frozen_control: bool
     models: Path | None
 
     def trial(self, point: dict[str, Any], workload: Workload, frozen: dict[Any, Any]) -> Trial:
         """Start one trial."""
+        config = HybridConfig(**point["config"])
         return Trial(
             workload,
-            HybridConfig(**point["config"]),
+            config,
             self.references[point["seed"]],
-            self.costs,
+            self.costs[cost_class(config)],
             frozen if self.frozen_control else None,
         )
 
@@ -88,6 +91,11 @@ class Shared:
         temporary = path.with_suffix(".tmp")
         torch.save(trial.trainer.model.state_dict(), temporary)
         temporary.replace(path)
+
+
+def cost_class(config: HybridConfig) -> str:
+    """Return what configurations whose units of work cost the same have in common."""
+    return json.dumps({name: getattr(config, name) for name in COST_SETTINGS})
 
 
 def model_file(trial_id: str, seed: int) -> str:
@@ -103,4 +111,4 @@ def prepare_reference(order: WorkloadOrder, seed: int, steps: int | None, eval_e
 
 def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:
     """Measure the unit costs, or take those that this machine has kept."""
-    return unit_costs(order.build(), order.keywords, config, fresh=fresh)
+    return unit_costs(order.build(), {**order.keywords, "device": order.device}, config, fresh=fresh)

@@ -17,6 +17,7 @@ import torch
 
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.costs import CostMeter
 from hybrid_sweep.workload import Workload
 
 
@@ -25,12 +26,12 @@ def unit_costs(
 ) -> UnitCosts:
     """Return the unit costs of `workload` on this machine: measured once, then read from the user's cache.
 
-    They are measured anew for other workload code or keywords, another trainer, torch, device or machine.
+    They are measured anew for another workload file or keywords, trainer code, torch, device or machine.
 
     Args:
         workload: what to train, built with `keywords`.
-        keywords: the workload's own.
-        config: the trainer's fixed settings.
+        keywords: the workload's own, and its device.
+        config: the trainer's settings, as far as they cost time.
         fresh: measure now, whatever the cache holds, and keep that.
     """
     path = (
@@ -49,13 +50,14 @@ def unit_costs(
 
 
 def _key(workload: Workload, keywords: dict[str, Any], config: HybridConfig) -> str:
-    source = Path(inspect.getfile(type(workload))).read_bytes()
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    ours = sorted(Path(inspect.getfile(CostMeter)).parent.rglob("*.py"))
+    code = sha256(b"".join(file.read_bytes() for file in [Path(inspect.getfile(type(workload))), *ours]))
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     parts = {
-        "machine": [platform.node(), platform.machine(), os.cpu_count(), cuda],
+        "machine": [platform.node(), platform.machine(), os.cpu_count(), name],
         "versions": [version("hybrid-sweep"), torch.__version__, sys.version],
         "threads": torch.get_num_threads(),
-        "workload": [type(workload).__qualname__, sha256(source).hexdigest(), keywords],
+        "workload": [type(workload).__qualname__, code.hexdigest(), keywords],
         "config": config.model_dump(),
     }
     return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload
 
@@ -68,7 +70,6 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
     plain = start(workload, seed)
     always = config.replace(
         warmup_steps=20,
-        full_steps=20,
         horizon_rule="fixed",
         correction_interval=0,
         correct_steps=max(config.correct_steps, 1),
@@ -77,18 +78,30 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
         guard_tolerance=1e9,
         stop_fraction=0.0,
     )
-    trainer = HybridTrainer(plain.model, plain.optimizer, always, loss_fn=workload.loss)
-    far = CYCLES * (always.max_predict_steps + 200)
+    trainer = HybridTrainer(
+        plain.model, plain.optimizer, always, loss_fn=workload.loss, lr_scheduler=plain.scheduler
+    )
+    fresh = {name: value.clone() for name, value in plain.model.state_dict().items()}
+    far = CYCLES * (always.max_predict_steps + always.full_steps + 200)
     seen: dict[Work, list[float]] = {kind: [] for kind in Work}
     seconds, calls = trainer.meter.seconds(), dict(trainer.meter.calls)
     for cycle in range(CYCLES):
-        trainer.run_cycle(lambda step: workload.batch(seed, (step - 1) % workload.steps + 1), far)
+        plain.model.load_state_dict(fresh)  # blind jumps in a row would leave every valley
+        try:
+            trainer.run_cycle(lambda step: workload.batch(seed, (step - 1) % workload.steps + 1), far)
+        except TrainingDiverged:
+            break
         now, counted = trainer.meter.seconds(), dict(trainer.meter.calls)
         for kind in Work:
             if cycle >= WARM_UP_CYCLES and counted[kind] > calls[kind]:
                 seen[kind].append((now[kind] - seconds[kind]) / (counted[kind] - calls[kind]))
         seconds, calls = now, counted
-    return UnitCosts(**{field: median(seen[kind]) if seen[kind] else 0.0 for kind, field in FIELD_OF.items()})
+    if missing := [FIELD_OF[kind] for kind in Work if not seen[kind]]:
+        raise UserError(
+            f"unit costs of {', '.join(missing)} cannot be measured: the run diverges at once; "
+            "lower the learning rate or max_predict_steps, or give unit_costs in the sweep file"
+        )
+    return UnitCosts(**{field: median(seen[kind]) for kind, field in FIELD_OF.items()})
 
 
 COST_NAMES = tuple(field.name for field in fields(UnitCosts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from math import ceil, exp, isfinite, log
@@ -12,7 +13,7 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.plain import PlainStep
-from hybrid_sweep.workload import Workload
+from hybrid_sweep.workload import Workload, quality_of
 
 TARGET_STEPS_RATIO = 1.10
 """A hybrid run may take this many times the reference's steps to the target loss (seed, checklist 2)."""
@@ -74,7 +75,7 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
             plain(workload.batch(seed, step))
         if step == at[len(results)]:
             results.append(held_out(workload, plain.model))
-            _check(results[-1], workload.quality, step)
+            _check(results[-1], quality_of(workload), step)
     cuda = plain.parameters[0].is_cuda
     return Reference(
         seed=seed,
@@ -92,6 +93,7 @@ def start(workload: Workload, seed: int) -> PlainStep:
     model = workload.build_model(seed)
     optimizer = workload.build_optimizer(model)
     build_scheduler = getattr(workload, "build_scheduler", None)
+    random.seed(seed)
     torch.manual_seed(seed)
     scheduler = build_scheduler(optimizer) if build_scheduler else None
     return PlainStep(model, optimizer, workload.loss, scheduler)

@@ -12,16 +12,25 @@ from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.trainer.records import Segment
 
 
-def speedup(steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int]) -> float:
-    """Return N · mean(plain step) / all training time, all of it measured within the trial.
+def speedup(
+    steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int], plain_step: float | None = None
+) -> float:
+    """Return the time of N plain steps / all training time, all of it measured within the trial.
+
+    N plain steps cost what the trial's own plain steps cost, plus `plain_step` for each that it left out, so
+    that what happens once counts once on both sides.
 
     Args:
         steps: logical steps so far.
         seconds: time of each kind of work, on one clock.
         calls: units of each kind.
+        plain_step: seconds of a plain step (`CostMeter.plain_step`); None takes the mean.
     """
-    total = sum(seconds.values())
-    return steps * seconds[Work.PLAIN] / calls[Work.PLAIN] / total if total > 0 else 0.0
+    total, taken = sum(seconds.values()), calls[Work.PLAIN]
+    if total <= 0 or not taken:
+        return 0.0
+    each = seconds[Work.PLAIN] / taken if plain_step is None else plain_step
+    return (seconds[Work.PLAIN] + (steps - taken) * each) / total
 
 
 def speedup_counted(steps: int, calls: Mapping[Work, int], costs: UnitCosts) -> float:

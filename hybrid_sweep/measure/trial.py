@@ -23,7 +23,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
-from hybrid_sweep.workload import Workload
+from hybrid_sweep.workload import Workload, quality_of
 
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
@@ -105,6 +105,7 @@ class Trial:
 
     def result(self) -> dict[str, Any]:
         """Return the columns of a finished run (the contract's, in its names)."""
+        memory = self._memory_ratio()  # before the frozen run resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
@@ -119,7 +120,7 @@ class Trial:
                 s.steps,
                 s.backward_calls,
                 s.forward_only_calls,
-                seconds[Work.PLAIN] / meter.calls[Work.PLAIN],
+                meter.plain_step(),
                 forward,
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
@@ -145,8 +146,8 @@ class Trial:
             "warning_rate": s.warning_rate,
             "nonfinite_steps": s.nonfinite_steps,
             "rollbacks": s.rollbacks,
-            "steps_to_target_ratio": (self._target_reached or float("nan")) / max(self._target_step, 1),
-            "peak_memory_ratio": self._memory_ratio(),
+            "steps_to_target_ratio": (self._target_reached or float("inf")) / max(self._target_step, 1),
+            "peak_memory_ratio": memory,
             "overhead_pct": overhead_pct(seconds),
             "train_seconds": sum(seconds.values()),
             "eval_seconds": self._eval_seconds,
@@ -163,11 +164,11 @@ class Trial:
 
     def _quality(self, step: int, at: int | None = None) -> float:
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
-        return quality(self.workload.quality, self.reference, step, loss, accuracy, at)
+        return quality(quality_of(self.workload), self.reference, step, loss, accuracy, at)
 
     def _speedup(self) -> float:
         meter = self.trainer.meter
-        return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls)
+        return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls, meter.plain_step())
 
     def _versus_frozen(self) -> float | None:
         """Score the run as if its frozen twin were the reference."""
@@ -181,8 +182,8 @@ class Trial:
         twin = self._frozen[key]
         loss, accuracy = twin["loss"], twin.get("accuracy")
         own, step = self._quality(self._steps), self._steps
-        theirs = quality(self.workload.quality, self.reference, step, loss, accuracy)
-        if self.workload.quality == "loss_gap":
+        theirs = quality(quality_of(self.workload), self.reference, step, loss, accuracy)
+        if quality_of(self.workload) == "loss_gap":
             return 1 + own - theirs
         return own / theirs if theirs > 0 else None
 

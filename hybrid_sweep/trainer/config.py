@@ -49,7 +49,7 @@ class HybridConfig(Settings):
 
     warmup_steps: Positive = 100
     full_steps: Positive = 20
-    max_predict_steps: Positive = 80
+    max_predict_steps: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 80
     correction_interval: Count = 0
     confidence_threshold: OpenUnit = 0.85
     divergence_threshold: Annotated[float, Field(gt=0)] = 3.0

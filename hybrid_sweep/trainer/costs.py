@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class CostMeter:
         self._wall = dict.fromkeys(Work, 0.0)
         self._cpu = dict.fromkeys(Work, 0.0)
         self.calls = dict.fromkeys(Work, 0)
+        self._plain: list[float] = []
         self._mark_wall = self._mark_cpu = 0.0
         self._mark_event: Any = None
         self._pending: list[tuple[Work, Any, Any]] = []
@@ -56,7 +58,7 @@ class CostMeter:
             self._pending.append((kind, self._mark_event, event))
             self._mark_event = event
         else:
-            self._wall[kind] += wall - self._mark_wall
+            self._charge(kind, wall - self._mark_wall)
         self._mark_wall, self._mark_cpu = wall, cpu
 
     def seconds(self) -> dict[Work, float]:
@@ -64,9 +66,24 @@ class CostMeter:
         if self._pending:
             torch.cuda.synchronize()
             for kind, begin, end in self._pending:
-                self._wall[kind] += begin.elapsed_time(end) / 1000
+                self._charge(kind, begin.elapsed_time(end) / 1000)
             self._pending.clear()
         return dict(self._wall)
+
+    def plain_step(self) -> float:
+        """Return the mean seconds of a plain step, without the slowest one in a hundred (and the first).
+
+        What happens once in a run (compiling, allocating, a stall of the machine) would otherwise be
+        multiplied by every step that was not taken.
+        """
+        self.seconds()
+        steps = sorted(self._plain)
+        return fmean(steps[: len(steps) - len(steps) // 100 - 1] or steps) if steps else 0.0
+
+    def _charge(self, kind: Work, seconds: float) -> None:
+        self._wall[kind] += seconds
+        if kind is Work.PLAIN:
+            self._plain.append(seconds)
 
     def cpu_seconds(self) -> dict[Work, float]:
         """Return CPU seconds of this thread for each kind."""

@@ -76,18 +76,15 @@ class PlainStep:
         if self._clipped is not None:
             return self._clipped
         dense = [p.grad for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
+        if not dense:
+            return torch.zeros(())
         norms: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(dense)))
         return norms
 
     @property
-    def clips(self) -> bool:
-        """Whether gradients are clipped, so that their norm is known anyway."""
-        return self._max_grad_norm is not None
-
-    @property
     def learning_rate(self) -> float:
-        """Learning rate of the next step, of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate of the next step, the mean over the optimizer's parameter groups."""
+        return fmean(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def skip(self, steps: int) -> float:
         """Advance the schedule by `steps` logical steps; return their mean learning rate."""
@@ -104,7 +101,7 @@ def as_loader(batches: Batches) -> Callable[[int], Any]:
     """Return `load(step)`, with step from 1, over a callable, a sequence or an iterable of batches."""
     if callable(batches):
         return batches
-    if isinstance(batches, Sequence):
+    if isinstance(batches, Sequence) and batches:
         return lambda step: batches[(step - 1) % len(batches)]
     endless = _restarted(batches)
     return lambda _: next(endless)

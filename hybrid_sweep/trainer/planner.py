@@ -33,11 +33,13 @@ class Assessment(NamedTuple):
         confidence: in [0, 0.99].
         trusted: False while there is no direction, or successive directions disagree.
         paid: whether the last jump had paid off by the end of this phase; None where there was none.
+        finite: whether the weights still are.
     """
 
     confidence: float
     trusted: bool
     paid: bool | None
+    finite: bool
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ class JumpPlanner:
 
     def is_bad(self, loss: float) -> bool:
         """Whether a loss measured within a horizon is too high to go on with it."""
-        return loss > self.config.guard_tolerance * self.level
+        return loss > self.level + (self.config.guard_tolerance - 1) * abs(self.level)
 
     def is_lost(self, loss: float) -> bool:
         """Whether the loss after a jump is beyond repair: bad, and higher than where training began.
@@ -145,7 +147,7 @@ class JumpPlanner:
         self._plan = self._loss_correction = None
         self._forecast = []
         agree = cosine is None or cosine >= self.config.minimum_cosine
-        return Assessment(self.confidence.value, self.predictor.ready and agree, paid)
+        return Assessment(self.confidence.value, self.predictor.ready and agree, paid, self.predictor.finite)
 
     def plan(self) -> None:
         """Start a Predict phase: fix the gates of its jumps."""

@@ -71,7 +71,10 @@ class StepResult:
 
     @property
     def loss(self) -> float:
-        """The measured training loss, or in Predict RSSM-lite's, computed when first read."""
+        """The measured training loss, or in Predict RSSM-lite's, computed when first read.
+
+        NaN where a predicted one is first read after the next Full phase, whose learning has replaced it.
+        """
         if callable(self._loss):
             self._loss = self._loss()
         return self._loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
@@ -84,6 +85,7 @@ class HybridTrainer:
         self._confidence = 0.0
         self._loss: float | None = None
         self._norm = 0.0  # of the newest measured gradient
+        self._real_steps = 0
         self._mean_learning_rate = 0.0  # over the averaged updates
         self._real_at: int = 0  # logical step of the newest real step
         self._jump_at: int | None = None  # logical step that the newest jump reached
@@ -207,12 +209,18 @@ class HybridTrainer:
             assessment = self.planner.assess(self.tally.steps)
             trusted, self._confidence = assessment.trusted, assessment.confidence
             self.tally.decide(self._confidence)
+            if not assessment.finite:
+                self._recover("the weights are not finite")
+                return
             if assessment.paid is not None and self.config.divergence_rule == "calibrated":
                 (self.controller.restore_horizon if assessment.paid else self.controller.reduce_horizon)()
         self._leave_phase()
         self.controller.enter(self.controller.decide(self.tally.steps, self._confidence, trusted=trusted))
-        self.meter.lap(Work.UPDATE)
+        if self.controller.phase is Phase.PREDICT:
+            self.meter.lap(Work.UPDATE)  # the checkpoint before a jump is part of the jump
         self._prepare(self.controller.phase)
+        if self.controller.phase is not Phase.PREDICT:
+            self.meter.lap(Work.UPDATE)
 
     def _prepare(self, phase: Phase) -> None:
         """Get ready for a phase that was just entered."""
@@ -243,22 +251,24 @@ class HybridTrainer:
         self._real_at = step
         self.planner.observe(step, loss, self._norm, rate)
         signal = self._watch(loss, norm, predicted, real=True)
+        result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
         self.meter.lap(Work.OBSERVE)
-        return self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
+        return result
 
     def _late_norm(self, step: int) -> float | None:
         """Measure the norm of the gradient of `step` while that is still the newest."""
         return float(self.plain.gradient_norm()) if self.tally.steps == step else None
 
     def _gradient_norm(self) -> float | None:
-        """Measure the gradient where that is free (clipping), asked for (a log) or due, every fourth step.
+        """Measure the norm of the newest gradient where it is due, every fourth real step.
 
         Reading every gradient throws the weights out of a processor's cache, which costs more than the norm.
         """
-        if self._log or self.plain.clips or self.plain.backward_calls % NORM_STRIDE == 1:
-            self._norm = float(self.plain.gradient_norm())
-            return self._norm
-        return None
+        self._real_steps += 1
+        if self._real_steps % NORM_STRIDE != 1:
+            return None
+        self._norm = float(self.plain.gradient_norm())
+        return self._norm
 
     def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
         controller, interval = self.controller, self.config.correction_interval
@@ -268,19 +278,27 @@ class HybridTrainer:
         if into == 0:
             ahead = min(length, controller.remaining)
             rate = self.plain.skip(ahead)
-            self.planner.jump(ahead, rate / self._mean_learning_rate if self.plain.scheduler else 1.0)
+            self.planner.jump(ahead, rate / self._mean_learning_rate if self._scheduled else 1.0)
         self._tick(min(limit, length - into, controller.remaining))
         self._jump_at = self.tally.steps
         self.meter.lap(Work.JUMP)
         if micro_correction_due(controller.steps_in_current_phase, interval):
             return self._probe(load)
-        ahead = self.tally.steps - self._real_at
-        return self._result(lambda: self.planner.forecast(ahead), None, None)
+        ahead, decisions = self.tally.steps - self._real_at, self.tally.decisions
+        return self._result(lambda: self._late_forecast(ahead, decisions), None, None)
+
+    @property
+    def _scheduled(self) -> bool:
+        return self.plain.scheduler is not None and self._mean_learning_rate > 0
+
+    def _late_forecast(self, ahead: int, decisions: int) -> float:
+        """Return a predicted loss while the forecast that it belongs to is the newest."""
+        return self.planner.forecast(ahead) if self.tally.decisions == decisions else math.nan
 
     def _probe(self, load: Callable[[int], Any]) -> StepResult:
         """Measure the loss after a sub-jump: end the horizon where it fails its guard, else correct."""
-        loss, signal = self._measure(load)
         self.tally.micro_correct()
+        loss, signal = self._measure(load)
         if self.controller.phase is Phase.PREDICT:
             if self.planner.is_bad(loss):
                 self.planner.undo_last_move()
@@ -336,7 +354,8 @@ class HybridTrainer:
             warmup=self.controller.phase is Phase.WARMUP,
         )
         if self._log:
-            self._log.measured(tally.steps, loss, gradient_norm, signal)
+            norm = float(self.plain.gradient_norm()) if real else None
+            self._log.measured(tally.steps, loss, norm, signal)
         if signal.level >= DivergenceLevel.WARNING:
             tally.warning_steps += 1
         if signal.action is not Action.CONTINUE:
@@ -346,7 +365,7 @@ class HybridTrainer:
     def _act(self, signal: DivergenceSignal) -> None:
         """Carry out the recovery that a signal asks for; a Warmup is only ever rolled back."""
         if signal.action is Action.ROLLBACK:
-            self._recover(signal)
+            self._recover(signal.description)
         elif self.controller.phase is Phase.WARMUP:
             return
         elif signal.action is Action.FORCE_FULL:
@@ -360,10 +379,10 @@ class HybridTrainer:
             elif signal.action is Action.INCREASE_FULL:
                 self.controller.grow_full_steps()
 
-    def _recover(self, signal: DivergenceSignal) -> None:
+    def _recover(self, why: str) -> None:
         if self.tally.rollbacks >= self.config.max_rollbacks:
             raise TrainingDiverged(
-                f"{signal.description} at step {self.tally.steps}, after {self.tally.rollbacks} rollbacks"
+                f"{why} at step {self.tally.steps}, after {self.tally.rollbacks} rollbacks"
             )
         self.rollback_to_checkpoint()
         self.force_phase(Phase.FULL, self.config.force_full_steps)

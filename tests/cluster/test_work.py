@@ -11,6 +11,7 @@ from hybrid_sweep.cluster import work
 from hybrid_sweep.cluster.work import (
     Shared,
     WorkloadOrder,
+    cost_class,
     model_file,
     prepare_costs,
     prepare_reference,
@@ -104,7 +105,13 @@ class TestPreparing:
 class TestShared:
     def shared(self, models=None, frozen=True):
         references = {0: reference_run(Toy(), 0, 40, 10)}
-        return Shared(order=order(), references=references, costs=COSTS, frozen_control=frozen, models=models)
+        return Shared(
+            order=order(),
+            references=references,
+            costs={cost_class(HybridConfig(**SHUT)): COSTS},
+            frozen_control=frozen,
+            models=models,
+        )
 
     def test_a_trial_of_a_point(self):
         frozen = {}

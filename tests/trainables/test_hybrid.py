@@ -4,9 +4,10 @@ import pytest
 from support import toy
 from support.toy import Toy
 
-from hybrid_sweep.cluster.work import Shared, WorkloadOrder
+from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_class
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run
+from hybrid_sweep.trainer import HybridConfig
 from trainables.hybrid import HybridTrainable
 
 FIELDS = {"warmup_steps": 20, "full_steps": 10, "horizon_rule": "fixed", "confidence_threshold": 0.001}
@@ -24,7 +25,7 @@ def shared():
         return Shared(
             order=WorkloadOrder(name=f"{toy.__file__}:Toy", keywords=keywords, device="cpu"),
             references=references,
-            costs=UnitCosts(**dict.fromkeys(COST_NAMES, 1.0)),
+            costs={cost_class(HybridConfig(**FIELDS)): UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))},
             frozen_control=True,
             models=models,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -103,6 +104,11 @@ class Predictor(ABC):
     def ready(self) -> bool:
         """Whether a direction exists."""
         return self.observed > 0
+
+    @property
+    def finite(self) -> bool:
+        """Whether the direction proposed last is free of NaN and infinities, and with it the weights."""
+        return isfinite(sum(self._squares))
 
     @torch.no_grad()
     def apply(self, steps: Sequence[float]) -> None:
