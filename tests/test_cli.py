@@ -255,8 +255,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(sweep, hybrid_sweep, arguments, p
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_a_folder_in_use_is_refused(sweep, hybrid_sweep, tmp_path, more):
     (tmp_path / "precious.txt").touch()
-    assert "in use" in refused(hybrid_sweep("run", "quick", "--out", tmp_path, *more))
-    assert "in use" in refused(hybrid_sweep("run", "quick", "--out", tmp_path / "precious.txt", *more))
+    assert "exists already" in refused(hybrid_sweep("run", "quick", "--out", tmp_path, *more))
+    assert "exists already" in refused(
+        hybrid_sweep("run", "quick", "--out", tmp_path / "precious.txt", *more)
+    )
     assert not sweep.calls
 
 

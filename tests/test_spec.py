@@ -40,8 +40,8 @@ def test_a_spec_survives_the_manifest():
     spec = load_spec(
         "grid60",
         {
-            "unit_costs": dict.fromkeys(["forward", "observe", "jump"], 0.1)
-            | {"plain_step": 0.2, "predictor_update": 0.0}
+            "unit_costs": dict.fromkeys(["batch", "observe", "update", "jump", "forward", "score"], 0.1)
+            | {"plain_step": 0.2}
         },
     )
     assert SweepSpec.from_mapping(spec.model_dump(mode="json")) == spec
@@ -95,7 +95,7 @@ def test_replacing_the_workload_drops_its_keywords():
         ({"space.gates.x": "[5]"}, ["'space.gates.x'"]),
         ({"trainer.horizon": "5"}, ["'trainer.horizon'", "trainer.max_predict_steps"]),
         ({"unit_costs.backward": "5"}, ["'unit_costs.backward'", "unit_costs.plain_step"]),
-        ({"unit_costs.plain_step": "5"}, ["unit_costs.forward is missing"]),
+        ({"unit_costs.plain_step": "5"}, ["unit_costs.batch is missing"]),
         ({"space.max_predict_steps": "75"}, ["space.max_predict_steps=75", "list"]),
         ({"space.max_predict_steps": "[]"}, ["space.max_predict_steps=[]", "list"]),
         ({"space.max_predict_steps": "[75, 75]"}, ["75 twice"]),

@@ -6,7 +6,14 @@ import textwrap
 import pytest
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.workload import METHODS, find_workload, load_workload, packaged_workloads, travelling
+from hybrid_sweep.workload import (
+    METHODS,
+    find_workload,
+    load_workload,
+    packaged_workloads,
+    quality_of,
+    travelling,
+)
 
 NET = """
 class Net:
@@ -103,7 +110,7 @@ def test_a_function_that_returns_a_workload_will_do(net):
 
 
 def test_a_class_that_names_no_quality_has_the_usual_one(net):
-    assert load_workload(net(NET.replace('quality = "loss_ratio"', ""))).quality == "loss_ratio"
+    assert quality_of(load_workload(net(NET.replace('quality = "loss_ratio"', "")))) == "loss_ratio"
 
 
 def test_the_packaged_workload_is_listed_without_torch_and_loads():

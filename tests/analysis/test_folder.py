@@ -64,8 +64,12 @@ def test_create_refuses_what_is_taken(tmp_path: Path) -> None:
         ResultsFolder.create(folder.path)
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="exists already"):
         ResultsFolder.create(file)
+    with pytest.raises(UserError, match="is a file"):
+        ResultsFolder.create(file / "below")
+    with pytest.raises(UserError, match="cannot make the folder"):
+        ResultsFolder.create(tmp_path / ("x" * 300))
 
 
 def test_open_refuses_what_is_not_ours(tmp_path: Path) -> None:

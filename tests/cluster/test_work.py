@@ -99,7 +99,7 @@ class TestPreparing:
         )
         config = HybridConfig(full_steps=7)
         assert prepare_costs(order(dropout=0.1), config, True) is COSTS
-        assert asked == [({"dropout": 0.1}, config, True)]
+        assert asked == [({"dropout": 0.1, "device": "cpu"}, config, True)]
 
 
 class TestShared:

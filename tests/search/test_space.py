@@ -60,8 +60,8 @@ def test_a_value_out_of_range_is_named_with_its_range():
 
 
 def test_values_that_are_one_configuration_are_refused():
-    with pytest.raises(UserError, match=r"2 points .*H075_I00_C0\.85"):
-        grid(sweep({"max_predict_steps": [75, "75"]}))
+    with pytest.raises(UserError, match=r"2 points .*H080_I00_C0\.60"):
+        grid(sweep({"confidence_threshold": [0.6, "0.6"]}))
 
 
 SPACES = st.fixed_dictionaries(

@@ -253,6 +253,40 @@ class TestGuards:
         assert statistics.steps == 400
         assert torch.isfinite(weights(problem.model)).all()
 
+    @pytest.mark.parametrize("step", [69, 70, 72])
+    def test_one_nan_gradient_is_survived_wherever_it_falls(self, problem, step):
+        seen = []
+
+        def poison(gradient):
+            seen.append(None)
+            return gradient * float("nan") if len(seen) == step else gradient
+
+        problem.model[0].weight.register_hook(poison)
+        statistics = trainer_for(problem).run(problem.batch, 400)
+        assert statistics.rollbacks >= 1
+        assert torch.isfinite(weights(problem.model)).all()
+
+    def test_the_guard_works_below_zero(self):
+        runs = []
+        for shift in (0.0, -50.0):
+            problem = Problem()
+            trainer = HybridTrainer(
+                problem.model,
+                problem.optimizer,
+                EASY.replace(correction_interval=10),
+                loss_fn=lambda model, batch, p=problem, s=shift: p.loss(model, batch) + s,
+            )
+            runs.append(trainer.run(problem.batch, 400).abort_rate)
+        assert runs == [0.0, 0.0]
+
+    def test_a_log_does_not_change_the_training(self, tmp_path):
+        runs = []
+        for log in (None, tmp_path / "log.csv"):
+            problem = Problem()
+            trainer_for(problem, divergence_log=log).run(problem.batch, 300)
+            runs.append(weights(problem.model))
+        assert torch.equal(*runs)
+
     def test_the_schedule_goes_on_across_a_rollback(self, problem):
         schedule = torch.optim.lr_scheduler.StepLR(problem.optimizer, 10, gamma=0.9)
         trainer = trainer_for(problem, lr_scheduler=schedule)
@@ -394,6 +428,13 @@ class TestTelling:
     def test_a_step_prints_as_in_the_seed(self, problem):
         text = str(trainer_for(problem).step(problem.batch(1)))
         assert re.fullmatch(r"Step 1: Loss=\d+\.\d{4}, Phase=warmup, Backward Reduction=0\.0%", text)
+
+    def test_a_predicted_loss_read_too_late_is_nan(self, problem):
+        trainer = trainer_for(problem)
+        results = [trainer.step(problem.batch(step)) for step in range(1, 130)]
+        assert results[70].loss_is_predicted
+        assert results[70].loss != results[70].loss
+        assert results[120].loss > 0
 
     def test_state_is_a_read_only_copy(self, problem):
         trainer = trainer_for(problem)
