@@ -18,7 +18,7 @@ LIMIT = 3.0
 
 
 class GateTargets(NamedTuple):
-    """Targets of the weight-delta head: size and groups in [0, 2], direction in [0, 1]."""
+    """Targets of the weight-delta head: size and groups in [0, 3] (the head itself ends at 2 each), direction in [0, 1]."""
 
     size: float
     direction: float
@@ -44,7 +44,7 @@ def gate_targets(used: Sequence[float], realised: Realised) -> GateTargets:
 
 
 def literal_targets(realised: Realised) -> GateTargets:
-    """Return the realised gates themselves, a*_g in [0, 2] (predictive-training §4a), with size 1."""
+    """Return the realised gates themselves, a*_g in [0, 3] (predictive-training §4a), with size 1."""
     ratios = (min(max(ratio, 0.0), LIMIT) for ratio in realised.ratios)
     return GateTargets(1.0, _direction(realised), tuple(ratios))
 
