@@ -18,7 +18,7 @@ LIMIT = 3.0
 
 
 class GateTargets(NamedTuple):
-    """Targets of the weight-delta head: size and groups in [0, 3] (it ends at 2 each), direction in [0, 1]."""
+    """Targets of the weight-delta head: size and groups in [0, 3], direction in [0, 1]."""
 
     size: float
     direction: float
