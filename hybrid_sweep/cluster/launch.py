@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ QUIET = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a second reference, where the first one has failed already
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
+KNOCK_SECONDS = 5.0
 NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 
 
@@ -149,6 +151,7 @@ def _ray(spec: SweepSpec, address: str | None) -> Iterator[None]:
             os.environ["HYBRID_SWEEP_DATA"] = str(Path(data).resolve())  # workers stand in another folder
         options |= {"address": "local", "include_dashboard": False, "num_cpus": _local_cpus(spec)}
     else:
+        _refuse_unreachable(address)
         options["address"] = address
         if travel := travelling(spec.workload.name):
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
@@ -160,6 +163,23 @@ def _ray(spec: SweepSpec, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Knock at `host:port` first: Ray itself tries for minutes.
+
+    Raises:
+        UserError: nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if "/" in host or not (host and port.isdecimal()):
+        return  # "auto", "ray://...": Ray's to judge
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no Ray answers at {address} ({error}): start one there, or leave --address out"
+        ) from None
 
 
 def _local_cpus(spec: SweepSpec) -> int:

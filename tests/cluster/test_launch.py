@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import socket
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from hybrid_sweep.cluster.events import SweepEnded, SweepStarted, TrialFinished,
 from hybrid_sweep.cluster.launch import QUIET, run_sweep
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec import SweepSpec, load_spec
 
 FILES = ("manifest.json", "journal.jsonl", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv")
 FILES += ("pareto.json", "pareto.png", "report.html")
@@ -210,3 +211,12 @@ class TestRefusedBeforeAnythingIsWritten:
             run_sweep(spec, out)
         assert "\n" not in str(refusal.value)
         assert not out.exists()
+
+
+def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UserError, match=f"no Ray answers at {address}"):
+        run_sweep(load_spec("quick"), tmp_path / "out", address=address)
+    assert not (tmp_path / "out").exists()
