@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -37,11 +36,6 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise UserError(sentence(error, type(self))) from None
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Any:
-        """Build from plain data, as read from a file."""
-        return cls(**values)
 
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:

@@ -44,7 +44,7 @@ def test_a_spec_survives_the_manifest():
             | {"plain_step": 0.2}
         },
     )
-    assert SweepSpec.from_mapping(spec.model_dump(mode="json")) == spec
+    assert SweepSpec(**spec.model_dump(mode="json")) == spec
 
 
 def test_overrides_reach_every_field():

@@ -267,8 +267,10 @@ class HybridTrainer:
         self._real_steps += 1
         if self._real_steps % NORM_STRIDE != 1:
             return None
-        self._norm = float(self.plain.gradient_norm())
-        return self._norm
+        norm = float(self.plain.gradient_norm())
+        if isfinite(norm):
+            self._norm = norm  # what stands in for the steps in between
+        return norm
 
     def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
         controller, interval = self.controller, self.config.correction_interval
