@@ -141,6 +141,8 @@ def run_sweep(
 def _ray(spec: SweepSpec, address: str | None) -> Iterator[None]:
     """Connect to a cluster, or start a local one for as long as the sweep runs."""
     os.environ.update(QUIET)
+    if address is not None:
+        _refuse_unreachable(address)
     if ray.is_initialized():
         yield
         return
@@ -151,7 +153,6 @@ def _ray(spec: SweepSpec, address: str | None) -> Iterator[None]:
             os.environ["HYBRID_SWEEP_DATA"] = str(Path(data).resolve())  # workers stand in another folder
         options |= {"address": "local", "include_dashboard": False, "num_cpus": _local_cpus(spec)}
     else:
-        _refuse_unreachable(address)
         options["address"] = address
         if travel := travelling(spec.workload.name):
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
