@@ -151,7 +151,7 @@ def run(
         console.print(screen.plan(spec, out))
         return
     from hybrid_sweep.cluster.launch import run_sweep
-    from hybrid_sweep.cluster.progress import SweepProgress
+    from hybrid_sweep.driver.progress import SweepProgress
 
     with SweepProgress(spec, console) as progress:
         outcome = run_sweep(

@@ -38,6 +38,12 @@ class Settings(BaseModel):
             raise UserError(sentence(error, type(self))) from None
 
 
+class Section(BaseModel):
+    """A part of a settings file; its problems are told by the whole."""
+
+    model_config = Settings.model_config
+
+
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """Turn the first problem of a pydantic error into `field=value: what is allowed`."""
     first = error.errors()[0]

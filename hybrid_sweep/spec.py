@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from hybrid_sweep.errors import Settings, UserError, unknown_name
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.axis import Axis, condition, refuse_contradictions, samples_of, values_of
+from hybrid_sweep.errors import Section, Settings, UserError, unknown_name
+from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 from hybrid_sweep.workload import SEPARATOR
 from hybrid_sweep.yaml_file import parse_yaml
 
@@ -19,13 +20,7 @@ PACKAGED = "search_spaces"  # reached by name, as content: never imported as cod
 Cost = Annotated[float, Field(ge=0)]
 
 
-class _Section(BaseModel):
-    """A part of the sweep file; its problems are told by the sweep as a whole."""
-
-    model_config = Settings.model_config
-
-
-class WorkloadChoice(_Section):
+class WorkloadChoice(Section):
     """Which workload is trained: an import string, and any keyword of its class beside it."""
 
     model_config = ConfigDict(extra="allow")
@@ -38,7 +33,7 @@ class WorkloadChoice(_Section):
         return dict(self.model_extra or {})
 
 
-class UnitCosts(_Section):
+class UnitCosts(Section):
     """Seconds of each kind of work, for `speedup_counted`; given here they are not measured."""
 
     plain_step: Annotated[float, Field(gt=0)]
@@ -50,7 +45,7 @@ class UnitCosts(_Section):
     score: Cost
 
 
-class ReferencePoint(_Section):
+class ReferencePoint(Section):
     """The corner from which a hypervolume is counted."""
 
     speedup: Cost = 1.0
@@ -62,17 +57,38 @@ class ReferencePoint(_Section):
         return self.speedup, self.quality
 
 
+class Constraints(Section):
+    """What a good point must keep to; one that does not is never preferred by the sampler.
+
+    Attributes:
+        min_quality: least mean quality.
+        max_divergence_rate: greatest share of a run's steps with a warning; a diverged run has 1.
+        max_memory_ratio: greatest peak GPU memory over that of plain training.
+    """
+
+    min_quality: float | None = Field(None, ge=0)
+    max_divergence_rate: float | None = Field(None, ge=0, le=1)
+    max_memory_ratio: float | None = Field(None, gt=0)
+
+
+class EarlyStopping(Section):
+    """Asynchronous successive halving by Pareto rank, at rungs of equal logical step.
+
+    Attributes:
+        reduction: of the runs that reach a rung, one in this many goes on (eta).
+        first_rung: share of the steps at which the first rung stands; each next one is `reduction` times
+            further.
+    """
+
+    reduction: float = Field(3.0, gt=1)
+    first_rung: float = Field(1 / 9, gt=0, lt=1)
+
+
 def _workload_section(value: Any) -> Any:
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, Mapping | WorkloadChoice):
         raise ValueError("write package.module:Class, or `name:` with it and the keywords of the class")
-    return value
-
-
-def _value_list(value: Any) -> Any:
-    if not isinstance(value, list) or not value:
-        raise ValueError("write a list of the values to try, such as [75] or [50, 75]")
     return value
 
 
@@ -93,7 +109,20 @@ class SweepSpec(Settings):
         seed: the first seed.
         repeats: how many consecutive seeds each point is run with.
         trainer: fields of `HybridConfig` that every trial shares.
-        space: fields of `HybridConfig` with the list of values to try; the sweep is their full grid.
+        space: fields of `HybridConfig` with what to try: a list of values, `{low, high, step, log}`, or
+            `{values}`; the last two may say `when: {other_field: [value]}`.
+        sampler: who chooses the points; `grid` takes every combination.
+        trials: points in all; None is the whole grid, or 50 of another sampler.
+        presets: names of presets that are tried first, with the settings of `trainer` changed in them.
+        points: points that are tried next, each as fields of `HybridConfig`.
+        constraints: what the sampler is taught to avoid.
+        early_stopping: whether and how hopeless runs are stopped; None lets all of them end.
+        stop_when_flat: the sweep ends when the hypervolume has not grown over this many points.
+        storage: Optuna storage URL that mirrors the study; None is a journal file in the results folder.
+        warm_start: earlier results folders of the same workload, whose points the sampler learns from and
+            which are not run again.
+        max_retries: how often a run is tried again after its worker was lost.
+        checkpoint_seconds: wall clock between checkpoints of a run, from which a retry goes on.
         device: "auto" takes CUDA where there is one.
         concurrency: trials at once; None is one a CPU core, or one a GPU share.
         gpus_per_trial: share of one GPU that a trial on CUDA takes.
@@ -111,7 +140,18 @@ class SweepSpec(Settings):
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
     repeats: int = Field(1, ge=1, strict=True)
     trainer: dict[str, Any] = Field(default_factory=dict)
-    space: dict[str, Annotated[list[Any], BeforeValidator(_value_list)]] = Field(default_factory=dict)
+    space: dict[str, Axis] = Field(default_factory=dict)
+    sampler: Literal["tpe", "gp", "nsga2", "random", "grid"] = "tpe"
+    trials: int | None = Field(None, ge=1, strict=True)
+    presets: list[str] = Field(default_factory=list)
+    points: list[dict[str, Any]] = Field(default_factory=list)
+    constraints: Constraints = Constraints()
+    early_stopping: EarlyStopping | None = None
+    stop_when_flat: int | None = Field(None, ge=2, strict=True)
+    storage: str | None = None
+    warm_start: list[str] = Field(default_factory=list)
+    max_retries: int = Field(3, ge=0, strict=True)
+    checkpoint_seconds: float = Field(30.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     concurrency: int | None = Field(None, ge=1, strict=True)
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
@@ -134,18 +174,32 @@ class SweepSpec(Settings):
     @model_validator(mode="after")
     def _settings_of_the_trainer(self) -> Self:
         known = sorted(HybridConfig.model_fields)
-        for section in (self.trainer, self.space):
+        for section in (self.trainer, self.space, *self.points):
             for field in section:
                 if field not in known:
                     raise unknown_name("trainer setting", field, known)
-        for field, values in self.space.items():
+        for name in self.presets:
+            if name not in PRESETS:
+                raise unknown_name("preset", name, sorted(PRESETS))
+        for field in self.space:
             if field in self.trainer:
                 raise ValueError(
                     f"{field} stands both in trainer and in space: keep one (space.{field}=[value] fixes it)"
                 )
-            repeated = [value for index, value in enumerate(values) if value in values[:index]]
-            if repeated:
-                raise ValueError(f"space.{field} holds {repeated[0]!r} twice: remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _space_can_be_searched(self) -> Self:
+        refuse_contradictions(self.space)
+        for field, axis in self.space.items():
+            if self.sampler == "grid" and (values_of(axis) is None or condition(axis)):
+                raise ValueError(
+                    f"space.{field} is no plain list, so it has no grid: list its values, "
+                    "or take sampler: tpe, gp, nsga2 or random"
+                )
+            if values_of(axis) is None:
+                for end in samples_of(axis):
+                    HybridConfig(**{**self.trainer, field: end})
         return self
 
 

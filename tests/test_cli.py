@@ -9,7 +9,7 @@ import pytest
 
 from hybrid_sweep import cli
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.cluster.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
+from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
 from hybrid_sweep.search.space import grid
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 

@@ -22,9 +22,9 @@ from ray import tune
 from ray.exceptions import RayError
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.cluster.events import Note, SweepEnded, SweepEvent, SweepStarted
+from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, SweepStarted
 from hybrid_sweep.cluster.manifest import environment
-from hybrid_sweep.cluster.recorder import Recorder
+from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.cluster.work import (
     Device,
     Shared,

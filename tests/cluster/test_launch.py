@@ -12,7 +12,7 @@ import torch
 from support import toy
 from support.toy import Toy
 
-from hybrid_sweep.cluster.events import SweepEnded, SweepStarted, TrialFinished, TrialReported, TrialStarted
+from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialReported, TrialStarted
 from hybrid_sweep.cluster.launch import QUIET, run_sweep
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hybrid_sweep.cluster.events import (
+from hybrid_sweep.driver.events import (
     Note,
     SweepEnded,
     SweepStarted,
@@ -14,7 +14,7 @@ from hybrid_sweep.cluster.events import (
     TrialReported,
     TrialStarted,
 )
-from hybrid_sweep.cluster.progress import SweepProgress, Tally, clock_text
+from hybrid_sweep.driver.progress import SweepProgress, Tally, clock_text
 from hybrid_sweep.spec import load_spec
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune import Callback
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.cluster.events import SweepEvent, TrialFinished, TrialReported, TrialStarted
+from hybrid_sweep.driver.events import SweepEvent, TrialFinished, TrialReported, TrialStarted
 
 Key = tuple[str, int]
 

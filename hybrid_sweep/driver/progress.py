@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hybrid_sweep.cluster.events import (
+from hybrid_sweep.driver.events import (
     Note,
     SweepEnded,
     SweepEvent,

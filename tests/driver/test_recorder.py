@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.cluster.events import TrialFinished, TrialReported, TrialStarted
-from hybrid_sweep.cluster.recorder import Recorder
+from hybrid_sweep.driver.events import TrialFinished, TrialReported, TrialStarted
+from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.journal import Journal
 
 

@@ -1,0 +1,128 @@
+"""The axes of a search space: a list of values, or a range, either of them only where another axis allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from hybrid_sweep.errors import Section
+
+
+class _Conditional(Section):
+    """An axis that exists only where every axis named in `when` has one of the values listed there."""
+
+    when: dict[str, list[Any]] = Field(default_factory=dict)
+
+
+class Choice(_Conditional):
+    """Any of some values, in no order."""
+
+    values: list[Any] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        refuse_repeated(self.values)
+        return self
+
+
+class Range(_Conditional):
+    """Numbers from `low` to `high`, both included; whole ones where both ends are whole."""
+
+    low: int | float
+    high: int | float
+    step: int | float | None = Field(None, gt=0)
+    log: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+
+    @model_validator(mode="after")
+    def _can_be_drawn_from(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low} is not below high={self.high}: swap or widen them")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low={self.low} has no logarithm: give a low above 0, or log: false")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other: keep one")
+        if self.step is not None and self.step > self.high - self.low:
+            raise ValueError(f"step={self.step} is wider than the range from {self.low} to {self.high}")
+        return self
+
+
+def _axis(value: Any) -> Any:
+    if isinstance(value, Choice | Range):
+        return value
+    if isinstance(value, list) and value:
+        refuse_repeated(value)
+        return value
+    if isinstance(value, Mapping):
+        return Choice.model_validate(value) if "values" in value else Range.model_validate(value)
+    raise ValueError("write a list of the values to try, such as [75] or [50, 75], or {low: 50, high: 150}")
+
+
+Axis = Annotated[Any, BeforeValidator(_axis)]
+"""A list of values, a `Choice` or a `Range`."""
+
+
+def refuse_repeated(values: list[Any]) -> None:
+    """Refuse a list that holds a value twice.
+
+    Raises:
+        ValueError: with the first such value.
+    """
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise ValueError(f"it holds {repeated[0]!r} twice: remove one")
+
+
+def condition(axis: Any) -> dict[str, list[Any]]:
+    """Return what must hold for the axis to exist; {} where it always does."""
+    return axis.when if isinstance(axis, _Conditional) else {}
+
+
+def values_of(axis: Any) -> list[Any] | None:
+    """Return the values that an axis lists; None of a range."""
+    return None if isinstance(axis, Range) else axis.values if isinstance(axis, Choice) else axis
+
+
+def samples_of(axis: Any) -> list[Any]:
+    """Return values that stand for the axis where its settings are checked: all, or both ends."""
+    return [axis.low, axis.high] if isinstance(axis, Range) else list(values_of(axis) or [])
+
+
+def refuse_contradictions(space: Mapping[str, Any]) -> None:
+    """Refuse a space in which an axis can never exist, or whose axes depend on each other.
+
+    Raises:
+        ValueError: with the axis, and what to do.
+    """
+    for field, axis in space.items():
+        for other, allowed in condition(axis).items():
+            if other not in space:
+                raise ValueError(
+                    f"space.{field} depends on {other!r}, which is no axis: add it, or remove `when`"
+                )
+            values = values_of(space[other])
+            if values is None:
+                raise ValueError(
+                    f"space.{field} depends on {other!r}, a range: only a list of values can decide"
+                )
+            if not any(value in values for value in allowed):
+                raise ValueError(
+                    f"space.{field} needs {other} to be one of {allowed}, but it is one of {values}: "
+                    f"it would never exist"
+                )
+    if circle := set(space) - set(in_order(space)):
+        raise ValueError(f"{' and '.join(sorted(circle))} depend on each other: remove one `when`")
+
+
+def in_order(space: Mapping[str, Any]) -> list[str]:
+    """Return the axes so that each comes after those that it depends on; those in a circle are left out."""
+    order: list[str] = []
+    while ready := [f for f, axis in space.items() if f not in order and set(condition(axis)) <= set(order)]:
+        order += ready
+    return order
