@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid_sweep.analysis.folder import load_results
     from hybrid_sweep.analysis.pareto import pareto_front
-    from hybrid_sweep.cluster.launch import run_sweep
+    from hybrid_sweep.cluster.launch import resume_sweep, run_sweep
     from hybrid_sweep.spec import SweepSpec, load_spec
     from hybrid_sweep.trainer.config import HybridConfig
     from hybrid_sweep.trainer.trainer import HybridTrainer
@@ -23,6 +23,7 @@ __all__ = [
     "load_results",
     "load_spec",
     "pareto_front",
+    "resume_sweep",
     "run_sweep",
 ]
 
@@ -33,6 +34,7 @@ _HOME = {
     "load_results": "hybrid_sweep.analysis.folder",
     "load_spec": "hybrid_sweep.spec",
     "pareto_front": "hybrid_sweep.analysis.pareto",
+    "resume_sweep": "hybrid_sweep.cluster.launch",
     "run_sweep": "hybrid_sweep.cluster.launch",
 }
 

@@ -1,4 +1,4 @@
-"""The axes of a search space: a list of values, or a range, either of them only where another axis allows it."""
+"""The axes of a search space: lists of values or ranges, and where each of them exists."""
 
 from __future__ import annotations
 
@@ -126,3 +126,14 @@ def in_order(space: Mapping[str, Any]) -> list[str]:
     while ready := [f for f, axis in space.items() if f not in order and set(condition(axis)) <= set(order)]:
         order += ready
     return order
+
+
+def described(axis: Any) -> str:
+    """Return an axis as a reader would write it."""
+    if isinstance(axis, Range):
+        how = ", logarithmic" if axis.log else f", step {axis.step:g}" if axis.step else ""
+        text = f"{axis.low:g} to {axis.high:g}{how}"
+    else:
+        text = ", ".join(map(str, values_of(axis) or []))
+    only = " and ".join(f"{other} is {' or '.join(map(str, v))}" for other, v in condition(axis).items())
+    return f"{text} (only where {only})" if only else text

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from hybrid_sweep.driver.sweep import SweepOutcome
 
 app = typer.Typer(
     name="hybrid-sweep",
@@ -23,8 +26,22 @@ app = typer.Typer(
 )
 
 LOOK = "Look at results"
+CLUSTER = "On a cluster, as a Ray job"
 SCALE = "Where and how much (instead of what the sweep file says)"
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.", show_default=False)]
+Sweep = Annotated[
+    str,
+    typer.Argument(metavar="DIR|JOB", help="A results folder, or with --address a job.", show_default=False),
+]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="As submit has said it.", show_default=False)]
+Jobs = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The Jobs server of a Ray cluster, for a job.", show_default=False),
+]
+JobsNeeded = Annotated[
+    str,
+    typer.Option(metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The Jobs server of a Ray cluster."),
+]
 
 
 def main() -> None:
@@ -120,6 +137,14 @@ def run(
     concurrency: Annotated[int | None, _scale("Trials at once.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, _scale("Where trials run.")] = None,
     gpus_per_trial: Annotated[float | None, _scale("Share of one GPU that a trial takes.")] = None,
+    sampler: Annotated[
+        Literal["tpe", "gp", "nsga2", "random", "grid"] | None, _scale("Who chooses the points.")
+    ] = None,
+    trials: Annotated[int | None, _scale("Points in all.")] = None,
+    storage: Annotated[str | None, _scale("Optuna storage URL that mirrors the study.")] = None,
+    warm_start: Annotated[
+        list[Path] | None, _scale("An earlier results folder to learn from. Repeatable.")
+    ] = None,
     address: Annotated[str | None, _scale("An existing Ray cluster; else a local one starts.")] = None,
 ) -> None:
     """Run a sweep and show its Pareto front.
@@ -133,6 +158,7 @@ def run(
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.spec import load_spec, parse_changes
 
+    earlier = [str(folder.absolute()) for folder in warm_start or []]
     options = {
         "steps": steps,
         "seed": seed,
@@ -140,10 +166,15 @@ def run(
         "concurrency": concurrency,
         "device": device,
         "gpus_per_trial": gpus_per_trial,
+        "sampler": sampler,
+        "trials": trials,
+        "storage": storage,
+        "warm_start": earlier or None,
     }
     given = {field: value for field, value in options.items() if value is not None}
     spec = load_spec(sweep, {**parse_changes(changes or []), **given})
-    grid(spec)  # refuses a value out of range now, and not after the start of Ray
+    if spec.sampler == "grid":
+        grid(spec)  # refuses a value out of range now, and not after the start of Ray
     if out is not None:
         ResultsFolder.refuse_taken(out)
     console = screen.console()
@@ -157,9 +188,134 @@ def run(
         outcome = run_sweep(
             spec, out, address=address, keep_models=keep_models, remeasure=remeasure, on_event=progress
         )
+    _end(outcome)
+
+
+def _end(outcome: SweepOutcome) -> None:
+    """Show how a sitting ended, and exit with its code."""
+    from hybrid_sweep import screen
+
+    console = screen.console()
     end = screen.ending(outcome.folder, outcome.counts, outcome.interrupted, console.width)
     console.print(end, crop=False)
     raise typer.Exit(130 if outcome.interrupted else 1 if outcome.counts.get("failed") else 0)
+
+
+@app.command(rich_help_panel="Run")
+def resume(
+    folder: Folder,
+    trials: Annotated[
+        int | None, typer.Option(help="Points in all, more than before.", show_default=False)
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed.")] = False,
+    concurrency: Annotated[int | None, _scale("Trials at once.")] = None,
+    address: Annotated[str | None, _scale("An existing Ray cluster; else a local one starts.")] = None,
+) -> None:
+    """Go on with a sweep that was interrupted or killed, or give it more trials.
+
+    [dim]hybrid-sweep resume DIR --trials 200[/]
+    """
+    from hybrid_sweep import screen
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.cluster.launch import resume_sweep
+    from hybrid_sweep.driver.progress import SweepProgress
+    from hybrid_sweep.driver.sweep import recorded_spec
+
+    options = {"trials": trials, "concurrency": concurrency}
+    changes = {field: value for field, value in options.items() if value is not None}
+    spec = recorded_spec(ResultsFolder.open(folder), changes)
+    with SweepProgress(spec, screen.console()) as progress:
+        outcome = resume_sweep(
+            folder, changes=changes, address=address, retry_failed=retry_failed, on_event=progress
+        )
+    _end(outcome)
+
+
+@app.command(rich_help_panel="Run")
+def stop(what: Sweep, address: Jobs = None) -> None:
+    """Wind a sweep down from outside: its runs keep their checkpoints, `resume` goes on."""
+    if address:
+        from hybrid_sweep.cluster.jobs import Jobs as RayJobs
+
+        RayJobs(address).stop(what)
+        print(f"{what} is asked to stop; see: hybrid-sweep status {what} --address {address}")
+        return
+    from hybrid_sweep.analysis.folder import ResultsFolder
+
+    ResultsFolder.open(what).request_stop()
+    print(f"{what} is asked to stop; then go on with: hybrid-sweep resume {what}")
+
+
+@app.command(rich_help_panel=LOOK)
+def status(
+    what: Sweep,
+    address: Jobs = None,
+    format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
+) -> None:
+    """Say how far a sweep is, also while it runs and after it was killed."""
+    from hybrid_sweep import screen
+
+    if address:
+        from hybrid_sweep.cluster.jobs import Jobs as RayJobs
+
+        screen.print_job(RayJobs(address).status(what), format)
+        return
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.analysis.status import sweep_status
+
+    folder = ResultsFolder.open(what)
+    screen.print_status(sweep_status(folder, alive=folder.is_driven), format)
+
+
+@app.command(rich_help_panel=CLUSTER, context_settings={"ignore_unknown_options": True})
+def submit(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="As of run.", show_default=False)],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[OPTIONS OF run]", show_default=False)
+    ] = None,
+    address: JobsNeeded = "http://127.0.0.1:8265",
+    results: Annotated[
+        str, typer.Option(metavar="DIR", help="Where on the head node results folders are made.")
+    ] = "~/hybrid-sweep-results",
+) -> None:
+    """Run a sweep as a job of a Ray cluster.
+
+    [dim]hybrid-sweep submit grid60 --address http://HEAD:8265 --repeats 3[/]
+    """
+    from hybrid_sweep.cluster.jobs import Jobs as RayJobs
+
+    job = RayJobs(address).submit(sweep, arguments or [], results=results)
+    where = f"{job} --address {address}"
+    print(f"Submitted as {job}. Next:")
+    print(*(f"  hybrid-sweep {verb} {where}" for verb in ("status", "logs", "stop", "fetch")), sep="\n")
+
+
+@app.command(rich_help_panel=CLUSTER)
+def logs(
+    job: Job,
+    address: JobsNeeded = "http://127.0.0.1:8265",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+) -> None:
+    """Print what a job has printed."""
+    from hybrid_sweep.cluster.jobs import Jobs as RayJobs
+
+    for text in RayJobs(address).logs(job, follow=follow):
+        print(text, end="", flush=True)
+
+
+@app.command(rich_help_panel=CLUSTER)
+def fetch(
+    job: Job,
+    address: JobsNeeded = "http://127.0.0.1:8265",
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="New folder.", show_default="results/JOB")
+    ] = None,
+) -> None:
+    """Bring a job's results here, also while it runs, and rebuild its tables and report."""
+    from hybrid_sweep.cluster.jobs import Jobs as RayJobs
+
+    folder = RayJobs(address).fetch(job, to or Path("results") / job)
+    print(f"Results: {folder}")
 
 
 @app.command(rich_help_panel=LOOK)

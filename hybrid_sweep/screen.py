@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.analysis.status import SweepStatus
+    from hybrid_sweep.cluster.jobs import JobState
     from hybrid_sweep.spec import SweepSpec
     from hybrid_sweep.trainer.config import HybridConfig
 
@@ -41,6 +45,7 @@ FRONT_COLUMNS = {  # column of trials.csv -> its heading
     "backward_reduction_pct": "backward\nsaved %",
     "realised_horizon_mean": "realised\nhorizon",
 }
+INTERVAL = "\n± 95 %"
 ONLY_WHERE_WIDE = ("seed", "max_predict_steps", "correction_interval", "confidence_threshold")
 
 
@@ -63,7 +68,8 @@ def sweeps(specs: Mapping[str, SweepSpec]) -> Table:
     table = _table("sweep", "points", "steps", "what it is")
     for name, spec in specs.items():
         steps = str(spec.steps or "the workload's")
-        table.add_row(Text(name, "bold"), str(len(grid(spec))), steps, spec.about)
+        points = str(spec.budget(len(grid(spec)) if spec.sampler == "grid" else 0))
+        table.add_row(Text(name, "bold"), points, steps, spec.about)
     return table
 
 
@@ -93,10 +99,12 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     Raises:
         UserError: where the sweep or its workload could not run.
     """
+    from hybrid_sweep.axis import described
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.workload import load_workload
 
-    points = grid(spec)
+    points = grid(spec) if spec.sampler == "grid" else []
+    count = spec.budget(len(points))
     workload = load_workload(spec.workload.name, **spec.workload.keywords)
     keywords = ", ".join(f"{key}={value}" for key, value in spec.workload.keywords.items())
     seeds = f"{spec.repeats} seed{'s' if spec.repeats > 1 else ''}"
@@ -105,9 +113,10 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "with": keywords or "no keywords",
         "steps": f"{spec.steps or workload.steps} a run",
         "seeds": _listed(spec.seeds),
-        "runs": f"{len(points)} points × {seeds} = {len(points) * spec.repeats}, and a reference run a seed",
+        "sampler": spec.sampler,
+        "runs": f"{count} points × {seeds} = {count * spec.repeats}, and a reference run a seed",
         **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
-        **{field: _listed(values) for field, values in spec.space.items()},
+        **{field: described(axis) for field, axis in spec.space.items()},
         "device": spec.device,
         "at once": str(spec.concurrency or "one a core, or one a GPU share"),
         "front of": f"{spec.speedup_column} and quality",
@@ -117,10 +126,29 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     grid_of_rows.add_column(style="cyan", no_wrap=True)
     for name, text in rows.items():
         grid_of_rows.add_row(name, Text(text))
-    ids = Columns([Text(point.trial_id, "dim") for point in points], padding=(0, 2))
+    ids = (
+        [Columns([Text(point.trial_id, "dim") for point in points[:count]], padding=(0, 2))] if points else []
+    )
     title = Text.assemble((spec.name, "bold"), f"  {spec.about}")
-    indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, ids)]
+    indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, *ids)]
     return Group(title, *indented, "", "A dry run: nothing was trained, nothing was written.")
+
+
+def print_status(status: SweepStatus, format: str) -> None:
+    """Print how far a sweep is."""
+    from hybrid_sweep.analysis.status import status_lines
+
+    print(json.dumps(status.to_dict(), indent=1) if format == "json" else "\n".join(status_lines(status)))
+
+
+def print_job(job: JobState, format: str) -> None:
+    """Print how a job is."""
+    rows = {name: str(value) for name, value in asdict(job).items() if value is not None}
+    if format == "json":
+        print(json.dumps(rows, indent=1))
+        return
+    width = max(map(len, rows))
+    print("\n".join(f"{name:{width}}  {value}" for name, value in rows.items()))
 
 
 def front_table(front: pd.DataFrame, width: int) -> Table:
@@ -134,9 +162,10 @@ def front_table(front: pd.DataFrame, width: int) -> Table:
     table = _table()
     for name in shown:
         text = name in ("trial_id", "seed")
-        table.add_column(FRONT_COLUMNS[name], justify="left" if text else "right", no_wrap=text)
-    for row in front[shown].to_dict("records"):
-        table.add_row(*(_cell(row[name], digits[name]) for name in shown))
+        heading = FRONT_COLUMNS[name] + (INTERVAL if f"{name}_low" in front else "")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=text)
+    for row in front.to_dict("records"):
+        table.add_row(*(_cell(row, name, digits[name]) for name in shown))
     return table
 
 
@@ -215,9 +244,12 @@ def _listed(values: Any) -> str:
     return ", ".join(map(str, values))
 
 
-def _cell(value: Any, digits: int) -> str:
+def _cell(row: Mapping[str, Any], name: str, digits: int) -> str:
     import pandas as pd
 
+    from hybrid_sweep.analysis.intervals import shown
+
+    value = row[name]
     if pd.isna(value):
         return "–"
-    return value if isinstance(value, str) else f"{value:.{digits}f}"
+    return value if isinstance(value, str) else shown(row, name, digits)

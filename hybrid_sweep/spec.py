@@ -17,6 +17,7 @@ from hybrid_sweep.workload import SEPARATOR
 from hybrid_sweep.yaml_file import parse_yaml
 
 PACKAGED = "search_spaces"  # reached by name, as content: never imported as code
+DEFAULT_TRIALS = 50
 Cost = Annotated[float, Field(ge=0)]
 
 
@@ -165,6 +166,12 @@ class SweepSpec(Settings):
     def seeds(self) -> list[int]:
         """Every seed that each point is run with."""
         return list(range(self.seed, self.seed + self.repeats))
+
+    def budget(self, grid_size: int) -> int:
+        """Return how many points are asked in all, where the full grid has `grid_size`."""
+        if self.sampler == "grid":
+            return min(self.trials or grid_size, grid_size)
+        return self.trials or DEFAULT_TRIALS
 
     @property
     def speedup_column(self) -> Literal["speedup", "speedup_counted"]:

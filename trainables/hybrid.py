@@ -1,58 +1,60 @@
-"""HybridTrainable: the Ray Tune trainable around one hybrid run, with reused actors."""
+"""HybridTrainable: one hybrid run as a Ray Tune class trainable, for a `tune.Tuner` of one's own."""
 
 from __future__ import annotations
 
-import traceback
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from hybrid_sweep.cluster.runner import Runner
 from hybrid_sweep.cluster.work import Shared
-from hybrid_sweep.measure.trial import Trial
+
+CHECKPOINT_FILE = "run.pt"
 
 
 class HybridTrainable(tune.Trainable):
-    """One report a `step()`; data, workload and frozen controls stay in memory between trials.
+    """One report a `step()`; data, workload and frozen controls stay in memory where actors are reused.
 
-    An exception of the user's code ends the trial as `failed` with its reason, not the actor. The config
-    has one key, `point`: trial_id, seed and the fields of HybridConfig. Reports come under `report`, the
-    last one with `finished`: state, reason and the columns of the result.
+    Use it with `tune.with_parameters(HybridTrainable, shared=Shared(...))`, and with the searcher and the
+    scheduler of `hybrid_sweep.cluster.searcher` if you like. The config has one key, `point`: trial_id, seed
+    and the fields of HybridConfig. Reports come under `report`, the last one with `finished`: state, reason
+    and the columns of the result.
     """
 
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
-        """Keep what all trials share, and start the first one."""
+        """Keep what all trials share, and take on the first one.
+
+        Raises:
+            ValueError: it is missing.
+        """
         if shared is None:
             raise ValueError("HybridTrainable is started with tune.with_parameters(..., shared=Shared(...))")
-        self._shared = shared
-        self._workload: Any = None
-        self._frozen: dict[tuple[int, str, int], dict[str, float]] = {}
+        self._runner = Runner(shared)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start the next trial in this actor."""
-        self._point = new_config["point"]
-        self._trial: Trial | None = None
+        """Take on the next trial."""
+        self._point: dict[str, Any] = new_config["point"]
+        self._runner.start(self._point)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one cycle."""
-        try:
-            if self._workload is None:
-                self._workload = self._shared.order.build()
-            if self._trial is None:
-                self._trial = self._shared.trial(self._point, self._workload, self._frozen)
-            report = self._trial.report()
-            if not self._trial.done:
-                return {"report": report, "done": False}
-            finished = {
-                "state": self._trial.state,
-                "reason": self._trial.reason,
-                "result": self._trial.result(),
-            }
-            self._shared.keep_model(self._point, self._trial)
-            self._trial = None
-            return {"report": report, "finished": finished, "done": True}
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            failed = {"state": "failed", "reason": reason, "result": {}, "traceback": traceback.format_exc()}
-            return {"finished": failed, "done": True}
+        """Train one cycle.
+
+        Raises:
+            RuntimeError: the trial should be tried again later, which Tune's `max_failures` does.
+        """
+        said = self._runner.step()
+        if lost := said.get("lost"):
+            raise RuntimeError(lost)
+        said.pop("checkpoint", None)  # Tune asks for its own
+        return {**said, "done": "finished" in said}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the run as it stands; an empty file where it would begin anew."""
+        Path(checkpoint_dir, CHECKPOINT_FILE).write_bytes(self._runner.checkpoint() or b"")
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from what `save_checkpoint` wrote into the folder `checkpoint`."""
+        self._runner.start(self._point, Path(checkpoint, CHECKPOINT_FILE).read_bytes() or None)

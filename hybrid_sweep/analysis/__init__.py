@@ -5,6 +5,7 @@ from hybrid_sweep.analysis.claims import HORIZON_ANALYSIS, STARTING_POINTS, Clai
 from hybrid_sweep.analysis.columns import SETTINGS, TRIAL_COLUMNS, Column
 from hybrid_sweep.analysis.folder import Results, ResultsFolder, load_results
 from hybrid_sweep.analysis.pareto import configurations, hypervolume, pareto_front, speedup_column
+from hybrid_sweep.analysis.status import SweepStatus, status_lines, sweep_status
 from hybrid_sweep.analysis.summary import MIN_QUALITY, analyzer_lines, best_point
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Item",
     "Results",
     "ResultsFolder",
+    "SweepStatus",
     "analyzer_lines",
     "best_point",
     "check",
@@ -27,4 +29,6 @@ __all__ = [
     "pareto_front",
     "recommendation",
     "speedup_column",
+    "status_lines",
+    "sweep_status",
 ]

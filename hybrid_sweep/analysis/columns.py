@@ -63,6 +63,9 @@ TRIAL_COLUMNS = (
     Column("overhead_pct", "number", "the predictor's own work as a share of training time, in percent", 1),
     Column("train_seconds", "number", "training time, evaluation excluded", 2),
     Column("eval_seconds", "number", "evaluation time, outside every speedup", 2),
-    Column("steps", "count", "logical steps N of the run"),
+    Column("steps", "count", "logical steps of the run: N, or where it was stopped"),
+    Column("attempts", "count", "times that it was begun: again where its worker or the sweep was lost"),
+    Column("number", "count", "the point's place in the order in which the points were chosen"),
+    Column("source", "text", "who chose the point: grid, preset, point or the sampler's name"),
     Column("config", "text", "every setting of the trainer, as JSON"),
 )

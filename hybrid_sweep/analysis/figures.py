@@ -28,7 +28,7 @@ def front_figure(picture: FrontPicture) -> Figure:
         _markers("frozen control", points, "frozen", "--frozen", "x-thin", 7, line=1.4),
         _markers("truncated control", points, "truncated", "--truncated", "triangle-down-open", 7, line=1.3),
         _markers("configurations", points, "y", "--point", "circle", 8),
-        _markers("Pareto front", front, "y", "--front", "circle", 12, ring=True),
+        {**_markers("Pareto front", front, "y", "--front", "circle", 12, ring=True), **_intervals(picture)},
         {
             **_trace("plain training (1, 1)", [1], [1], "--ink", "star", 16),
             "hovertemplate": "plain training<br>speedup 1, quality 1<extra></extra>",
@@ -39,7 +39,11 @@ def front_figure(picture: FrontPicture) -> Figure:
     stairs = {"type": "scatter", "mode": "lines", "x": stairs_x, "y": stairs_y, "line": line}
     traces.insert(5, {**stairs, "hoverinfo": "skip", "showlegend": False})
     layout = {
-        "xaxis": {"title": {"text": SPEED_LABELS[picture.speedup]}, "ticksuffix": "×"},
+        "xaxis": {
+            "title": {"text": SPEED_LABELS[picture.speedup]},
+            "ticksuffix": "×",
+            "range": list(picture.width),
+        },
         "yaxis": {"title": {"text": QUALITY_LABEL}, "range": list(picture.frame)},
         "annotations": _labels(picture) or _empty(points),
         "height": 560,
@@ -112,6 +116,22 @@ def _dominated(picture: FrontPicture) -> Figure:
     }
 
 
+def _intervals(picture: FrontPicture) -> Figure:
+    """Return the front's 95 % intervals as error bars."""
+    if picture.seeds == 1:
+        return {}
+    front, bars = picture.front, {"type": "data", "symmetric": False, "thickness": 1.2, "width": 3}
+    return {
+        f"error_{axis}": {
+            **bars,
+            "color": "--front-bar",
+            "array": (front[f"{axis}_high"] - front[axis]).tolist(),
+            "arrayminus": (front[axis] - front[f"{axis}_low"]).tolist(),
+        }
+        for axis in "xy"
+    }
+
+
 def _threads(front: pd.DataFrame) -> Figure:
     """Return thin lines from each front point to its truncated control: what prediction won or lost."""
     pairs = front[["x", "y", "truncated"]].dropna().itertuples(index=False)
@@ -157,11 +177,17 @@ def _names(rows: pd.DataFrame) -> list[str]:
 def _hover(rows: pd.DataFrame) -> list[str]:
     """Return for each row its id, its seeds, its settings and how it stands against the controls."""
     controls = {"quality_vs_truncated": "vs truncated", "quality_vs_frozen": "vs frozen"}
+    intervals = {"x": ("95 % of speedup", 3), "y": ("95 % of quality", 4)} if "x_low" in rows else {}
     texts = []
-    for row in rows[["trial_id", "seed", *SETTINGS, *controls]].to_dict("records"):
+    ends = [f"{axis}_{end}" for axis in intervals for end in ("low", "high")]
+    for row in rows[["trial_id", "seed", *SETTINGS, *controls, *ends]].to_dict("records"):
         lines = [f"<b>{escape(str(row['trial_id']))}</b>  seed {escape(str(row['seed']))}"]
         lines += [f"{name.replace('_', ' ')} {row[name]:g}" for name in SETTINGS if pd.notna(row[name])]
         lines += [f"{label} {row[name]:.4f}" for name, label in controls.items() if pd.notna(row[name])]
+        lines += [
+            f"{label} {row[f'{axis}_low']:.{digits}f} to {row[f'{axis}_high']:.{digits}f}"
+            for axis, (label, digits) in intervals.items()
+        ]
         texts.append("<br>".join(lines))
     return texts
 

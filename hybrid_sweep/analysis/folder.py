@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from hybrid_sweep.analysis.export import encode, write_table
 from hybrid_sweep.analysis.files import replacing, write_text
@@ -107,6 +109,70 @@ class ResultsFolder:
     def models_path(self) -> Path:
         """Where trained weights are kept, if they are."""
         return self.path / "models"
+
+    def checkpoint_path(self, trial_id: str, seed: int) -> Path:
+        """Where the newest checkpoint of an unfinished run is."""
+        return self.path / "checkpoints" / f"{trial_id}_seed{seed}.ckpt"
+
+    def write_checkpoint(self, trial_id: str, seed: int, checkpoint: bytes) -> None:
+        """Replace the checkpoint of a run."""
+        path = self.checkpoint_path(trial_id, seed)
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(checkpoint)
+
+    @property
+    def stop_request(self) -> Path:
+        """A file that asks the driver to wind the sweep down."""
+        return self.path / "stop"
+
+    def request_stop(self) -> None:
+        """Ask the process that drives the sweep to wind it down.
+
+        Raises:
+            UserError: none does.
+        """
+        if not self.is_driven:
+            raise UserError(f"nothing drives the sweep in {self.path}: there is nothing to stop")
+        self.stop_request.touch()
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Hold the folder for the one process that drives its sweep; freed when that ends, however it ends.
+
+        Raises:
+            UserError: another process drives it.
+        """
+        lock = FileLock(self.path / ".driver.lock")
+        try:
+            lock.acquire(timeout=1)  # a look by `is_driven` takes no longer
+        except Timeout:
+            raise UserError(
+                f"another process drives the sweep in {self.path}: wait for it, "
+                f"or end it with: hybrid-sweep stop {self.path}"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}): mend that first") from None
+        try:
+            self.stop_request.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a process drives the sweep at this moment."""
+        if not (self.path / ".driver.lock").exists():
+            return False
+        lock = FileLock(self.path / ".driver.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # a copy that cannot be written is nobody's
+            return False
+        lock.release()
+        return False
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -31,11 +31,14 @@ class FrontPicture:
         speedup: The column that is the sweep's speed.
         points: All done configurations, with `x`, `y`, and `truncated` and `frozen`: the quality that
             the two controls reach, drawn at the configuration's own speed.
-        front: The rows of `points` on the front, fastest first.
+        front: The rows of `points` on the front, fastest first; with several seeds also `seeds`, and
+            `x_low`, `x_high`, `y_low` and `y_high`, the 95 % intervals of the means.
         reference: The corner of the hypervolume, as (speedup, quality).
         hypervolume: The area that the front dominates beyond it.
+        min_quality: The quality that the recommended point shall have.
         best: The id of the point that the analyzer lines recommend, None for an empty front.
         frame: Lowest and highest quality to draw; a rare far outlier may lie outside.
+        width: Slowest and fastest speed to draw; an interval may reach beyond either.
     """
 
     speedup: str
@@ -43,8 +46,10 @@ class FrontPicture:
     front: pd.DataFrame
     reference: tuple[float, float]
     hypervolume: float
+    min_quality: float
     best: str | None
     frame: tuple[float, float]
+    width: tuple[float, float]
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -62,6 +67,11 @@ class FrontPicture:
         return best_first.iloc[named]
 
     @property
+    def seeds(self) -> int:
+        """How many seeds the means and intervals of the front are over; 1 where it has no intervals."""
+        return int(self.front["seeds"].max()) if "seeds" in self.front and len(self.front) else 1
+
+    @property
     def outside(self) -> int:
         """How many configurations lie below the frame."""
         return int((self.points["y"] < self.frame[0]).sum())
@@ -75,6 +85,9 @@ def front_picture(
     done = _with_controls(configurations(trials), speedup)
     points = done[np.isfinite(done["x"]) & np.isfinite(done["y"])]
     front = _with_controls(pareto_front(trials, speedup), speedup)
+    for axis, column in (("x", speedup), ("y", "quality")):
+        if f"{column}_low" in front:
+            front = front.assign(**{f"{axis}_{end}": front[f"{column}_{end}"] for end in ("low", "high")})
     best = best_point(front, min_quality)
     return FrontPicture(
         speedup=speedup,
@@ -82,8 +95,10 @@ def front_picture(
         front=front,
         reference=reference,
         hypervolume=hypervolume(trials, reference, speedup),
+        min_quality=min_quality,
         best=None if best is None else str(best["trial_id"]),
         frame=_frame(points, front),
+        width=_width(points, front),
     )
 
 
@@ -114,8 +129,25 @@ def _frame(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
         return 0.9, 1.05
     low, high = values.quantile(0.25), values.quantile(0.75)
     reach = 2.5 * max(high - low, 0.01)
-    must_show = pd.concat([front["y"], pd.Series([1.0])])
+    must_show = pd.concat([front["y"], _ends(front, "y", low - reach, high + reach), pd.Series([1.0])])
     bottom = min(values[values >= low - reach].min(), must_show.min())
     top = max(values[values <= high + reach].max(), must_show.max())
     margin = 0.06 * max(top - bottom, 0.01)
     return float(bottom - margin), float(top + margin)
+
+
+def _width(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
+    """Return a range that holds every point, plain training, and room for the last point's name."""
+    speeds = pd.concat([points["x"], pd.Series([1.0] if len(points) else [1.0, 2.0])])
+    span = max(speeds.max() - speeds.min(), 0.5)
+    ends = _ends(front, "x", speeds.min() - 0.5 * span, speeds.max() + 0.5 * span)
+    slowest, fastest = min(speeds.min(), ends.min()), max(speeds.max(), ends.max())
+    return float(slowest - 0.05 * span), float(fastest + 0.14 * span)
+
+
+def _ends(front: pd.DataFrame, axis: str, lowest: float, highest: float) -> pd.Series[Any]:
+    """Return the ends of the front's intervals, no farther out than asked."""
+    if f"{axis}_low" not in front:
+        return front[axis]
+    ends: pd.Series[Any] = pd.concat([front[f"{axis}_low"], front[f"{axis}_high"]])
+    return ends.clip(lowest, highest)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from hybrid_sweep.analysis.front_picture import FrontPicture
+from hybrid_sweep.analysis.intervals import shown
+from hybrid_sweep.analysis.table import INTERRUPTED
 
 _CONTROLS = {
     "quality_vs_truncated": "stopping plain training early, at as many backward passes",
@@ -26,7 +29,11 @@ def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
     front = picture.front
     notes = [
         *([_control(picture, column, name) for column, name in _CONTROLS.items()] if len(front) else []),
+        _reaches_too_low(picture),
+        _not_told_apart(picture),
         _unfinished(trials),
+        _stopped(trials),
+        _begun_again(trials),
         _above_bound(picture),
         _winner(trials, front),
         _behaviours(trials),
@@ -65,11 +72,62 @@ def _span(least: float, most: float) -> str:
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
-def _unfinished(trials: pd.DataFrame) -> Note | None:
-    running = int((trials["state"] == "running").sum())
-    if not running:
+def _reaches_too_low(picture: FrontPicture) -> Note | None:
+    """Return the warning that the recommended point may be worse than it seems."""
+    if picture.seeds == 1:
         return None
-    return Note("warning", f"{_count(running, 'trial')} had not finished when this was written.")
+    best = picture.front[picture.front["trial_id"] == picture.best].iloc[0]
+    bars = {"quality": picture.min_quality, picture.speedup: 1.0}
+    low = [
+        f"{name.replace('_', ' ')} is {shown(best, name, 3)}, which reaches below {bar:g}"
+        for name, bar in bars.items()
+        if best[f"{name}_low"] < bar <= best[name]
+    ]
+    if not low:
+        return None
+    return Note("warning", f"By its 95 % interval the recommended point's {', and its '.join(low)}.")
+
+
+def _not_told_apart(picture: FrontPicture) -> Note | None:
+    """Return which front points these seeds do not tell apart: their intervals overlap in both."""
+    if picture.seeds == 1 or len(picture.front) < 2:
+        return None
+    front = picture.front.sort_values("trial_id", key=lambda ids: ids != picture.best, kind="stable")
+    overlap = np.ones((len(front), len(front)), dtype=bool)
+    for axis in "xy":
+        low, high = front[f"{axis}_low"].to_numpy(), front[f"{axis}_high"].to_numpy()
+        overlap &= (low[:, None] <= high) & (low <= high[:, None])
+    pairs = np.argwhere(np.triu(overlap, k=1))
+    if not len(pairs):
+        return None
+    one, other = (front["trial_id"].iloc[place] for place in pairs[0])
+    of = len(front) * (len(front) - 1) // 2
+    which = f"{one} and {other}" if len(pairs) == 1 else f"{len(pairs)} of {of} pairs of front points"
+    example = "" if len(pairs) == 1 else f" ({one} and {other}, for one)"
+    text = f"The 95 % intervals of {which} overlap in speed and in quality{example}"
+    return Note("plain", f"{text}: these seeds do not tell them apart.")
+
+
+def _unfinished(trials: pd.DataFrame) -> Note | None:
+    open_runs = (trials["state"] == "running") | (trials["reason"] == INTERRUPTED)
+    if not open_runs.any():
+        return None
+    return Note("warning", f"{_count(int(open_runs.sum()), 'trial')} had not finished when this was written.")
+
+
+def _stopped(trials: pd.DataFrame) -> Note | None:
+    stopped = int(((trials["state"] == "pruned") & (trials["reason"] != INTERRUPTED)).sum())
+    if not stopped:
+        return None
+    text = f"{_count(stopped, 'trial')} stopped early, measured at the step then reached (column steps)"
+    return Note("plain", f"{text}: never on the front.")
+
+
+def _begun_again(trials: pd.DataFrame) -> Note | None:
+    again = int((trials["attempts"] > 1).sum())
+    if not again:
+        return None
+    return Note("plain", f"{_count(again, 'trial')} begun more than once: a worker or the sweep was lost.")
 
 
 def _above_bound(picture: FrontPicture) -> Note | None:

@@ -10,6 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hybrid_sweep.analysis.columns import SETTINGS
+from hybrid_sweep.analysis.intervals import with_intervals
+
+_NOT_MEASURED = ("seed", "number", *SETTINGS)
+
 
 def speedup_column(manifest: Mapping[str, Any]) -> str:
     """Return the column that is a sweep's speed: "speedup", or "speedup_counted" where it counts its work."""
@@ -20,15 +25,17 @@ def speedup_column(manifest: Mapping[str, Any]) -> str:
 def configurations(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row a configuration that is done on all its seeds: with several seeds, their means.
 
-    `seed` then reads "0,1,2", and `behaviour` lists the different ones.
+    All its seeds are as many as any configuration of the table was started with. `seed` then reads "0,1,2",
+    and `behaviour` lists the different ones.
     """
-    unfinished = table.loc[table["state"] != "done", "trial_id"]
-    rows = table[~table["trial_id"].isin(unfinished)]
+    seeds = table[table["state"] == "done"].groupby("trial_id").size()
+    most = table["trial_id"].value_counts().max()
+    rows = table.loc[table["trial_id"].isin(seeds.index[seeds == most])]
     if not rows["trial_id"].duplicated().any():
         return rows.reset_index(drop=True)
     groups = rows.groupby("trial_id", sort=False)
     means = groups.first()
-    numeric = [name for name in rows.select_dtypes("number").columns if name != "seed"]
+    numeric = [name for name in rows.select_dtypes("number").columns if name not in _NOT_MEASURED]
     means[numeric] = rows[numeric].astype("float64").groupby(rows["trial_id"], sort=False).mean()
     means["seed"] = groups["seed"].agg(_listed)
     if "behaviour" in means:
@@ -40,11 +47,17 @@ def pareto_front(table: pd.DataFrame, x: str = "speedup", y: str = "quality") ->
     """Return the configurations that no other beats in both `x` and `y`, larger being better, by falling `x`.
 
     Configurations with equal `x` and `y` are all kept, in the order of their ids. One whose seeds are not
-    all done, or whose `x` or `y` is not finite, is left out.
+    all done, or whose `x` or `y` is not finite on one of them, is left out. Where configurations were
+    repeated, the front is that of their means, and `seeds` and the 95 % intervals of `x` and `y` follow as
+    the last columns (`with_intervals`).
     """
+    return with_intervals(_front(table, x, y), table, (x, y))
+
+
+def _front(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    measured = np.isfinite(_points(table, x, y)).all(axis=1)
     rows = configurations(table)
-    measured = np.isfinite(_points(rows, x, y)).all(axis=1)
-    rows = rows.loc[np.asarray(measured, dtype=bool)]
+    rows = rows.loc[~rows["trial_id"].isin(table["trial_id"].to_numpy()[~measured])]
     if len(rows):
         best = moocore.is_nondominated(_points(rows, x, y), maximise=True, keep_weakly=True)
         rows = rows.loc[np.asarray(best, dtype=bool)]
@@ -58,7 +71,7 @@ def hypervolume(
     y: str = "quality",
 ) -> float:
     """Return the area that the front dominates beyond `reference`, in units of `x` times units of `y`."""
-    points = _points(pareto_front(table, x, y), x, y)
+    points = _points(_front(table, x, y), x, y)
     return float(moocore.hypervolume(points, ref=reference, maximise=True))
 
 

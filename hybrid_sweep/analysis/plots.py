@@ -72,6 +72,23 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
         zorder=3,
         label=f"configurations ({len(points)})",
     )
+    if picture.seeds > 1:
+        reach = {
+            axis: [front[axis] - front[f"{axis}_low"], front[f"{axis}_high"] - front[axis]] for axis in "xy"
+        }
+        axes.errorbar(
+            front["x"],
+            front["y"],
+            xerr=reach["x"],
+            yerr=reach["y"],
+            fmt="none",
+            ecolor=_FRONT,
+            elinewidth=1.1,
+            capsize=2.5,
+            alpha=0.55,
+            zorder=4,
+            label=f"95 % interval of the mean over {picture.seeds} seeds",
+        )
     axes.scatter(
         front["x"],
         front["y"],
@@ -97,10 +114,7 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
 
 
 def _frame(axes: Any, picture: FrontPicture, title: str) -> None:
-    fastest = picture.points["x"].max() if len(picture.points) else 2.0
-    slowest = min(picture.points["x"].min(), 1.0) if len(picture.points) else 1.0
-    span = max(fastest - slowest, 0.5)
-    axes.set_xlim(slowest - 0.05 * span, fastest + 0.14 * span)  # room for the last point's name
+    axes.set_xlim(*picture.width)
     axes.set_ylim(*picture.frame)
     axes.set_xlabel(SPEED_LABELS[picture.speedup], color=_INK)
     axes.set_ylabel(QUALITY_LABEL, color=_INK)

@@ -14,6 +14,7 @@ from hybrid_sweep.analysis.checklist import Item, check, recommendation
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.analysis.figures import front_figure, settings_figure, swept_settings
 from hybrid_sweep.analysis.front_picture import FrontPicture
+from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
 from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
 from hybrid_sweep.journal import plain
@@ -75,11 +76,13 @@ def _counts(trials: pd.DataFrame) -> list[tuple[str, int]]:
     return [(state, counts[state]) for state in _STATES if counts[state] or state == "done"]
 
 
-def _checks(picture: FrontPicture, trials: pd.DataFrame) -> Iterator[tuple[str, list[Item], str]]:
+def _checks(picture: FrontPicture, trials: pd.DataFrame) -> Iterator[tuple[str, list[Item], str, list[str]]]:
+    """Yield a front point's id, its checklist, the recommendation, and with several seeds its means."""
     best_first = picture.front.sort_values("trial_id", key=lambda ids: ids != picture.best, kind="stable")
     for _, row in best_first.head(_MOST_CHECKED).iterrows():
         items = check(row, trials, speedup=picture.speedup)
-        yield str(row["trial_id"]), items, recommendation(items)
+        means = [shown(row, picture.speedup, 3), shown(row, "quality", 4)] if picture.seeds > 1 else []
+        yield str(row["trial_id"]), items, recommendation(items), means
 
 
 def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,17 +7,21 @@ import json
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
+from math import log, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from hybrid_sweep.axis import samples_of, values_of
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.trial import Trial
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, find_workload, load_workload
@@ -64,13 +68,25 @@ def warm_up(workload: Workload) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What all trials of a sweep share, put once into Ray's object store."""
+    """What all trials of a sweep share, put once into Ray's object store.
+
+    Attributes:
+        order: how to build the workload.
+        references: plain training by seed.
+        costs: unit costs by `cost_class`.
+        frozen_control: whether each trial is compared with its frozen twin.
+        checkpoint_seconds: wall clock between the checkpoints of a trial.
+        gpu_memory_bytes: what must be free on a shared GPU before a trial starts; None looks at nothing.
+        models: where trained weights are kept; None keeps none.
+    """
 
     order: WorkloadOrder
     references: dict[int, Reference]
     costs: dict[str, UnitCosts]
     frozen_control: bool
-    models: Path | None
+    checkpoint_seconds: float | None = None
+    gpu_memory_bytes: int | None = None
+    models: Path | None = None
 
     def trial(self, point: dict[str, Any], workload: Workload, frozen: dict[Any, Any]) -> Trial:
         """Start one trial."""
@@ -79,7 +95,7 @@ class Shared:
             workload,
             config,
             self.references[point["seed"]],
-            self.costs[cost_class(config)],
+            self._costs_of(config),
             frozen if self.frozen_control else None,
         )
 
@@ -92,10 +108,39 @@ class Shared:
         torch.save(trial.trainer.model.state_dict(), temporary)
         temporary.replace(path)
 
+    def _costs_of(self, config: HybridConfig) -> UnitCosts:
+        """Return the costs of the configuration's class; within a range, of the nearest one measured."""
+        own = json.loads(cost_class(config))
+
+        def distance(key: str) -> tuple[int, float]:
+            other = json.loads(key)
+            different = sum(other[name] != own[name] for name in COST_SETTINGS if name != "full_steps")
+            return different, abs(log(other["full_steps"] / own["full_steps"]))
+
+        return self.costs[min(self.costs, key=distance)]
+
 
 def cost_class(config: HybridConfig) -> str:
     """Return what configurations whose units of work cost the same have in common."""
     return json.dumps({name: getattr(config, name) for name in COST_SETTINGS})
+
+
+def cost_classes(spec: SweepSpec) -> dict[str, HybridConfig]:
+    """Return a configuration of each class that the sweep can meet; a range stands by its ends and middle."""
+    axes = {name: _anchors(spec.space[name]) for name in COST_SETTINGS if name in spec.space}
+    swept = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    named = [{**spec.trainer, **point} for point in spec.points]
+    named += [{**PRESETS[name].model_dump(), **spec.trainer} for name in spec.presets]
+    configs = [HybridConfig(**{**spec.trainer, **values}) for values in swept]
+    configs += [HybridConfig(**values) for values in named]
+    return {cost_class(config): config for config in reversed(configs)}
+
+
+def _anchors(axis: Any) -> list[Any]:
+    if (values := values_of(axis)) is not None:
+        return values
+    low, high = samples_of(axis)
+    return sorted({low, round(sqrt(low * high)), high})
 
 
 def model_file(trial_id: str, seed: int) -> str:

@@ -54,7 +54,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A run's worker died under it. `preempted`: its node was taken away, which is nobody's fault."""
+    """A run's worker died under it; `preempted` where its node was taken away, or its GPU was full."""
 
     key: Key
     why: str

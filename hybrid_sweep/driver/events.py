@@ -10,10 +10,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class SweepStarted:
-    """`total` runs (a run is one trial with one seed), at most `slots` at once, results in `folder`."""
+    """`total` runs (a run is one trial with one seed), at most `slots` at once, results in `folder`.
+
+    `done` of them had ended before the sweep was resumed.
+    """
 
     total: int
     folder: Path
+    slots: int
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsChanged:
+    """Nodes came or went: `slots` runs fit at once."""
+
     slots: int
 
 
@@ -42,6 +53,16 @@ class TrialReported:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialLost:
+    """A run's worker died; it starts again in `again_in_seconds`."""
+
+    trial_id: str
+    seed: int
+    why: str
+    again_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrialFinished:
     """A run ended as done, diverged, pruned or failed; `result` holds the columns of trials.csv."""
 
@@ -60,4 +81,6 @@ class SweepEnded:
     interrupted: bool
 
 
-SweepEvent = SweepStarted | Note | TrialStarted | TrialReported | TrialFinished | SweepEnded
+SweepEvent = (
+    SweepStarted | SlotsChanged | Note | TrialStarted | TrialReported | TrialLost | TrialFinished | SweepEnded
+)

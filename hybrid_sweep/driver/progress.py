@@ -16,19 +16,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hybrid_sweep.analysis import pace
+from hybrid_sweep.analysis.live_front import FrontPoint, LiveFront
+from hybrid_sweep.analysis.summary import MIN_QUALITY
+from hybrid_sweep.analysis.table import INTERRUPTED
 from hybrid_sweep.driver.events import (
     Note,
+    SlotsChanged,
     SweepEnded,
     SweepEvent,
     SweepStarted,
     TrialFinished,
+    TrialLost,
     TrialReported,
     TrialStarted,
 )
 from hybrid_sweep.spec import SweepSpec
 
-GOOD_QUALITY = 0.98  # the bar that the fastest run so far has to reach
 LINE_EVERY_SECONDS = 3.0
+ROWS_OF_FRONT = 5
 ROWS_OF_RUNNING = 8
 STATES = {"done": "green", "diverged": "yellow", "pruned": "blue", "failed": "red"}
 Run = tuple[str, int]  # trial_id, seed
@@ -41,25 +47,31 @@ class _Running:
 
 
 class Tally:
-    """What is known of a sweep so far. Time is handed in, never read.
+    """What is known of a sweep so far, in memory that hardly grows with it. Time is handed in, never read.
 
     Args:
         speedup: the column that the front is made of.
         reference: corner of the hypervolume, `(speedup, quality)`.
+        repeats: seeds a point.
     """
 
-    def __init__(self, speedup: str, reference: tuple[float, float]) -> None:
+    def __init__(self, speedup: str, reference: tuple[float, float], repeats: int = 1) -> None:
         self.speedup = speedup
-        self.reference = reference
-        self.total = 0
         self.slots = 1
+        self.lost = 0
         self.counts: Counter[str] = Counter()
         self.running: dict[Run, _Running] = {}
-        self.fastest: dict[str, Any] | None = None
-        self.best: dict[str, Any] | None = None
-        self.hypervolume = 0.0
-        self._rows: list[dict[str, Any]] = []
-        self._seconds: list[float] = []
+        self.front = LiveFront(reference, repeats)
+        self._repeats = repeats
+        self._planned = 0
+        self._skipped = 0
+        self._timed = 0
+        self._seconds = 0.0
+
+    @property
+    def total(self) -> int:
+        """How many runs there will be, without those of a point that another of its seeds has pruned."""
+        return self._planned - self._skipped
 
     @property
     def finished(self) -> int:
@@ -67,29 +79,43 @@ class Tally:
         return self.counts.total()
 
     @property
+    def fastest(self) -> FrontPoint | None:
+        """The fastest point of good quality."""
+        return _fastest(self.front.points)
+
+    @property
+    def best(self) -> FrontPoint | None:
+        """The point of the best quality."""
+        return self.front.points[-1] if self.front.points else None
+
+    @property
     def seconds_a_trial(self) -> float | None:
         """Mean seconds of the runs that were seen from start to end, or None before the first."""
-        return sum(self._seconds) / len(self._seconds) if self._seconds else None
+        return self._seconds / self._timed if self._timed else None
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the time left: the work that remains, shared by the slots that have some."""
+        """Estimate the time left, or None before the first run has ended."""
         each = self.seconds_a_trial
         unfinished = self.total - self.finished
         if each is None or unfinished <= 0:
-            return None if unfinished else 0.0
-        running = list(self.running.values())
-        begun = sum(max(each - (now - run.since), 0.0) for run in running)
-        return (begun + each * max(unfinished - len(running), 0)) / min(self.slots, unfinished)
+            return None if unfinished > 0 else 0.0
+        ages = [now - run.since for run in list(self.running.values())]
+        return pace.seconds_left(each, ages, unfinished - len(ages), min(self.slots, unfinished))
 
     def apply(self, event: SweepEvent, now: float) -> None:
         """Take one event into account, `now` in seconds of any clock."""
         match event:
             case SweepStarted():
-                self.total, self.slots = event.total, max(event.slots, 1)
+                self._planned, self.slots = event.total, max(event.slots, 1)
+            case SlotsChanged():
+                self.slots = max(event.slots, 1)
             case TrialStarted():
                 self.running[event.trial_id, event.seed] = _Running(now)
             case TrialReported():
                 self.running.setdefault((event.trial_id, event.seed), _Running(now)).report = event.report
+            case TrialLost():
+                self.running.pop((event.trial_id, event.seed), None)
+                self.lost += 1
             case TrialFinished():
                 self._finish(event, now)
             case SweepEnded():
@@ -100,25 +126,18 @@ class Tally:
     def _finish(self, event: TrialFinished, now: float) -> None:
         begun = self.running.pop((event.trial_id, event.seed), None)
         if begun:
-            self._seconds.append(now - begun.since)
+            self._timed += 1
+            self._seconds += now - begun.since
         self.counts[event.state] += 1
-        row: dict[str, Any] = {
-            "trial_id": event.trial_id,
-            "seed": event.seed,
-            "state": event.state,
-            "speedup": _number(event.result.get(self.speedup)),
-            "quality": _number(event.result.get("quality")),
-        }
-        self._rows.append(row)
-        if event.state != "done" or math.isnan(row["speedup"]) or math.isnan(row["quality"]):
+        if event.reason == INTERRUPTED:  # it goes on at resume: the point has not ended
             return
-        if self.best is None or row["quality"] > self.best["quality"]:
-            self.best = row
-        if row["quality"] >= GOOD_QUALITY and (
-            self.fastest is None or row["speedup"] > self.fastest["speedup"]
-        ):
-            self.fastest = row
-        self.hypervolume = _hypervolume(self._rows, self.reference)
+        seeds_in = self.front.seeds_in(event.trial_id)
+        if seeds_in == self._repeats:  # pruned before, while this one was under way
+            self._skipped -= 1
+        elif event.state == "pruned":
+            self._skipped += self._repeats - seeds_in - 1
+        speedup, quality = (_number(event.result.get(name)) for name in (self.speedup, "quality"))
+        self.front.add(event.trial_id, event.state, speedup, quality)
 
 
 class SweepProgress:
@@ -140,9 +159,10 @@ class SweepProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console or Console(highlight=False)
-        self.tally = Tally(spec.speedup_column, spec.hypervolume_reference.pair)
+        self.tally = Tally(spec.speedup_column, spec.hypervolume_reference.pair, spec.repeats)
         self._name = spec.name
-        self._with_seed = spec.repeats > 1
+        self._repeats = spec.repeats
+        self._begun = False
         self._clock = clock
         self._since = clock()
         self._last_line = -math.inf
@@ -160,16 +180,25 @@ class SweepProgress:
 
     def __call__(self, event: SweepEvent) -> None:
         """Take one event and show it."""
-        now = self._clock()
+        now, slots = self._clock(), self.tally.slots
         self.tally.apply(event, now)
         match event:
             case SweepStarted():
-                at_once = f"{event.total} runs, {event.slots} at a time"
+                self._begun = True
+                done = f", {event.done} of them ended before" if event.done else ""
+                at_once = f"{event.total} runs{done}, {event.slots} at a time"
                 self._print(f"{self._name}: {at_once}, results in {event.folder}")
                 if self._live:
                     self._live.start()
+            case SlotsChanged() if event.slots != slots:
+                self._print(f"{event.slots} at a time from now on", "dim")
             case Note():
                 self._print(event.text, "dim")
+            case TrialLost():
+                again = f"tried again in {event.again_in_seconds:.0f} s"
+                self._print(f"{self._label(event.trial_id, event.seed)} lost: {event.why}; {again}", "yellow")
+            case TrialFinished() if not self._begun:  # in an earlier sitting
+                pass
             case TrialFinished(state="failed"):
                 self._print(f"{self._label(event.trial_id, event.seed)} failed: {event.reason}", "red")
                 self._line(now)
@@ -177,8 +206,8 @@ class SweepProgress:
                 self._line(now)
             case SweepEnded():
                 self.__exit__()
-                took = clock_text(now - self._since)
-                self._print(f"Took {took}, hypervolume {self.tally.hypervolume:.4f}.")
+                took = pace.clock_text(now - self._since)
+                self._print(f"Took {took}, hypervolume {self.tally.front.hypervolume:.4f}.")
 
     def __rich__(self) -> RenderableType:
         tally, now = self.tally, self._clock()
@@ -188,7 +217,7 @@ class SweepProgress:
         counts = Text("  ").join(
             Text(f"{count} {state}", style if count else "dim") for state, count, style in self._states()
         )
-        return Group("", head, counts, self._bests(), self._running(), "")
+        return Group("", head, counts, "", self._front(), self._hypervolume(), "", self._running(), "")
 
     def _print(self, text: str, style: str = "") -> None:
         self.console.print(Text(text, style), soft_wrap=True)
@@ -202,10 +231,10 @@ class SweepProgress:
         parts = [f"{tally.finished}/{tally.total}"]
         parts.append(", ".join(f"{count} {state}" for state, count, _ in self._states() if count))
         if tally.fastest:
-            parts.append(f"fastest at quality >= {GOOD_QUALITY}: {self._result(tally.fastest)}")
+            parts.append(f"fastest at quality >= {MIN_QUALITY}: {_result(tally.fastest)}")
         if tally.best:
-            parts.append(f"best quality: {self._result(tally.best)}")
-        parts.append(f"hypervolume {tally.hypervolume:.4f}")
+            parts.append(f"best quality: {_result(tally.best)}")
+        parts.append(self._hypervolume())
         self._print(" | ".join([*parts, *self._pace(now)]))
 
     def _states(self) -> list[tuple[str, int, str]]:
@@ -213,7 +242,8 @@ class SweepProgress:
         counts = self.tally.counts
         ended = [(state, counts[state], style) for state, style in STATES.items()]
         shown = [row for row in ended if row[0] != "pruned" or row[1]]
-        return [shown[0], ("running", len(self.tally.running), "cyan"), *shown[1:]]
+        lost = [("lost and tried again", self.tally.lost, "yellow")] if self.tally.lost else []
+        return [shown[0], ("running", len(self.tally.running), "cyan"), *shown[1:], *lost]
 
     def _pace(self, now: float) -> list[str]:
         each, left = self.tally.seconds_a_trial, self.tally.seconds_left(now)
@@ -221,16 +251,37 @@ class SweepProgress:
             return []
         if self.tally.finished >= self.tally.total:
             return [f"{each:.1f} s a trial"]
-        return [f"{each:.1f} s a trial", f"{clock_text(left)} left"]
+        return [f"{each:.1f} s a trial", f"{pace.clock_text(left)} left"]
 
-    def _bests(self) -> Table:
+    def _hypervolume(self) -> str:
+        front = self.tally.front
+        text = f"hypervolume {front.hypervolume:.4f}"
+        if front.slope is None:
+            return text
+        return f"{text}, {front.slope:+.4f} a point over the last {front.window}"
+
+    def _front(self) -> RenderableType:
+        """Return the front around its fastest good point, with the best one as the last row."""
+        points = self.tally.front.points
+        fastest = _fastest(points)
+        if not points:
+            return Text("no point on the front yet", "dim")
+        first = points.index(fastest) if fastest else len(points)
+        first = max(min(first, len(points) - ROWS_OF_FRONT), 0)
+        shown = [*points[first : first + ROWS_OF_FRONT - 1], points[-1]][: len(points)]
+        means = f", means of {self._repeats} seeds" if self._repeats > 1 else ""
         rows = Table.grid(padding=(0, 2))
-        for name, row in (
-            (f"fastest at quality ≥ {GOOD_QUALITY}", self.tally.fastest),
-            ("best quality", self.tally.best),
-        ):
-            rows.add_row(Text(name, "dim"), self._result(row) if row else Text("none yet", "dim"))
-        rows.add_row(Text("hypervolume", "dim"), f"{self.tally.hypervolume:.4f}")
+        rows.add_row(
+            Text(f"front of {len(points)}{means}", "bold"), Text("speedup", "dim"), Text("quality", "dim")
+        )
+        for point in shown:
+            says = ["best quality"] if point is points[-1] else []
+            if point is fastest:
+                says.insert(0, f"fastest at quality ≥ {MIN_QUALITY}")
+            values = (f"{point.speedup:.2f}×", f"{point.quality:.3f}", Text(", ".join(says), "green"))
+            rows.add_row(Text(point.trial_id, "cyan"), *values)
+        if len(points) > len(shown):
+            rows.add_row(Text(f"and {len(points) - len(shown)} more", "dim"))
         return rows
 
     def _running(self) -> Table:
@@ -254,27 +305,15 @@ class SweepProgress:
         return rows
 
     def _label(self, trial_id: str, seed: int) -> str:
-        return f"{trial_id} seed {seed}" if self._with_seed else trial_id
-
-    def _result(self, row: Mapping[str, Any]) -> str:
-        return (
-            f"{self._label(row['trial_id'], row['seed'])} {row['speedup']:.2f}× quality {row['quality']:.3f}"
-        )
+        return f"{trial_id} seed {seed}" if self._repeats > 1 else trial_id
 
 
-def clock_text(seconds: float) -> str:
-    """Return `1:05` or `2:01:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def _fastest(points: list[FrontPoint]) -> FrontPoint | None:
+    return next((point for point in points if point.quality >= MIN_QUALITY), None)
 
 
-def _hypervolume(rows: list[dict[str, Any]], reference: tuple[float, float]) -> float:
-    import pandas as pd
-
-    from hybrid_sweep.analysis.pareto import hypervolume
-
-    return hypervolume(pd.DataFrame(rows), reference, x="speedup", y="quality")
+def _result(point: FrontPoint) -> str:
+    return f"{point.trial_id} {point.speedup:.2f}× quality {point.quality:.3f}"
 
 
 def _number(value: Any) -> float:

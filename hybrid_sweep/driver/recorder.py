@@ -1,97 +1,130 @@
-"""Recorder: the Tune callback that writes the journal and tells whoever watches."""
+"""Recorder: what happens in a sweep, to the journal first and then to whoever watches."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray.tune import Callback
-
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.driver.events import SweepEvent, TrialFinished, TrialReported, TrialStarted
+from hybrid_sweep.driver.backend import Finished, Key, Lost, Reported, Run, Stopped
+from hybrid_sweep.driver.events import (
+    Note,
+    SlotsChanged,
+    SweepEvent,
+    TrialFinished,
+    TrialLost,
+    TrialReported,
+    TrialStarted,
+)
+from hybrid_sweep.errors import UserError
 
-Key = tuple[str, int]
 
-
-class Recorder(Callback):
-    """Appends what happens to the journal, in the order in which the driver learns of it.
+class Recorder:
+    """Appends events to the journal of a results folder, in the order in which the driver learns of them.
 
     Attributes:
         counts: runs that ended, by state.
+        tell: told of everything after it is on disk.
+
+    Raises:
+        UserError: by any method, where the journal cannot be written; what it holds is whole.
     """
 
     def __init__(self, folder: ResultsFolder, tell: Callable[[SweepEvent], None]) -> None:
         self.counts: Counter[str] = Counter()
+        self.tell = tell
         self._folder = folder
-        self._tell = tell
-        self._finished: set[Key] = set()
-        self._started: dict[Key, dict[str, Any]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Let Tune pickle its callbacks for its own way to resume, which is not used: the journal is ours."""
-        return {}
+    def asked(self, **fields: Any) -> None:
+        """Record that the study chose a point."""
+        self._append("asked", **fields)
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Record that a run began."""
-        point = trial.config["point"]
-        key = (point["trial_id"], point["seed"])
-        if key in self._started:
-            return
-        self._started[key] = point["config"]
-        self._append("started", key, config=point["config"])
-        self._tell(TrialStarted(*key))
+    def known(self, **fields: Any) -> None:
+        """Record what the study was taught from an earlier sweep."""
+        self._append("known", **fields)
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Record a report, and the end of a run that came with it."""
-        key = self._key(trial)
-        if report := result.get("report"):
-            self._append("reported", key, report=report)
-            self._tell(TrialReported(*key, report))
-        if finished := result.get("finished"):
-            self.finish(key, **finished)
+    def started(self, run: Run) -> None:
+        """Record that a run began, or began again."""
+        self._append("started", **_named(run.key), config=run.config, attempt=run.attempt)
+        self.tell(TrialStarted(*run.key))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Record a run whose worker was lost."""
-        reason, text = _last_words(trial.error_file)
-        self.finish(self._key(trial), "failed", f"lost: {reason}", {}, traceback=text)
+    def reported(self, happening: Reported) -> None:
+        """Record a report; its checkpoint is kept first, so that no report is newer than it."""
+        self.keep_checkpoint(happening.key, happening.checkpoint)
+        self._append("reported", **_named(happening.key), report=happening.report)
+        self.tell(TrialReported(*happening.key, happening.report))
 
-    def finish(self, key: Key, state: str, reason: str, result: dict[str, Any], traceback: str = "") -> None:
-        """Record the end of a run, once."""
-        if key in self._finished:
-            return
-        self._finished.add(key)
-        self.counts[state] += 1
-        extra = {"traceback": traceback} if traceback else {}
-        self._append("finished", key, state=state, reason=reason, result=result, **extra)
-        self._tell(TrialFinished(*key, state, reason, result))
+    def lost(self, happening: Lost, attempt: int, again_in_seconds: float) -> None:
+        """Record that a run's worker died and that it will be started again."""
+        fields = {"attempt": attempt, "why": happening.why, "preempted": happening.preempted}
+        self._append("lost", **_named(happening.key), **fields)
+        self.tell(TrialLost(*happening.key, happening.why, again_in_seconds))
 
-    def close(self, interrupted: bool, planned: list[Key]) -> None:
-        """End the runs that have no end yet: after Ctrl-C those that began are pruned, else all are lost."""
-        for key in planned:
-            if interrupted and key in self._started:
-                self.finish(key, "pruned", "interrupted", {})
-            elif not interrupted:
-                self.finish(key, "failed", "lost: Ray ended the sweep without this run", {})
+    def interrupted(self, happening: Stopped) -> None:
+        """Record that a run was stopped with the sweep; it goes on when the sweep is resumed."""
+        self.keep_checkpoint(happening.key, happening.checkpoint)
+        self._append("interrupted", **_named(happening.key), result=happening.result)
+        self.counts["pruned"] += 1
+        self.tell(TrialFinished(*happening.key, "pruned", "interrupted", happening.result))
 
-    def _append(self, event: str, key: Key, **fields: Any) -> None:
-        self._folder.journal.append({"event": event, "trial_id": key[0], "seed": key[1], **fields})
+    def retried(self, key: Key) -> None:
+        """Record that a failed run is opened again."""
+        self._append("retried", **_named(key))
 
-    @staticmethod
-    def _key(trial: Any) -> Key:
-        return trial.config["point"]["trial_id"], trial.config["point"]["seed"]
+    def finished(self, happening: Finished) -> None:
+        """Record the end of a run."""
+        key, extra = happening.key, {"traceback": happening.traceback} if happening.traceback else {}
+        fields = {"state": happening.state, "reason": happening.reason, "result": happening.result}
+        self._append("finished", **_named(key), **fields, **extra)
+        self._folder.checkpoint_path(*key).unlink(missing_ok=True)
+        self.counts[happening.state] += 1
+        self.tell(TrialFinished(*key, happening.state, happening.reason, happening.result))
+
+    def slots_changed(self, slots: int) -> None:
+        """Tell that nodes came or went."""
+        self.tell(SlotsChanged(slots))
+
+    def note(self, text: str) -> None:
+        """Tell one sentence that no table needs."""
+        self.tell(Note(text))
+
+    def checkpoint(self, key: Key) -> bytes | None:
+        """Return the newest checkpoint of a run."""
+        try:
+            return self._folder.checkpoint_path(*key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_checkpoint(self, key: Key, checkpoint: bytes | None) -> None:
+        """Replace a run's checkpoint, where there is a new one."""
+        if checkpoint is not None:
+            with self._writing():
+                self._folder.write_checkpoint(*key, checkpoint)
+
+    def _append(self, event: str, **fields: Any) -> None:
+        with self._writing():
+            self._folder.journal.append({"event": event, **fields})
+
+    def _writing(self) -> _Writing:
+        return _Writing(self._folder)
 
 
-def _last_words(error_file: str | None) -> tuple[str, str]:
-    """Return what Ray says of a lost worker in a line, and all of it: the file ends with the sweep."""
-    try:
-        text = Path(error_file or "").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    lines = [line for line in text.splitlines()[1:] if line.strip()]  # the first one is Tune's count
-    if not lines:
-        return "its worker died", text
-    return lines[-1 if lines[0].startswith("ray::") else 0], text  # of a traceback the last line
+class _Writing:
+    """Turns what the disk refuses into a sentence."""
+
+    def __init__(self, folder: ResultsFolder) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise UserError(
+                f"cannot write to {self._folder.path} ({error.strerror}): nothing written so far is lost; "
+                f"make room, then go on with: hybrid-sweep resume {self._folder.path}"
+            ) from None
+
+
+def _named(key: Key) -> Mapping[str, Any]:
+    return {"trial_id": key[0], "seed": key[1]}

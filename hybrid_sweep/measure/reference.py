@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from math import ceil, exp, isfinite, log
@@ -13,6 +12,7 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
 from hybrid_sweep.workload import Workload, quality_of
 
 TARGET_STEPS_RATIO = 1.10
@@ -93,8 +93,7 @@ def start(workload: Workload, seed: int) -> PlainStep:
     model = workload.build_model(seed)
     optimizer = workload.build_optimizer(model)
     build_scheduler = getattr(workload, "build_scheduler", None)
-    random.seed(seed)
-    torch.manual_seed(seed)
+    seed_random_state(seed)
     scheduler = build_scheduler(optimizer) if build_scheduler else None
     return PlainStep(model, optimizer, workload.loss, scheduler)
 
@@ -105,8 +104,9 @@ def held_out(workload: Workload, model: nn.Module) -> dict[str, float]:
     Arms are evaluated at different steps, so a trace of it in one of them would make the comparison unfair.
     """
     modes = {module: module.training for module in model.modules()}
-    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
-        result = workload.evaluate(model, "val")
+    before = random_state()
+    result = workload.evaluate(model, "val")
+    set_random_state(before)
     for module, training in modes.items():
         module.training = training
     return result

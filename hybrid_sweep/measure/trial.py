@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from math import isfinite
 from typing import Any
 
 import torch
 
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.controls import frozen_run
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference, held_out, start
@@ -25,6 +27,8 @@ from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
+FORMAT = 1
+"""Of a run's state; another one is not gone on from."""
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 
@@ -64,6 +68,7 @@ class Trial:
         self._target_reached: int | None = None
         self._evaluated: dict[str, float] = {}
         self._eval_seconds = 0.0
+        self._peak_memory_bytes = 0  # of the processes that the run has left
 
     @property
     def done(self) -> bool:
@@ -103,8 +108,48 @@ class Trial:
             "seconds": sum(self.trainer.meter.seconds().values()),
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the run as it stands between two reports; taking it changes nothing.
+
+        It holds what `HybridTrainer.state_dict` does, so `checkpoint.to_bytes` takes it.
+        """
+        return {
+            **self._header(),
+            "trainer": self.trainer.state_dict(),
+            "target_reached": self._target_reached,
+            "evaluated": dict(self._evaluated),
+            "eval_seconds": self._eval_seconds,
+            "peak_memory_bytes": self._peak_memory(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` of a run with the same seed and settings returned.
+
+        Raises:
+            UserError: it is the state of another run, or of another version of this package.
+        """
+        for name, value in self._header().items():
+            if state.get(name) != value:
+                raise UserError(
+                    f"the checkpoint has {name}={state.get(name)!r}, this run {value!r}: "
+                    "go on with what the run began with, or start it anew"
+                )
+        try:
+            self.trainer.load_state_dict(state["trainer"])
+        except (RuntimeError, KeyError) as error:  # torch's words for a model that is not the same
+            what = " ".join(str(error).split())
+            raise UserError(f"the checkpoint fits another workload ({what}): start the run anew") from None
+        self._target_reached = state["target_reached"]
+        self._evaluated = state["evaluated"]
+        self._eval_seconds = state["eval_seconds"]
+        self._peak_memory_bytes = state["peak_memory_bytes"]
+
     def result(self) -> dict[str, Any]:
-        """Return the columns of a finished run (the contract's, in its names)."""
+        """Return the columns of the run (the contract's, in its names) from its first report on.
+
+        A run that goes on has them at the step it has reached, and no `quality_vs_frozen`: that is a
+        training run of its own.
+        """
         memory = self._memory_ratio()  # before the frozen run resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
@@ -125,7 +170,7 @@ class Trial:
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
             "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
-            "quality_vs_frozen": None if diverged else self._versus_frozen(),
+            "quality_vs_frozen": self._versus_frozen() if self.state == "done" else None,
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
             "backward_reduction_pct": s.backward_reduction_pct,
@@ -190,4 +235,17 @@ class Trial:
     def _memory_ratio(self) -> float | None:
         if not self.reference.peak_memory_bytes:
             return None
-        return torch.cuda.max_memory_allocated() / self.reference.peak_memory_bytes
+        return self._peak_memory() / self.reference.peak_memory_bytes
+
+    def _peak_memory(self) -> int:
+        here = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        return max(here, self._peak_memory_bytes)
+
+    def _header(self) -> dict[str, Any]:
+        """Return what a state and the run that goes on from it have in common, beside the configuration."""
+        return {
+            "format": FORMAT,
+            "version": version("hybrid-sweep"),
+            "seed": self.reference.seed,
+            "steps": self._steps,
+        }

@@ -1,21 +1,23 @@
-"""The points of a sweep: the full grid of its space, a readable id for each, and a hash of its settings."""
+"""The points of a sweep: those given and the full grid, their readable ids, and a hash of their settings."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from typing import Any
 
+from hybrid_sweep.axis import values_of
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
 IN_EVERY_ID = ("max_predict_steps", "correction_interval", "confidence_threshold")
+LONGEST_ID = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,8 @@ class Point:
     """One configuration of a sweep.
 
     Attributes:
-        trial_id: `H075_I15_C0.60`, unique in the sweep and fit to name a file.
+        trial_id: `H075_I15_C0.60` of a grid, `T0007_H075_I15_C0.60` of a point that was chosen otherwise;
+            unique in the sweep and fit to name a file.
         config: fields of `HybridConfig`, fixed and swept; the others have their defaults.
     """
 
@@ -37,32 +40,61 @@ def grid(spec: SweepSpec) -> list[Point]:
     Raises:
         UserError: where `HybridConfig` refuses a value, or two combinations are the same configuration.
     """
-    points = [
-        _point(spec, dict(zip(spec.space, values, strict=True))) for values in product(*spec.space.values())
-    ]
+    axes = [values_of(axis) or [] for axis in spec.space.values()]
+    points = [_point(spec, dict(zip(spec.space, values, strict=True))) for values in product(*axes)]
     for trial_id, count in Counter(point.trial_id for point in points).items():
         if count > 1:
             raise UserError(f"{count} points of the space are all {trial_id}: remove the repeated values")
     return points
 
 
-def trial_id(config: HybridConfig, swept: Mapping[str, Any]) -> str:
+def given(spec: SweepSpec) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the configurations that are tried first: "preset" or "point", and the fields of `HybridConfig`.
+
+    Raises:
+        UserError: where `HybridConfig` refuses one.
+    """
+    for name in spec.presets:
+        yield "preset", config_of({**PRESETS[name].model_dump(exclude_unset=True), **spec.trainer})
+    for point in spec.points:
+        yield "point", config_of({**spec.trainer, **point})
+
+
+def config_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return these fields of `HybridConfig` as it takes them.
+
+    Raises:
+        UserError: where it refuses one.
+    """
+    values = HybridConfig(**fields).model_dump(include=set(fields))
+    return {name: values[name] for name in fields}
+
+
+def trial_id(config: HybridConfig, swept: Collection[str]) -> str:
     """Return the id of a configuration: horizon, interval and threshold, then whatever else is swept.
 
     Numbers are written so that different values give different ids: 0.6 is `0.60`, 0.605 is `0.605`.
     """
-    parts = [
-        f"H{config.max_predict_steps:03d}",
-        f"I{config.correction_interval:02d}",
-        f"C{_decimal(config.confidence_threshold)}",
-    ]
-    if "divergence_threshold" in swept:
-        parts.append(f"D{_decimal(config.divergence_threshold)}")
-    others = [name for name in swept if name not in (*IN_EVERY_ID, "divergence_threshold")]
-    parts += [
-        f"{name}={re.sub(r'[^A-Za-z0-9.+-]', '-', str(getattr(config, name)))}" for name in sorted(others)
-    ]
-    return "_".join(parts)
+    return "_".join(_parts(config, swept, _exactly))
+
+
+def numbered_id(number: int, config: HybridConfig, swept: Collection[str]) -> str:
+    """Return `T0007_` and as much of the rounded `trial_id` as 80 characters hold."""
+    text = f"T{number:04d}"
+    for part in _parts(config, swept, "{:.2f}".format):
+        if len(text) + 1 + len(part) > LONGEST_ID:
+            break
+        text += f"_{part}"
+    return text
+
+
+def complete_hash(config: Mapping[str, Any]) -> str:
+    """Return the hash of a configuration with every default filled in, so that saying one changes nothing.
+
+    Raises:
+        UserError: where `HybridConfig` refuses it.
+    """
+    return config_hash(HybridConfig(**config).model_dump())
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -72,13 +104,26 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def _point(spec: SweepSpec, swept: dict[str, Any]) -> Point:
-    fields = {**spec.trainer, **swept}
-    config = HybridConfig(**fields)
-    values = config.model_dump(include=set(fields))
-    return Point(trial_id=trial_id(config, swept), config={name: values[name] for name in fields})
+    config = config_of({**spec.trainer, **swept})
+    return Point(trial_id=trial_id(HybridConfig(**config), swept), config=config)
 
 
-def _decimal(value: float) -> str:
+def _parts(config: HybridConfig, swept: Collection[str], decimals: Callable[[float], str]) -> list[str]:
+    parts = [
+        f"H{config.max_predict_steps:03d}",
+        f"I{config.correction_interval:02d}",
+        f"C{decimals(config.confidence_threshold)}",
+    ]
+    if "divergence_threshold" in swept:
+        parts.append(f"D{decimals(config.divergence_threshold)}")
+    for name in sorted(set(swept) - {*IN_EVERY_ID, "divergence_threshold"}):
+        value = getattr(config, name)
+        text = f"{value:.3g}" if isinstance(value, float) and decimals is not _exactly else str(value)
+        parts.append(f"{name}={re.sub(r'[^A-Za-z0-9.+-]', '-', text)}")
+    return parts
+
+
+def _exactly(value: float) -> str:
     short = f"{value:.2f}"
     return short if float(short) == value else repr(value)
 

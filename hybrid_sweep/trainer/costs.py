@@ -80,6 +80,19 @@ class CostMeter:
         steps = sorted(self._plain)
         return fmean(steps[: len(steps) - len(steps) // 100 - 1] or steps) if steps else 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that was measured, as plain data; on CUDA this waits for the device."""
+        wall = self.seconds()
+        of_kind = {str(kind): (wall[kind], self._cpu[kind], self.calls[kind]) for kind in Work}
+        return {"work": of_kind, "plain": list(self._plain)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        for kind in Work:
+            self._wall[kind], self._cpu[kind], self.calls[kind] = state["work"][str(kind)]
+        self._plain = list(state["plain"])
+        self._pending.clear()
+
     def _charge(self, kind: Work, seconds: float) -> None:
         self._wall[kind] += seconds
         if kind is Work.PLAIN:

@@ -171,7 +171,8 @@ class PhaseController:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the controller's whole state as plain data."""
-        return {k: v for k, v in vars(self).items() if k not in ("config", "total_steps")}
+        kept = {k: v for k, v in vars(self).items() if k not in ("config", "total_steps")}
+        return {**kept, "phase": str(self.phase)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""

@@ -81,6 +81,17 @@ class PlainStep:
         norms: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(dense)))
         return norms
 
+    def left_gradients(self) -> dict[int, Tensor]:
+        """Return the gradients, by position, that add up over steps because the optimizer knows them not."""
+        known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        left = {i: p.grad for i, p in enumerate(self.parameters) if id(p) not in known}
+        return {i: gradient.clone() for i, gradient in left.items() if gradient is not None}
+
+    def leave_gradients(self, left: dict[int, Tensor]) -> None:
+        """Put back what `left_gradients` returned."""
+        for i, gradient in left.items():
+            self.parameters[i].grad = gradient.to(self.parameters[i].device, copy=True)
+
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next step, the mean over the optimizer's parameter groups."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hybrid_sweep.trainer.confidence import Confidence
 from hybrid_sweep.trainer.divergence import DivergenceSignal
@@ -93,6 +93,31 @@ class StepResult:
         )
 
 
+@dataclass(slots=True)
+class Position:
+    """Where a run stands: what its newest steps have left behind.
+
+    Attributes:
+        loss: newest measured one; None before the first.
+        confidence: as of the newest decision.
+        gradient_norm: of the newest gradient that was measured.
+        real_steps: real steps so far.
+        mean_learning_rate: over the averaged updates.
+        real_at: logical step of the newest real step.
+        jump_at: logical step that the newest jump reached; None before the first.
+        correct_losses: measured in the current Correct phase.
+    """
+
+    loss: float | None = None
+    confidence: float = 0.0
+    gradient_norm: float = 0.0
+    real_steps: int = 0
+    mean_learning_rate: float = 0.0
+    real_at: int = 0
+    jump_at: int | None = None
+    correct_losses: list[float] = field(default_factory=list)
+
+
 @dataclass(slots=True, kw_only=True)
 class Tally:
     """The books of a run: counts that only ever grow, and the phases as they were run."""
@@ -118,6 +143,17 @@ class Tally:
     def backward_reduction_pct(self) -> float:
         """100·(1 − backward calls / logical steps)."""
         return 100 * (1 - self.backward_calls / self.steps) if self.steps else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the books as plain data."""
+        books = {name: getattr(self, name) for name in self.__slots__}
+        return {**books, "trace": [tuple(segment) for segment in self.trace]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        for name in self.__slots__:
+            setattr(self, name, state[name])
+        self.trace = [Segment(*segment) for segment in state["trace"]]
 
     def decide(self, confidence: float) -> None:
         """Count a decision."""

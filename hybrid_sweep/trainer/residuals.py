@@ -52,7 +52,7 @@ class Residual:
 
     @classmethod
     def from_plain(cls, plain: Sequence[Any]) -> Residual:
-        """Rebuild from the nested tuples that a store's state holds."""
+        """Rebuild from the nested tuples that `plain_residuals` yields."""
         step, phase, horizon, loss_residual, layers, features, confidence = plain
         rebuilt = tuple(LayerResidual(*layer) for layer in layers)
         return cls(step, phase, horizon, loss_residual, rebuilt, tuple(features), confidence)
@@ -102,7 +102,7 @@ class ResidualStore:
             return
         rows = [residual.features for residual in new]
         self._standardize.update(rows)
-        slots = [self._place(residual, row) for residual, row in zip(new, _plain(new), strict=True)]
+        slots = [self._place(residual, row) for residual, row in zip(new, plain_residuals(new), strict=True)]
         self._features[slots[-self._capacity :]] = as_tensor(rows[-self._capacity :])
         self._directions, self._answer = None, None
 
@@ -131,9 +131,10 @@ class ResidualStore:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the residuals as plain tuples, oldest first, and the statistics of their features."""
+        """Return the residuals as plain tuples, in the order of their slots, and their statistics."""
         return {
-            "residuals": self._plain[self._oldest :] + self._plain[: self._oldest],
+            "residuals": list(self._plain),
+            "oldest": self._oldest,
             "standardizer": self._standardize.state_dict(),
         }
 
@@ -141,6 +142,7 @@ class ResidualStore:
         """Take up what `state_dict` returned."""
         self._residuals, self._plain, self._oldest = [], [], 0
         self.extend(map(Residual.from_plain, state["residuals"]))
+        self._oldest = state["oldest"]
         self._standardize.load_state_dict(state["standardizer"])
 
     def _place(self, residual: Residual, plain: tuple[Any, ...]) -> int:
@@ -158,7 +160,7 @@ class ResidualStore:
         return self._standardize(as_tensor(features))
 
 
-def _plain(residuals: Sequence[Residual]) -> Iterator[tuple[Any, ...]]:
+def plain_residuals(residuals: Sequence[Residual]) -> Iterator[tuple[Any, ...]]:
     """Yield each residual as nested tuples of numbers and names, which any checkpoint format holds."""
     layers: tuple[LayerResidual, ...] = ()
     plain_layers: tuple[tuple[str, float, float], ...] = ()

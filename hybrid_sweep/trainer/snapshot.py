@@ -1,12 +1,14 @@
-"""Snapshot: what a rollback restores."""
+"""Snapshot: what a rollback restores, and what a saved run goes on from."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from typing import Any, Protocol
 
-import torch
+import numpy as np
 from torch import Tensor
+
+from hybrid_sweep.trainer.random_state import random_state, set_random_state
 
 
 class Stateful(Protocol):
@@ -22,7 +24,7 @@ class Stateful(Protocol):
 
 
 class Snapshot:
-    """A copy of the state of everything that training changes, and of torch's random numbers.
+    """A copy of the state of everything that training changes, and of the global random numbers.
 
     Args:
         torchs: torch's own objects, whose `state_dict` shares memory with them and is copied here.
@@ -32,8 +34,7 @@ class Snapshot:
     def __init__(self, torchs: dict[str, Stateful], ours: dict[str, Stateful]) -> None:
         self.torchs = {name: _copied(part.state_dict()) for name, part in torchs.items()}
         self.ours = {name: part.state_dict() for name, part in ours.items()}
-        self._rng = torch.get_rng_state()
-        self._cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self.random = random_state()
 
     def restore(self, torchs: dict[str, Stateful], ours: dict[str, Stateful]) -> None:
         """Put every part back; the snapshot stays usable."""
@@ -41,17 +42,31 @@ class Snapshot:
             part.load_state_dict(_copied(self.torchs[name]))
         for name, part in ours.items():
             part.load_state_dict(self.ours[name])
-        torch.set_rng_state(self._rng)
-        if self._cuda_rng:
-            torch.cuda.set_rng_state_all(self._cuda_rng)
+        set_random_state(self.random)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the snapshot itself, to be saved."""
+        return {"torchs": self.torchs, "ours": self.ours, "random": self.random}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Snapshot:
+        """Return the snapshot whose `state_dict` this was."""
+        snapshot = cls.__new__(cls)
+        snapshot.torchs, snapshot.ours, snapshot.random = state["torchs"], state["ours"], state["random"]
+        return snapshot
 
 
 def _copied(state: Any) -> Any:
-    """Copy nested containers, cloning tensors: deepcopy without its bookkeeping."""
+    """Copy nested containers, cloning tensors: deepcopy without its bookkeeping.
+
+    NumPy's scalars, which schedules like to compute, become Python's.
+    """
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, dict):
         return {key: _copied(value) for key, value in state.items()}
     if type(state) in (list, tuple):
         return type(state)(_copied(value) for value in state)
+    if isinstance(state, np.generic):
+        return state.item()
     return state if isinstance(state, (int, float, str, bytes, type(None))) else deepcopy(state)

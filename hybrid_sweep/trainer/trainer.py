@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -18,19 +19,14 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
-from hybrid_sweep.trainer.divergence import Action, DivergenceLevel, DivergenceMonitor, DivergenceSignal
+from hybrid_sweep.trainer.divergence import DivergenceSignal
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.phases import Phase, PhaseController, TrainingState
 from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
-from hybrid_sweep.trainer.records import (
-    Segment,
-    StepResult,
-    Tally,
-    TrainingDiverged,
-    TrainingStatistics,
-)
-from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
+from hybrid_sweep.trainer.records import Position, Segment, StepResult, Tally, TrainingStatistics
+from hybrid_sweep.trainer.recovery import Recovery
+from hybrid_sweep.trainer.snapshot import Snapshot
 
 NORM_STRIDE = 4
 """Real steps from one measured gradient norm to the next."""
@@ -76,24 +72,23 @@ class HybridTrainer:
         self.optimizer = optimizer
         self.config = config or HybridConfig()
         self.controller = PhaseController(self.config)
-        self.monitor = DivergenceMonitor(
-            threshold=self.config.divergence_threshold, rule=self.config.divergence_rule
-        )
         self.planner = JumpPlanner(model, self.config)
         self.tally = Tally()
+        self.position = Position()
         self.meter = CostMeter(self.plain.parameters[0].device)
-        self._confidence = 0.0
-        self._loss: float | None = None
-        self._norm = 0.0  # of the newest measured gradient
-        self._real_steps = 0
-        self._mean_learning_rate = 0.0  # over the averaged updates
-        self._real_at: int = 0  # logical step of the newest real step
-        self._jump_at: int | None = None  # logical step that the newest jump reached
-        self._cycle_at = 0
-        self._reduced = False  # the horizon, or the Full phases, in this phase
-        self._correct_losses: list[float] = []
         self._log = DivergenceLog(divergence_log) if divergence_log else None
-        self.take_checkpoint()
+        self.recovery = Recovery(
+            self.config,
+            self.plain,
+            self.controller,
+            self.planner,
+            self.tally,
+            self.position,
+            force_phase=self.force_phase,
+            log=self._log,
+        )
+        self.monitor = self.recovery.monitor
+        self._cycle_at = 0
 
     # Driving
 
@@ -142,15 +137,13 @@ class HybridTrainer:
         """
         if steps < 1:
             raise UserError(f"steps={steps} is not allowed: a forced phase needs at least 1")
-        self._leave_phase()
+        self.recovery.leave_phase()
         self.controller.force_phase(phase, steps)
         self._prepare(phase)
 
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback_to_checkpoint` restores."""
-        self._checkpoint = Snapshot(*self._parts())
-        self._checkpoint_at = self.tally.steps
-        self._marks = self._real_at, self._jump_at
+        self.recovery.take_checkpoint()
 
     def rollback_to_checkpoint(self) -> None:
         """Restore model, optimizer, random numbers, predictor and controller.
@@ -158,13 +151,51 @@ class HybridTrainer:
         The count of logical steps goes on, and the learning-rate schedule with it: a step that was taken is
         taken.
         """
-        self._leave_phase()
-        self._checkpoint.restore(*self._parts())
-        self.tally.rollbacks += 1
-        since = self.tally.steps - self._checkpoint_at
-        real_at, jump_at = self._marks
-        self._real_at, self._jump_at = real_at + since, None if jump_at is None else jump_at + since
-        self.plain.skip(since)
+        self.recovery.rollback()
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training depends on: a run that takes it up goes on as this one does.
+
+        It holds plain containers, numbers, strings and tensors (as far as the states of model, optimizer and
+        scheduler do), so that `torch.load(..., weights_only=True)` reads it; no tensor is shared. Batches are
+        not in it: they must depend on the logical step alone, or be put back by the caller.
+        """
+        return {
+            "config": self.config.model_dump(),
+            "parts": Snapshot(*self.recovery.parts()).state_dict(),
+            "recovery": self.recovery.state_dict(),
+            "position": asdict(self.position),
+            "tally": self.tally.state_dict(),
+            "meter": self.meter.state_dict(),
+            "left_gradients": self.plain.left_gradients(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned, the global random numbers included.
+
+        Model, optimizer and scheduler are built as they were for the saved run. The state becomes this
+        trainer's own: it is not to be changed afterwards.
+
+        Raises:
+            UserError: the saved run had another configuration.
+        """
+        ours = self.config.model_dump()
+        for name, value in state["config"].items():
+            if ours.get(name) != value:
+                raise UserError(
+                    f"the saved run has {name}={value!r}, this one {ours.get(name)!r}: "
+                    "go on with the configuration that it began with, or start anew"
+                )
+        Snapshot.from_state(state["parts"]).restore(*self.recovery.parts())
+        self.recovery.load_state_dict(state["recovery"])
+        for name, value in state["position"].items():
+            setattr(self.position, name, value)
+        self.tally.load_state_dict(state["tally"])
+        self.meter.load_state_dict(state["meter"])
+        self.plain.backward_calls = self.tally.backward_calls
+        self.plain.leave_gradients(state["left_gradients"])
 
     # Telling
 
@@ -174,8 +205,8 @@ class HybridTrainer:
             step=self.tally.steps,
             phase=self.controller.phase,
             steps_in_current_phase=self.controller.steps_in_current_phase,
-            loss=self._loss,
-            confidence=self._confidence,
+            loss=self.position.loss,
+            confidence=self.position.confidence,
         )
 
     def training_statistics(
@@ -207,15 +238,16 @@ class HybridTrainer:
         trusted = True
         if self.controller.phase.is_real:
             assessment = self.planner.assess(self.tally.steps)
-            trusted, self._confidence = assessment.trusted, assessment.confidence
-            self.tally.decide(self._confidence)
+            trusted, self.position.confidence = assessment.trusted, assessment.confidence
+            self.tally.decide(assessment.confidence)
             if not assessment.finite:
-                self._recover("the weights are not finite")
+                self.recovery.recover("the weights are not finite")
                 return
             if assessment.paid is not None and self.config.divergence_rule == "calibrated":
                 (self.controller.restore_horizon if assessment.paid else self.controller.reduce_horizon)()
-        self._leave_phase()
-        self.controller.enter(self.controller.decide(self.tally.steps, self._confidence, trusted=trusted))
+        self.recovery.leave_phase()
+        confidence = self.position.confidence
+        self.controller.enter(self.controller.decide(self.tally.steps, confidence, trusted=trusted))
         if self.controller.phase is Phase.PREDICT:
             self.meter.lap(Work.UPDATE)  # the checkpoint before a jump is part of the jump
         self._prepare(self.controller.phase)
@@ -229,7 +261,7 @@ class HybridTrainer:
             self.planner.plan()
         elif phase is Phase.FULL:
             self.planner.start_full()
-            if self.tally.steps - self._checkpoint_at >= self.config.checkpoint_interval:
+            if self.recovery.checkpoint_due:
                 self.take_checkpoint()
 
     def _real_step(self, load: Callable[[int], Any]) -> StepResult:
@@ -243,14 +275,15 @@ class HybridTrainer:
         self.tally.backward_calls = self.plain.backward_calls
         loss = float(measured)
         norm = self._gradient_norm()
-        keep = self.config.velocity_decay if self._mean_learning_rate else 0.0
-        self._mean_learning_rate = keep * self._mean_learning_rate + (1 - keep) * rate
+        at = self.position
+        keep = self.config.velocity_decay if at.mean_learning_rate else 0.0
+        at.mean_learning_rate = keep * at.mean_learning_rate + (1 - keep) * rate
         predicted = None
-        if self._jump_at is not None and self._real_at <= self._jump_at and isfinite(loss):
-            predicted = self.planner.score(step, step - self._real_at, loss)
-        self._real_at = step
-        self.planner.observe(step, loss, self._norm, rate)
-        signal = self._watch(loss, norm, predicted, real=True)
+        if at.jump_at is not None and at.real_at <= at.jump_at and isfinite(loss):
+            predicted = self.planner.score(step, step - at.real_at, loss)
+        at.real_at = step
+        self.planner.observe(step, loss, at.gradient_norm, rate)
+        signal = self.recovery.watch(loss, norm, predicted, real=True)
         result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
         self.meter.lap(Work.OBSERVE)
         return result
@@ -264,12 +297,12 @@ class HybridTrainer:
 
         Reading every gradient throws the weights out of a processor's cache, which costs more than the norm.
         """
-        self._real_steps += 1
-        if self._real_steps % NORM_STRIDE != 1:
+        self.position.real_steps += 1
+        if self.position.real_steps % NORM_STRIDE != 1:
             return None
         norm = float(self.plain.gradient_norm())
         if isfinite(norm):
-            self._norm = norm  # what stands in for the steps in between
+            self.position.gradient_norm = norm  # what stands in for the steps in between
         return norm
 
     def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
@@ -280,18 +313,18 @@ class HybridTrainer:
         if into == 0:
             ahead = min(length, controller.remaining)
             rate = self.plain.skip(ahead)
-            self.planner.jump(ahead, rate / self._mean_learning_rate if self._scheduled else 1.0)
+            self.planner.jump(ahead, rate / self.position.mean_learning_rate if self._scheduled else 1.0)
         self._tick(min(limit, length - into, controller.remaining))
-        self._jump_at = self.tally.steps
+        self.position.jump_at = self.tally.steps
         self.meter.lap(Work.JUMP)
         if micro_correction_due(controller.steps_in_current_phase, interval):
             return self._probe(load)
-        ahead, decisions = self.tally.steps - self._real_at, self.tally.decisions
+        ahead, decisions = self.tally.steps - self.position.real_at, self.tally.decisions
         return self._result(lambda: self._late_forecast(ahead, decisions), None, None)
 
     @property
     def _scheduled(self) -> bool:
-        return self.plain.scheduler is not None and self._mean_learning_rate > 0
+        return self.plain.scheduler is not None and self.position.mean_learning_rate > 0
 
     def _late_forecast(self, ahead: int, decisions: int) -> float:
         """Return a predicted loss while the forecast that it belongs to is the newest."""
@@ -315,9 +348,9 @@ class HybridTrainer:
         self._tick(1)
         self.plain.skip(1)
         loss, signal = self._measure(load)
-        self._correct_losses.append(loss)
+        self.position.correct_losses.append(loss)
         if self.controller.phase is Phase.CORRECT and self.controller.remaining == 0:
-            if self.planner.is_lost(fmean(self._correct_losses)):
+            if self.planner.is_lost(fmean(self.position.correct_losses)):
                 self.planner.take_half_back()
                 self.tally.abort()
             else:
@@ -334,60 +367,8 @@ class HybridTrainer:
             loss = float(self.plain.loss_fn(self.model, batch))
         self.tally.forward_only_calls += 1
         self.meter.lap(Work.FORWARD)
-        predicted = self.planner.score(step, step - self._real_at, loss) if isfinite(loss) else None
-        return loss, self._watch(loss, None, predicted)
-
-    # Watching
-
-    def _watch(
-        self, loss: float, gradient_norm: float | None, predicted: float | None, *, real: bool = False
-    ) -> DivergenceSignal:
-        """Show a measured loss to the monitor and do what it asks for."""
-        tally = self.tally
-        self._loss = loss
-        tally.measure(loss, gradient_norm)
-        signal = self.monitor.observe(
-            loss,
-            gradient_norm,
-            real=real,
-            predicted_loss=predicted,
-            steps_since_jump=None if self._jump_at is None else tally.steps - self._jump_at,
-            confidence=self._confidence,
-            warmup=self.controller.phase is Phase.WARMUP,
-        )
-        if self._log:
-            norm = float(self.plain.gradient_norm()) if real else None
-            self._log.measured(tally.steps, loss, norm, signal)
-        if signal.level >= DivergenceLevel.WARNING:
-            tally.warning_steps += 1
-        if signal.action is not Action.CONTINUE:
-            self._act(signal)
-        return signal
-
-    def _act(self, signal: DivergenceSignal) -> None:
-        """Carry out the recovery that a signal asks for; a Warmup is only ever rolled back."""
-        if signal.action is Action.ROLLBACK:
-            self._recover(signal.description)
-        elif self.controller.phase is Phase.WARMUP:
-            return
-        elif signal.action is Action.FORCE_FULL:
-            self.force_phase(Phase.FULL, self.config.force_full_steps)
-        elif signal.action is Action.FORCE_CORRECT and self.config.correct_steps > 0:
-            self.force_phase(Phase.CORRECT, self.config.correct_steps)
-        elif not self._reduced:  # once a phase: an alarm that lasts is one alarm
-            self._reduced = True
-            if signal.action is Action.REDUCE_RATIO:
-                self.controller.reduce_horizon()
-            elif signal.action is Action.INCREASE_FULL:
-                self.controller.grow_full_steps()
-
-    def _recover(self, why: str) -> None:
-        if self.tally.rollbacks >= self.config.max_rollbacks:
-            raise TrainingDiverged(
-                f"{why} at step {self.tally.steps}, after {self.tally.rollbacks} rollbacks"
-            )
-        self.rollback_to_checkpoint()
-        self.force_phase(Phase.FULL, self.config.force_full_steps)
+        predicted = self.planner.score(step, step - self.position.real_at, loss) if isfinite(loss) else None
+        return loss, self.recovery.watch(loss, None, predicted)
 
     # Book-keeping
 
@@ -398,15 +379,10 @@ class HybridTrainer:
             for i in range(1, steps + 1):
                 if not micro_correction_due(into + i, interval):
                     step = self.tally.steps + i
-                    self._log.predicted(step, self.planner.forecast(step - self._real_at), self._confidence)
+                    forecast = self.planner.forecast(step - self.position.real_at)
+                    self._log.predicted(step, forecast, self.position.confidence)
         self.tally.steps += steps
         self.controller.advance(steps)
-
-    def _leave_phase(self) -> None:
-        """Close the books of the current phase."""
-        self.tally.leave(self.controller.phase)
-        self._reduced = False
-        self._correct_losses = []
 
     def _cycle_is_over(self) -> bool:
         controller = self.controller
@@ -425,21 +401,8 @@ class HybridTrainer:
             step=self.tally.steps,
             phase=self.controller.phase,
             loss=loss,
-            confidence=self._confidence,
+            confidence=self.position.confidence,
             gradient_norm=gradient_norm,
             backward_reduction_pct=self.tally.backward_reduction_pct,
             signal=signal,
         )
-
-    def _parts(self) -> tuple[dict[str, Stateful], dict[str, Stateful]]:
-        torchs: dict[str, Any] = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "scheduler": self.plain.scheduler,
-        }
-        ours: dict[str, Stateful] = {
-            "planner": self.planner,
-            "controller": self.controller,
-            "monitor": self.monitor,
-        }
-        return {name: part for name, part in torchs.items() if part is not None}, ours

@@ -1,5 +1,7 @@
 """What the pictures show: controls on the same axes, an honest staircase, a frame that hides nothing new."""
 
+from collections.abc import Callable
+
 import pandas as pd
 import pytest
 
@@ -54,3 +56,30 @@ def test_names_do_not_cover_each_other(grid60: ResultsFolder) -> None:
 def test_counted_sweeps_are_drawn_by_counts(grid60: ResultsFolder) -> None:
     picture = front_picture(grid60.trials(), {"spec": {"timing": "counted"}})
     assert (picture.points["x"] == picture.points["speedup_counted"]).all()
+
+
+def test_a_repeated_sweep_has_bands_that_fit_the_frame(sweep: Callable[..., ResultsFolder]) -> None:
+    folder = sweep(seeds=(0, 1, 2))
+    picture = front_picture(folder.trials(), folder.manifest)
+    front = picture.front
+    assert picture.seeds == 3
+    assert (front["x_low"] < front["x"]).all()
+    assert (front["y"] < front["y_high"]).all()
+    assert picture.frame[0] <= front["y_low"].min()
+    assert picture.frame[1] >= front["y_high"].max()
+    assert picture.width[0] <= front["x_low"].min()
+    assert picture.width[1] >= front["x_high"].max()
+
+
+def test_a_hopelessly_wide_band_does_not_set_the_frame(grid60: ResultsFolder) -> None:
+    one = grid60.trials().head(2).assign(trial_id="a", seed=[0, 1], speedup=[1.0, 9.0], quality=[0.5, 1.5])
+    rest = pd.concat([grid60.trials().tail(50).assign(seed=seed) for seed in (0, 1)])
+    picture = front_picture(pd.concat([one, rest]), grid60.manifest)
+    assert "a" in picture.front["trial_id"].tolist()
+    assert picture.front["y_low"].min() < picture.frame[0]
+    assert picture.width[0] > 1 - 0.6 * 4.5
+
+
+def test_single_runs_have_no_bands(picture: FrontPicture) -> None:
+    assert picture.seeds == 1
+    assert "x_low" not in picture.front

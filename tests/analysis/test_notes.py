@@ -56,6 +56,61 @@ def test_one_seed_many_twins_and_running_trials_are_said(grid60: ResultsFolder) 
     assert "59 trials show only 40 behaviours" in texts
 
 
+def repeats(*points: tuple[float, float], spread: float) -> pd.DataFrame:
+    """Return configurations a, b, … with three seeds that scatter around each point."""
+    return pd.DataFrame(
+        {
+            "trial_id": "abcdef"[number],
+            "seed": seed,
+            "state": "done",
+            "reason": "",
+            "behaviour": f"{number}",
+            "attempts": 1,
+            "speedup": speedup + spread * (seed - 1),
+            "speedup_bound": 99.0,
+            "quality": quality + 0.01 * spread * (seed - 1),
+            "quality_vs_truncated": 1.0,
+            "quality_vs_frozen": 1.0,
+        }
+        for number, (speedup, quality) in enumerate(points)
+        for seed in range(3)
+    )
+
+
+def texts_of(trials: pd.DataFrame) -> str:
+    return " ".join(note.text for note in honest_notes(trials, front_picture(trials, {})))
+
+
+def test_front_points_whose_intervals_overlap_are_not_told_apart() -> None:
+    near, far = (3.0, 0.985), (1.5, 1.2)
+    text = (
+        "The 95 % intervals of a and b overlap in speed and in quality: these seeds do not tell them apart."
+    )
+    assert text in texts_of(repeats(near, (2.9, 0.986), far, spread=0.1))
+    assert "2 of 3 pairs of front points" in texts_of(repeats(near, (2.9, 0.986), (2.6, 0.989), spread=0.07))
+    assert "overlap" not in texts_of(repeats(near, far, spread=0.1))
+
+
+def test_an_interval_that_reaches_below_what_is_asked_for_is_a_warning() -> None:
+    trials = repeats((3.0, 0.981), spread=0.1)
+    notes = honest_notes(trials, front_picture(trials, {}))
+    text = "recommended point's quality is 0.981 ± 0.002, which reaches below 0.98."
+    assert any(note.tone == "warning" and text in note.text for note in notes)
+    assert "speedup is 1.100 ± 0.248, which reaches below 1" in texts_of(repeats((1.1, 0.99), spread=0.1))
+    assert "reaches below" not in texts_of(repeats((3.0, 0.99), spread=0.1))
+
+
+def test_stopped_interrupted_and_repeated_trials_are_said(grid60: ResultsFolder) -> None:
+    trials = grid60.trials()
+    trials.loc[[0, 1], ["state", "reason"]] = ["pruned", "early stopping"]
+    trials.loc[2, ["state", "reason"]] = ["pruned", "interrupted"]
+    trials.loc[[3, 4, 5], "attempts"] = 2
+    texts = texts_of(trials)
+    assert "2 trials stopped early" in texts
+    assert "1 trial had not finished" in texts
+    assert "3 trials begun more than once" in texts
+
+
 def test_same_behaviour_counts_others_of_the_same_seed() -> None:
     trials = pd.DataFrame(
         {"trial_id": list("abcab"), "seed": [0, 0, 0, 1, 1], "behaviour": ["x", "x", "", "x", "y"]}

@@ -63,6 +63,50 @@ def test_seeds_are_averaged_and_incomplete_configurations_left_out() -> None:
     assert configurations(rows).columns.tolist() == rows.columns.tolist()
 
 
+def repeated(*seeds: tuple[float, float]) -> pd.DataFrame:
+    """Return one configuration "a" with a seed for each pair."""
+    return table(list(seeds), seed=range(len(seeds))).assign(trial_id="a")
+
+
+def test_repeated_configurations_come_with_intervals_of_their_means() -> None:
+    front = pareto_front(repeated((2.0, 0.97), (3.0, 0.98), (4.0, 0.99)))
+    added = ["seeds", "speedup_low", "speedup_high", "quality_low", "quality_high"]
+    assert front.columns.tolist()[-5:] == added
+    half = 4.302653 / math.sqrt(3)  # t(2) · s / √n with s = 1
+    low, high = front["speedup_low"][0], front["speedup_high"][0]
+    assert (front["seeds"][0], low, high) == (3, pytest.approx(3 - half), pytest.approx(3 + half))
+    assert front["quality_low"][0] == pytest.approx(0.98 - half / 100)
+
+
+def test_a_front_of_single_runs_has_no_intervals() -> None:
+    rows = table([(2, 1), (3, 0.9)])
+    assert pareto_front(rows).columns.tolist() == rows.columns.tolist()
+
+
+def test_the_intervals_are_those_of_the_front_that_was_asked_for() -> None:
+    rows = repeated((2.0, 0.97), (3.0, 0.98)).assign(speedup_counted=[2.5, 2.5])
+    front = pareto_front(rows, "speedup_counted")
+    assert (front["speedup_counted_low"][0], front["speedup_counted_high"][0]) == (2.5, 2.5)
+    assert "speedup_low" not in front
+
+
+def test_a_configuration_counts_when_all_its_seeds_are_in() -> None:
+    half_done = table([(9.0, 1.1)], seed=0).assign(trial_id="b")
+    rows = pd.concat([repeated((2.0, 0.97), (3.0, 0.98)), half_done])
+    assert pareto_front(rows)["trial_id"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_one_seed_without_numbers_keeps_a_configuration_off_the_front(bad: float) -> None:
+    assert pareto_front(repeated((2.0, 0.97), (bad, 0.98))).empty
+    assert pareto_front(repeated((2.0, 0.97), (2.0, bad))).empty
+
+
+def test_settings_are_not_averaged() -> None:
+    rows = repeated((2.0, 0.97), (3.0, 0.98), (4.0, 0.99)).assign(confidence_threshold=0.4)
+    assert pareto_front(rows)["confidence_threshold"].tolist() == [0.4]
+
+
 def test_counts_are_averaged_too(sweep: Callable[..., ResultsFolder]) -> None:
     front = pareto_front(sweep(seeds=(0, 1, 2)).trials())
     assert front["seed"].unique().tolist() == ["0,1,2"]

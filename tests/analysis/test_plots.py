@@ -1,5 +1,7 @@
 """pareto.png is a PNG of the promised size, for any sweep."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,14 @@ def test_any_number_of_trials_and_any_title(grid60: ResultsFolder, tmp_path: Pat
     picture = imread(tmp_path / "front.png")
     assert picture.shape[:2] == (1000, 1600)
     assert picture[..., :3].min() < 0.5
+
+
+def test_bands_change_the_picture_of_the_same_means(
+    sweep: Callable[..., ResultsFolder], tmp_path: Path
+) -> None:
+    folder = sweep(seeds=(0, 1, 2))
+    picture = front_picture(folder.trials(), folder.manifest)
+    write_front(picture, tmp_path / "bands.png", "")
+    bare = replace(picture, front=picture.front.drop(columns="seeds"))
+    write_front(bare, tmp_path / "bare.png", "")
+    assert (imread(tmp_path / "bands.png") != imread(tmp_path / "bare.png")).any()

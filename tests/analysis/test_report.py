@@ -158,3 +158,35 @@ def test_many_values_make_a_scatter(grid60: ResultsFolder) -> None:
 def test_the_empty_figure_says_so(empty: ResultsFolder) -> None:
     figure = front_figure(front_picture(empty.trials(), {}))
     assert figure["layout"]["annotations"][0]["text"] == "no configuration is done"
+
+
+def test_a_repeated_sweep_shows_its_intervals_and_says_what_they_are(
+    sweep: Callable[..., ResultsFolder], grid60: ResultsFolder
+) -> None:
+    folder = sweep(seeds=(0, 1, 2))
+    folder.export_all()
+    front = next(trace for trace in data_of(folder)["front"]["data"] if "Pareto" in trace.get("name", ""))
+    assert front["error_x"]["array"] == pytest.approx(front["error_x"]["arrayminus"])
+    assert len(front["error_y"]["array"]) == len(front["x"])
+    assert all("95 % of speedup" in text for text in front["text"])
+    page = own_part(folder)
+    assert "mean over 3 seeds" in page
+    assert "Student's t over the seeds" in page
+    best = folder.table("front").iloc[0]
+    half = (best["speedup_high"] - best["speedup_low"]) / 2
+    assert f"<td>{best['speedup']:.3f} ± {half:.3f}</td>" in page
+    assert "Student's t" not in own_part(grid60)
+    assert "error_x" not in json.dumps(data_of(grid60)["front"])
+
+
+def test_bands_are_only_columns_of_a_repeated_front(
+    sweep: Callable[..., ResultsFolder], grid60: ResultsFolder
+) -> None:
+    folder = sweep(seeds=(0, 1))
+    folder.export_all()
+    columns = [column.name for column in TRIAL_COLUMNS]
+    bands = ["seeds", "speedup_low", "speedup_high", "quality_low", "quality_high"]
+    header = (folder.path / "pareto.csv").read_text().splitlines()[0].split(",")
+    assert header == [*columns, *bands]
+    assert list(json.loads((folder.path / "pareto.json").read_text())[0]) == header
+    assert (grid60.path / "pareto.csv").read_text().splitlines()[0].split(",") == columns

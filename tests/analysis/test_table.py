@@ -5,9 +5,11 @@ import re
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder
-from hybrid_sweep.analysis.table import steps_table, trials_table
+from hybrid_sweep.analysis.table import run_rows, steps_table, trials_table
 from hybrid_sweep.errors import UserError
 
 CONFIG = {
@@ -71,6 +73,74 @@ def test_a_trial_started_again_begins_anew() -> None:
     assert trials_table([*events, finished(quality=0.99)])["quality"].tolist() == [0.99]
 
 
+def begun(attempt: int = 1) -> dict[str, object]:
+    return {**STARTED, "attempt": attempt}
+
+
+def interrupted(**result: object) -> dict[str, object]:
+    return {"event": "interrupted", **KEY, "result": result}
+
+
+LOST = {"event": "lost", **KEY, "attempt": 1, "why": "node died", "preempted": False}
+RETRIED = {"event": "retried", **KEY}
+
+
+def test_a_lost_run_still_runs_and_counts_its_attempts() -> None:
+    assert trials_table([begun(), LOST])["state"].tolist() == ["running"]
+    again = trials_table([begun(), LOST, begun(2), finished(speedup=2.0)])
+    assert again[["state", "attempts", "speedup"]].to_numpy().tolist() == [["done", 2, 2.0]]
+
+
+def test_a_journal_without_attempts_began_each_run_once() -> None:
+    assert trials_table([STARTED, finished()])["attempts"].tolist() == [1]
+
+
+def test_an_interrupted_run_is_pruned_with_what_it_had_reached_until_it_goes_on() -> None:
+    stopped = [begun(), interrupted(steps=700, quality=0.9, speedup=None)]
+    row = trials_table(stopped).iloc[0]
+    assert (row["state"], row["reason"], row["steps"], row["quality"]) == ("pruned", "interrupted", 700, 0.9)
+    row = trials_table([*stopped, begun(2)]).iloc[0]
+    assert (row["state"], row["reason"], row["attempts"]) == ("running", "", 2)
+    assert pd.isna(row["quality"])
+
+
+def test_a_run_stopped_early_keeps_its_values_at_its_own_step() -> None:
+    row = trials_table([begun(), finished("pruned", "early stopping", steps=260, quality=0.97)]).iloc[0]
+    assert (row["state"], row["steps"], row["quality"]) == ("pruned", 260, 0.97)
+
+
+def test_a_failed_run_is_opened_again() -> None:
+    row = trials_table([begun(), finished("failed", "boom"), RETRIED]).iloc[0]
+    assert (row["state"], row["reason"], row["max_predict_steps"]) == ("running", "", 75)
+
+
+def test_a_point_says_who_chose_it_and_when() -> None:
+    asked = {"event": "asked", "trial_id": KEY["trial_id"], "number": 7, "config": CONFIG, "source": "tpe"}
+    never_begun = {**asked, "trial_id": "other"}
+    known = {"event": "known", "config": CONFIG, "values": {}, "from": "earlier"}
+    table = trials_table([known, asked, never_begun, begun(), finished()])
+    assert table[["trial_id", "number", "source"]].to_numpy().tolist() == [[KEY["trial_id"], 7, "tpe"]]
+    assert trials_table([begun()])["source"].tolist() == [""]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([begun(), begun(2), LOST, RETRIED, interrupted(), finished(), finished("failed")]),
+        min_size=1,
+    )
+)
+def test_whatever_happens_the_last_event_decides(events: list[dict[str, object]]) -> None:
+    last = events[-1]
+    expected = {"interrupted": "pruned", "finished": last.get("state")}.get(str(last["event"]), "running")
+    rows = run_rows(events)
+    (row,) = rows.values()
+    if last["event"] != "lost":  # a loss says nothing of a run that has ended
+        assert row["state"] == expected
+    assert row["lost"] == sum(event["event"] == "lost" for event in events)
+    assert row["retried"] == sum(event["event"] == "retried" for event in events)
+
+
 def test_steps_hold_every_report_field() -> None:
     table = steps_table([STARTED, reported(120, loss=0.5), reported(240, loss=None, quality=0.9), finished()])
     assert table.columns.tolist()[:4] == ["trial_id", "seed", "step", "phase"]
@@ -111,6 +181,9 @@ def test_no_events_make_empty_tables() -> None:
         {"event": "finished", **KEY, "result": {}},
         {"event": "finished", **KEY, "state": "done"},
         {"event": "finished", "trial_id": "a", "seed": "zero", "state": "done", "result": {}},
+        {"event": "interrupted", **KEY},
+        {"event": "lost", "trial_id": "a"},
+        {"event": "asked", "number": 1},
     ],
 )
 def test_an_event_that_lacks_something_is_refused(event: dict[str, object]) -> None:

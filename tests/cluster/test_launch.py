@@ -12,8 +12,9 @@ import torch
 from support import toy
 from support.toy import Toy
 
+from hybrid_sweep.cluster.connection import QUIET
+from hybrid_sweep.cluster.launch import run_sweep
 from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialReported, TrialStarted
-from hybrid_sweep.cluster.launch import QUIET, run_sweep
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES
 from hybrid_sweep.spec import SweepSpec, load_spec
@@ -54,6 +55,7 @@ def make_spec(workload_file):
             "trainer": {"warmup_steps": 20, "full_steps": 10, "horizon_rule": "fixed"},
             "space": {"max_predict_steps": [20], "confidence_threshold": [0.001, 0.999]},
             "repeats": 2,
+            "sampler": "grid",
             "unit_costs": dict.fromkeys(COST_NAMES, 0.1) | {"plain_step": 1.0},
         }
         return SweepSpec(**defaults | fields)
@@ -155,6 +157,7 @@ def test_trials_that_go_wrong_leave_the_others_alone(cluster, make_spec, tmp_pat
             "confidence_threshold": 0.001,
         },
         repeats=1,
+        max_retries=1,
     )
     outcome = run_sweep(spec, tmp_path / "out", keep_models="front")
     assert outcome.counts == {"done": 1, "failed": 2, "diverged": 1}
@@ -163,7 +166,7 @@ def test_trials_that_go_wrong_leave_the_others_alone(cluster, make_spec, tmp_pat
     assert list(trials["state"]) == ["done", "failed", "diverged", "failed"]
     assert trials.loc[20, "reason"] == "RuntimeError: the toy is broken"
     assert "nan" in trials.loc[30, "reason"]
-    assert trials.loc[40, "reason"].startswith("lost: The actor died")
+    assert trials.loc[40, "reason"].startswith("lost 2 times: The actor died")
     assert trials.loc[30, "quality"] == 0.0
     assert trials.loc[[20, 40], ["speedup", "quality"]].isna().all(axis=None)
     assert set(outcome.folder.table("front")["max_predict_steps"]) == {10}

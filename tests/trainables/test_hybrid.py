@@ -1,42 +1,52 @@
-"""The trainable without Ray: one report a step, one actor for many trials, failures that are told."""
+"""The trainable in Tune's hands: by its methods, and in a `Tuner` with our searcher and scheduler."""
+
+import logging
+import shutil
 
 import pytest
+import ray
+from ray import tune
 from support import toy
 from support.toy import Toy
 
-from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_class
+from hybrid_sweep.cluster.connection import QUIET
+from hybrid_sweep.cluster.searcher import ParetoScheduler, StudySearcher
+from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_classes
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.trainer import HybridConfig
+from hybrid_sweep.spec import SweepSpec
 from trainables.hybrid import HybridTrainable
 
-FIELDS = {"warmup_steps": 20, "full_steps": 10, "horizon_rule": "fixed", "confidence_threshold": 0.001}
+SPEC = SweepSpec(
+    name="toy",
+    workload="toy.py:Toy",
+    trainer={"warmup_steps": 20, "full_steps": 10, "horizon_rule": "fixed", "confidence_threshold": 0.001},
+    space={"max_predict_steps": [5, 10, 20]},
+    sampler="random",
+    trials=3,
+)
 
 
-def config(horizon=20, seed=0):
-    point = {"trial_id": f"H{horizon}", "seed": seed, "config": FIELDS | {"max_predict_steps": horizon}}
-    return {"point": point}
+def point(horizon=20, seed=0):
+    config = {**SPEC.trainer, "max_predict_steps": horizon}
+    return {"point": {"trial_id": f"H{horizon}", "seed": seed, "config": config}}
 
 
-@pytest.fixture
-def shared():
-    def make(models=None, **keywords):
-        references = {seed: reference_run(Toy(), seed, 120, 10) for seed in (0, 1)}
-        return Shared(
-            order=WorkloadOrder(name=f"{toy.__file__}:Toy", keywords=keywords, device="cpu"),
-            references=references,
-            costs={cost_class(HybridConfig(**FIELDS)): UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))},
-            frozen_control=True,
-            models=models,
-        )
-
-    return make
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    file = shutil.copy(toy.__file__, tmp_path_factory.mktemp("user"))
+    return Shared(
+        order=WorkloadOrder(name=f"{file}:Toy", keywords={"dropout": 0.3}, device="cpu"),
+        references={0: reference_run(Toy(dropout=0.3), 0, 120, 10)},
+        costs=dict.fromkeys(cost_classes(SPEC), UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))),
+        frozen_control=False,
+    )
 
 
-def started(shared, first):
+def started(shared, config):
     """A trainable as Tune makes it, without Tune's folders."""
     trainable = HybridTrainable.__new__(HybridTrainable)
-    trainable.setup(first, shared=shared)
+    trainable.setup(config, shared=shared)
     return trainable
 
 
@@ -47,59 +57,73 @@ def run(trainable):
     return reports
 
 
+def losses(reports):
+    return [(report["report"]["step"], report["report"]["loss"]) for report in reports]
+
+
 def test_one_report_a_step_and_the_result_with_the_last(shared):
-    *some, last = run(started(shared(), config()))
+    *some, last = run(started(shared, point()))
     assert len(some) >= 2
     assert all(set(report) == {"report", "done"} for report in some)
-    assert last["report"]["step"] == 120
     assert last["finished"]["state"] == "done"
-    assert last["finished"]["result"]["max_predict_steps"] == 20
 
 
-def test_an_actor_is_reused_and_a_trial_does_not_see_the_one_before(shared):
-    trainable = started(shared(), config(20))
-    first = run(trainable)[-1]["finished"]["result"]
-    workload = trainable._workload
-    assert trainable.reset_config(config(30, seed=1))
-    other = run(trainable)[-1]["finished"]["result"]
-    assert other["max_predict_steps"] == 30
-    assert other["reference_val_loss"] != first["reference_val_loss"]
-    trainable.reset_config(config(20))
-    again = run(trainable)[-1]["finished"]["result"]
-    assert again["val_loss"] == first["val_loss"]
-    assert again["quality_vs_frozen"] == first["quality_vs_frozen"]
-    assert trainable._workload is workload
+def test_an_actor_is_reused(shared):
+    trainable = started(shared, point(20))
+    first = run(trainable)
+    assert trainable.reset_config(point(10))
+    assert losses(run(trainable)) != losses(first)
+    trainable.reset_config(point(20))
+    assert losses(run(trainable)) == losses(first)
 
 
-def test_an_exception_of_the_users_code_fails_the_trial_and_not_the_actor(shared):
-    trainable = started(shared(troubles={30: "raise"}), config(30))
-    last = run(trainable)[-1]
-    assert last["finished"]["state"] == "failed"
-    assert last["finished"]["reason"] == "RuntimeError: the toy is broken"
-    assert last["finished"]["result"] == {}
-    assert "in loss" in last["finished"]["traceback"]
-    trainable.reset_config(config(20))
-    assert run(trainable)[-1]["finished"]["state"] == "done"
+def test_tune_saves_and_restores_through_a_folder(shared, tmp_path):
+    expected = run(started(shared, point()))
+    one, other = started(shared, point()), started(shared, point())
+    for i in range(2):
+        one.save_checkpoint(str(tmp_path))
+        other.load_checkpoint(str(tmp_path))
+        assert losses([other.step()]) == losses([expected[i]])
+        one.step()
+    run(one)
+    one.save_checkpoint(str(tmp_path))
+    other.load_checkpoint(str(tmp_path))
+    assert losses(run(other)) == losses(expected)
 
 
-def test_a_divergence_is_a_result(shared):
-    finished = run(started(shared(troubles={30: "nan"}), config(30)))[-1]["finished"]
-    assert finished["state"] == "diverged"
-    assert "nan" in finished["reason"]
-    assert finished["result"]["quality"] == 0.0
-
-
-def test_a_workload_that_cannot_be_built_fails_the_trial(shared):
-    finished = run(started(shared(colour="red"), config()))[-1]["finished"]
-    assert finished["state"] == "failed"
-    assert "colour" in finished["reason"]
-
-
-def test_models_are_kept_where_the_sweep_keeps_them(shared, tmp_path):
-    run(started(shared(models=tmp_path), config()))
-    assert [file.name for file in tmp_path.iterdir()] == ["H20_seed0.pt"]
+def test_what_should_be_tried_again_is_an_error_to_tune(shared, monkeypatch):
+    monkeypatch.setattr("hybrid_sweep.cluster.runner.shortage", lambda needed: "the GPU is full")
+    with pytest.raises(RuntimeError, match="the GPU is full"):
+        started(shared, point()).step()
 
 
 def test_it_needs_what_all_trials_share():
     with pytest.raises(ValueError, match="with_parameters"):
-        started(None, config())
+        started(None, point())
+
+
+@pytest.mark.ray
+def test_a_tuner_of_ones_own(shared, tmp_path, monkeypatch):
+    for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
+        monkeypatch.setenv(name, value)
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
+    try:
+        searcher = StudySearcher(SPEC, "x", 120)
+        results = tune.Tuner(
+            tune.with_parameters(HybridTrainable, shared=shared),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=ParetoScheduler(searcher),
+                num_samples=-1,
+                max_concurrent_trials=2,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+        ).fit()
+    finally:
+        ray.shutdown()
+    assert len(results) == 3
+    assert {result.metrics["finished"]["state"] for result in results} == {"done"}
+    assert (searcher.study.asked, searcher.study.has_more) == (3, False)

@@ -68,6 +68,15 @@ def test_steps_that_are_not_finite_are_left_out() -> None:
     assert len(history.rows(9)) == 2
 
 
+def test_steps_beyond_the_capacity_leave_their_mark_on_the_averages() -> None:
+    asked, unasked = StepHistory(10), filled([2.0] * 30 + [1.0] * 15, capacity=10)
+    for step in range(1, 46):
+        asked.append(step, 2.0 if step <= 30 else 1.0, 1.0 + 0.1 * (step % 3), 0.01)
+        asked.rows(1)
+    assert asked.tracker == unasked.tracker
+    assert asked.rows(99) == unasked.rows(99)
+
+
 def test_the_oldest_steps_make_room() -> None:
     history = filled([1.0] * 30, capacity=8)
     assert [real.step for real in history.newest(99)] == list(range(23, 31))

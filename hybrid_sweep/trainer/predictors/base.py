@@ -152,22 +152,26 @@ class Predictor(ABC):
         self._start_observed = self.observed
 
     def state_dict(self) -> dict[str, Any]:
-        """Return every buffer, copied."""
+        """Return every buffer, copied where it is written into."""
         return {
             "observed": self.observed,
             "start": [t.clone() for t in self._start],
             "start_observed": self._start_observed,
-            "proposed": None if self._proposed is None else [t.clone() for t in self._proposed],
+            "proposed": self._proposed,
             "squares": list(self._squares),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.observed = state["observed"]
-        self._start = [t.clone() for t in state["start"]]
+        self._start = [t.clone() for t in self._here(state["start"])]
         self._start_observed = state["start_observed"]
-        self._proposed = None if state["proposed"] is None else [t.clone() for t in state["proposed"]]
+        self._proposed = None if state["proposed"] is None else self._here(state["proposed"])
         self._squares = list(state["squares"])
+
+    def _here(self, saved: Sequence[Tensor]) -> list[Tensor]:
+        """Return saved buffers, one a parameter, on the devices of the parameters."""
+        return [t.to(p.device) for t, p in zip(saved, self.groups.parameters, strict=True)]
 
 
 def _dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:

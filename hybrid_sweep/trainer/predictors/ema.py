@@ -63,5 +63,5 @@ class EmaVelocity(Predictor):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._average = [t.clone() for t in state["average"]]
+        self._average = [t.clone() for t in self._here(state["average"])]
         self._lag = state["lag"]

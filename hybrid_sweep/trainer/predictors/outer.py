@@ -51,5 +51,5 @@ class OuterMomentum(Predictor):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._momentum = [t.clone() for t in state["momentum"]]
+        self._momentum = [t.clone() for t in self._here(state["momentum"])]
         self._weight = state["weight"]

@@ -1,0 +1,45 @@
+"""95 % intervals of means over seeds: Student's t."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+
+
+def with_intervals(means: pd.DataFrame, trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return `means` with `seeds` and, for each of `columns`, `<name>_low` and `<name>_high` at the end.
+
+    The interval of a mean over n seeds is mean ± t(n − 1) · s / √n, with s the sample standard deviation and
+    t the quantile of `student_t`. Where no configuration of `trials` has several seeds nothing is added.
+    """
+    if not trials["trial_id"].duplicated().any():
+        return means
+    groups = trials[trials["trial_id"].isin(means["trial_id"])].groupby("trial_id")
+    seeds = groups.size().reindex(means["trial_id"]).to_numpy(dtype="int64")
+    added: dict[str, Any] = {"seeds": seeds}
+    quantiles = np.array([student_t(int(count) - 1) for count in seeds], dtype="float64")
+    for name in columns:
+        spread = groups[name].std().reindex(means["trial_id"]).to_numpy(dtype="float64")
+        half = quantiles * spread / np.sqrt(seeds)
+        mean = means[name].to_numpy(dtype="float64")
+        added |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
+    return means.assign(**added)
+
+
+def shown(row: Mapping[str, Any] | pd.Series[Any], name: str, digits: int) -> str:
+    """Return a value as a person reads it, "2.60", or "2.60 ± 0.20" where the row has its interval."""
+    low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
+    value = f"{row[name]:.{digits}f}"
+    return value if math.isnan(high - low) else f"{value} ± {(high - low) / 2:.{digits}f}"
+
+
+def student_t(freedom: int) -> float:
+    """Return the half-width of a 95 % interval in standard errors; not-a-number below 1 degree of freedom."""
+    return float(stdtrit(freedom, (1 + LEVEL) / 2)) if freedom >= 1 else math.nan

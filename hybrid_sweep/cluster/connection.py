@@ -1,0 +1,95 @@
+"""Connecting to Ray: an existing cluster, or a local one for as long as a sweep runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.workload import travelling
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # progress is ours
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a second reference, where the first one has failed already
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+KNOCK_SECONDS = 5.0
+NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
+
+
+@contextmanager
+def connected(spec: SweepSpec, address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start a local one for as long as the sweep runs; SIGTERM counts as Ctrl-C."""
+    os.environ.update(QUIET)
+    if address is not None:
+        _refuse_unreachable(address)
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        if data := os.environ.get("HYBRID_SWEEP_DATA"):
+            os.environ["HYBRID_SWEEP_DATA"] = str(Path(data).resolve())  # workers stand in another folder
+        options |= {"address": "local", "include_dashboard": False, "num_cpus": _local_cpus(spec)}
+    else:
+        options["address"] = address
+        if travel := travelling(spec.workload.name):
+            options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
+    try:
+        with _terminated_as_interrupted():
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM, which ends jobs and containers, wind the sweep down; Ray's own handler exits."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Knock at `host:port` first: Ray itself tries for minutes.
+
+    Raises:
+        UserError: nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if "/" in host or not (host and port.isdecimal()):
+        return  # "auto", "ray://...": Ray's to judge
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no Ray answers at {address} ({error}): start one there, or leave --address out"
+        ) from None
+
+
+def _local_cpus(spec: SweepSpec) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores, spec.concurrency or 1)

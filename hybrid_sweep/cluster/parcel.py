@@ -1,0 +1,108 @@
+"""A results folder as lines of text, for the Jobs server of Ray moves no files but keeps what a job prints.
+
+`python -m hybrid_sweep.cluster.parcel FOLDER` prints one; `Jobs.fetch` runs that on the head node.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from hybrid_sweep.analysis.folder import JOURNAL, MANIFEST, ResultsFolder
+from hybrid_sweep.errors import UserError
+
+LINE_BYTES = 3000
+_BEGIN = re.compile(r"^parcel begins, sha256 ([0-9a-f]{64})$", re.MULTILINE)
+_END = "parcel ends"
+
+
+def pack(folder: Path) -> Iterator[str]:
+    """Yield the lines of a results folder: its manifest, journal and models, a compressed tar in base64.
+
+    Raises:
+        UserError: there is no manifest in it.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder} has no {MANIFEST} yet: wait until its trials have begun")
+    files = [folder / MANIFEST, folder / JOURNAL]
+    models = ResultsFolder(folder).models_path
+    if models.is_dir():
+        files += sorted(models.iterdir())
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for file in files:
+            with suppress(FileNotFoundError):  # a model that has just left the front
+                content = file.read_bytes()  # at once: a journal grows meanwhile
+                member = tarfile.TarInfo(file.relative_to(folder).as_posix())
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    packed = buffer.getvalue()
+    yield f"parcel begins, sha256 {hashlib.sha256(packed).hexdigest()}"
+    for start in range(0, len(packed), LINE_BYTES):
+        yield base64.b64encode(packed[start : start + LINE_BYTES]).decode()
+    yield _END
+
+
+def unpack(text: str, to: Path) -> None:
+    """Write what `pack` yielded, amid other lines, to the new or empty folder `to`: all of it or nothing.
+
+    Raises:
+        UserError: it is damaged, or holds a file that a results folder has not.
+    """
+    packed = _content(text)
+    to = to.absolute()
+    to.parent.mkdir(parents=True, exist_ok=True)
+    temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isreg() and _belongs(member.name) else None
+                if content is None:
+                    raise UserError(f"the results hold {member.name!r}, no file of ours: they are not taken")
+                file = temporary / member.name
+                file.parent.mkdir(exist_ok=True)
+                with file.open("wb") as target:
+                    shutil.copyfileobj(content, target)
+        temporary.rename(to)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _content(text: str) -> bytes:
+    """Return the bytes between the first and the last line of a parcel, verified."""
+    begin, end = _BEGIN.search(text), text.rfind(f"\n{_END}")
+    if begin and end >= begin.end():
+        with suppress(ValueError):
+            packed = base64.b64decode("".join(text[begin.end() : end].split()), validate=True)
+            if hashlib.sha256(packed).hexdigest() == begin.group(1):
+                return packed
+    raise UserError("the results arrived damaged: fetch them again")
+
+
+def _belongs(name: str) -> bool:
+    """Whether a results folder has such a file; no other name is ever written."""
+    return name in (MANIFEST, JOURNAL) or re.fullmatch(r"models/[A-Za-z0-9][\w.+=-]*", name) is not None
+
+
+def main(folder: str) -> int:
+    """Print a results folder; return the exit code."""
+    try:
+        sys.stdout.writelines(f"{line}\n" for line in pack(Path(folder)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,119 @@
+"""Runner: what a worker does, one trial after another, with everything that they share kept in memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from typing import Any
+
+import torch
+
+from hybrid_sweep.cluster.gpu_memory import shortage
+from hybrid_sweep.cluster.work import Shared
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
+from hybrid_sweep.measure.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+
+class Runner:
+    """Runs trials in steps of one cycle; a Ray actor is made of it, and the Ray Tune trainable wraps it.
+
+    An exception of the user's code ends the trial as `failed` with its reason, not the worker.
+
+    Args:
+        shared: what all trials of the sweep share.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._workload: Any = None
+        self._frozen: dict[tuple[int, str, int], dict[str, float]] = {}
+        self._point: dict[str, Any] = {}
+        self._from: bytes | None = None
+        self._trial: Trial | None = None
+        self._checkpoint_at = 0.0
+
+    def ready(self) -> None:
+        """Build the workload and warm up, so that no trial pays for it.
+
+        Raises:
+            UserError: where it cannot be built on this node.
+        """
+        if self._workload is None:
+            self._workload = self._shared.order.build()
+
+    def start(self, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
+        """Take on a trial, in `point`'s trial_id, seed and config, from its checkpoint if there is one."""
+        self._point, self._from, self._trial = point, checkpoint, None
+
+    def step(self) -> dict[str, Any]:
+        """Train one cycle and return `report`, with `checkpoint` where one is due.
+
+        The last one has `finished`: state, reason and the columns of the result. `lost` says why the trial
+        should be tried again later; with `counted` False that is no fault of its own.
+        """
+        try:
+            if self._trial is None and (why := shortage(self._shared.gpu_memory_bytes)):
+                return {"lost": why, "counted": False}
+            trial = self._begun()
+            report = trial.report()
+            if trial.done:
+                finished = {"state": trial.state, "reason": trial.reason, "result": trial.result()}
+                self._shared.keep_model(self._point, trial)
+                self._trial = None
+                return {"report": report, "finished": finished}
+            return {"report": report, "checkpoint": self._checkpoint_if_due(trial)}
+        except torch.cuda.OutOfMemoryError as error:
+            self._trial = None
+            torch.cuda.empty_cache()
+            return {"lost": f"out of GPU memory: {' '.join(str(error).split())}"}
+        except Exception as error:
+            self._trial = None
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            failed = {"state": "failed", "reason": reason, "result": {}, "traceback": traceback.format_exc()}
+            return {"finished": failed}
+
+    def stop_now(self, keep: bool) -> dict[str, Any]:
+        """End the trial here: return its partial `result`, and with `keep` a `checkpoint` to go on from."""
+        trial, self._trial = self._trial, None
+        if trial is None:
+            return {"result": {}, "checkpoint": self._from if keep else None}
+        return {"result": trial.result(), "checkpoint": self._bytes_of(trial) if keep else None}
+
+    def checkpoint(self) -> bytes | None:
+        """Return what the trial goes on from, in another worker too; None where it would begin anew."""
+        return self._bytes_of(self._trial) if self._trial else self._from
+
+    def _begun(self) -> Trial:
+        if self._trial is None:
+            self.ready()
+            self._trial = self._new()
+            if self._from is not None:
+                try:
+                    self._trial.load_state_dict(from_bytes(self._from))
+                except UserError as error:  # damaged, or of other code: only its work is lost
+                    logger.warning("%s starts anew: %s", self._point["trial_id"], error)
+                    self._trial = self._new()
+            self._checkpoint_at = time.monotonic()
+        return self._trial
+
+    def _new(self) -> Trial:
+        return self._shared.trial(self._point, self._workload, self._frozen)
+
+    def _checkpoint_if_due(self, trial: Trial) -> bytes | None:
+        every = self._shared.checkpoint_seconds
+        if every is None or time.monotonic() - self._checkpoint_at < every:
+            return None
+        return self._bytes_of(trial)
+
+    def _bytes_of(self, trial: Trial) -> bytes | None:
+        """Return the state of a trial; None where it holds what cannot be saved, which the log says."""
+        self._checkpoint_at = time.monotonic()
+        try:
+            return to_bytes(trial.state_dict())
+        except UserError as error:
+            logger.warning("%s", error)
+            return None

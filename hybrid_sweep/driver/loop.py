@@ -1,0 +1,197 @@
+"""The loop of a sweep: ask, keep every slot busy, write down what happens, try again what was lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from hybrid_sweep.driver.backend import Backend, Finished, Happening, Key, Lost, Reported, Run, Stopped
+from hybrid_sweep.driver.recorder import Recorder
+from hybrid_sweep.search.study import Study
+
+LOOK_EVERY_SECONDS = 1.0
+FIRST_BACKOFF_SECONDS = 1.0
+LONGEST_BACKOFF_SECONDS = 60.0
+EARLY = "early stopping by Pareto rank"
+GRACE_SECONDS = 20.0
+"""How long an interrupted sweep waits for the last checkpoints."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A run that has not ended: how often it was lost by its own fault, and what has been asked of it."""
+
+    run: Run
+    losses: int = 0
+    pruned: bool = False
+
+
+@dataclass(slots=True)
+class Loop:
+    """Drives one sweep to its end; knows neither Ray nor Optuna.
+
+    Attributes:
+        study: what to try.
+        backend: where runs happen.
+        recorder: where it is written down.
+        seeds: every point runs with each of them.
+        max_retries: how often a run is started again after its worker died; pre-emption is not counted.
+        stop_requested: looked at once a second; True winds the sweep down as Ctrl-C does.
+    """
+
+    study: Study
+    backend: Backend
+    recorder: Recorder
+    seeds: list[int]
+    max_retries: int
+    stop_requested: Callable[[], bool] = lambda: False
+    _waiting: deque[Run] = field(default_factory=deque)
+    _retries: list[tuple[float, Run]] = field(default_factory=list)
+    _open: dict[Key, _Open] = field(default_factory=dict)
+    _slots: int = 0
+    _exhausted: bool = False
+
+    def run(self, unfinished: Iterable[Run] = ()) -> bool:
+        """Run everything, beginning with the runs that a journal left open; return whether it was cut short.
+
+        Raises:
+            UserError: the results folder cannot be written, or no worker can be started.
+        """
+        self._waiting.extend(unfinished)
+        try:
+            while self._fill():
+                happenings = self.backend.wait(0 if self._can_ask_ahead() else self._patience())
+                for happening in happenings:
+                    self._take(happening)
+                if self.stop_requested():
+                    return self._wind_down()
+                if not happenings and self._can_ask_ahead():
+                    self._ask()
+            return False
+        except KeyboardInterrupt:
+            return self._wind_down()
+
+    def _fill(self) -> bool:
+        """Start runs while there are slots; return whether anything is left to wait for."""
+        if self._slots != self.backend.slots:
+            self._slots = self.backend.slots
+            self.recorder.slots_changed(self._slots)
+            if not self._slots:
+                self.recorder.note("no node is left that could run a trial: waiting for one")
+        while self.backend.free > 0 and (run := self._next()) is not None:
+            checkpoint = self.recorder.checkpoint(run.key)
+            self.recorder.started(run)
+            self._open.setdefault(run.key, _Open(run)).run = run
+            self.backend.start(run, checkpoint)
+        return bool(self._open or self._waiting or self._retries or not self._exhausted)
+
+    def _next(self) -> Run | None:
+        now = self.backend.now()
+        for index, (ready, run) in enumerate(self._retries):
+            if ready <= now:
+                del self._retries[index]
+                return run
+        while self._waiting or self._ask():
+            run = self._waiting.popleft()
+            if self.study.wants(run.trial_id):
+                return run
+            if run.attempt > 1:
+                self._finish(Finished(run.key, "pruned", EARLY))
+        return None
+
+    def _ask(self) -> bool:
+        """Queue the runs of one more point, if the study has one."""
+        if self._exhausted:
+            return False
+        if self.study.flat:
+            self._exhausted = True
+            self.recorder.note("the hypervolume has stopped growing: no more points are tried")
+            return False
+        asked = self.study.ask()
+        if asked is None:
+            self._exhausted = True
+            return False
+        point = asked.point
+        self.recorder.asked(
+            trial_id=point.trial_id,
+            number=asked.number,
+            config=point.config,
+            params=asked.params,
+            source=asked.source,
+        )
+        self._waiting.extend(
+            Run(trial_id=point.trial_id, seed=seed, config=point.config) for seed in self.seeds
+        )
+        return True
+
+    def _can_ask_ahead(self) -> bool:
+        """Whether to use idle time for a sampler that thinks longer than a slot should stand empty."""
+        return self.study.slow_to_ask and not self._exhausted and len(self._waiting) < self.backend.slots
+
+    def _patience(self) -> float:
+        now = self.backend.now()
+        return max(min([LOOK_EVERY_SECONDS, *(ready - now for ready, _ in self._retries)]), 0.0)
+
+    def _take(self, happening: Happening) -> None:
+        open_run = self._open.get(happening.key)
+        if open_run is None:
+            return
+        if isinstance(happening, Reported):
+            self.recorder.reported(happening)
+            if self.study.report(happening.key, happening.report) and not open_run.pruned:
+                open_run.pruned = True
+                self.backend.stop(happening.key)
+            return
+        del self._open[happening.key]
+        if isinstance(happening, Stopped):
+            happening = Finished(happening.key, "pruned", EARLY, happening.result)
+        if isinstance(happening, Lost):
+            self._lose(happening, open_run)
+        else:
+            self._finish(happening)
+
+    def _lose(self, lost: Lost, open_run: _Open) -> None:
+        """Start the run again later, or give it up."""
+        if open_run.pruned:
+            self._finish(Finished(lost.key, "pruned", EARLY))
+            return
+        losses = open_run.losses + (not lost.preempted)
+        if losses > self.max_retries:
+            tries = f" {losses} times" if losses > 1 else ""
+            self._finish(Finished(lost.key, "failed", f"lost{tries}: {lost.why}", traceback=lost.details))
+            return
+        run = open_run.run
+        backoff = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(run.attempt - 1, 10), LONGEST_BACKOFF_SECONDS)
+        self.recorder.lost(lost, run.attempt, backoff)
+        again = replace(run, attempt=run.attempt + 1)
+        self._open[run.key] = _Open(again, losses, open_run.pruned)
+        self._retries.append((self.backend.now() + backoff, again))
+
+    def _finish(self, finished: Finished) -> None:
+        self.recorder.finished(finished)
+        self.study.finish(finished.key, finished.state, finished.reason, finished.result)
+
+    def _wind_down(self) -> bool:
+        """Stop what runs, keeping a checkpoint of each; what has already ended is finished."""
+        waiting_again = {run.key for _, run in self._retries}
+        running = [key for key in self._open if key not in waiting_again]
+        for key in running:
+            self.backend.stop(key, keep=True)
+        left, deadline = set(running), self.backend.now() + GRACE_SECONDS
+        try:
+            while left and self.backend.now() < deadline:
+                for happening in self.backend.wait(LOOK_EVERY_SECONDS):
+                    if isinstance(happening, Stopped) and not self._open[happening.key].pruned:
+                        self.recorder.interrupted(happening)
+                    elif isinstance(happening, Lost):
+                        self.recorder.interrupted(Stopped(happening.key))
+                    else:
+                        self._take(happening)
+                    if not isinstance(happening, Reported):
+                        left.discard(happening.key)
+        except KeyboardInterrupt:
+            pass
+        for key in [*left, *waiting_again]:
+            self.recorder.interrupted(Stopped(key))
+        return True

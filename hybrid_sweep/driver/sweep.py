@@ -1,0 +1,206 @@
+"""A sweep as its results folder: begin one, and carry it on from whatever its journal holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.driver.backend import Backend, Key, Run
+from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, SweepStarted, TrialFinished
+from hybrid_sweep.driver.loop import Loop
+from hybrid_sweep.driver.recorder import Recorder
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.journal import Journal
+from hybrid_sweep.search.storage import StorageView
+from hybrid_sweep.search.sampler import sampler_arguments
+from hybrid_sweep.search.study import Study
+from hybrid_sweep.search.warm_start import known_points
+from hybrid_sweep.spec import SweepSpec
+
+FORMAT = 2
+"""Of a results folder: what its journal and manifest hold. Another one is read, but not carried on."""
+Tell = Callable[[SweepEvent], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOutcome:
+    """How a sitting ended: where the results are, runs of the sweep by state, and by whose will."""
+
+    folder: ResultsFolder
+    counts: dict[str, int]
+    interrupted: bool
+
+
+def results_path(spec: SweepSpec, out: Path | None) -> Path:
+    """Return the folder of a new sweep, absolute.
+
+    Raises:
+        UserError: something is there already.
+    """
+    path = (out or Path("results") / f"{spec.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}").absolute()
+    ResultsFolder.refuse_taken(path)
+    return path
+
+
+def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) -> ResultsFolder:
+    """Make the results folder of a new sweep.
+
+    Args:
+        path: a new or empty folder.
+        spec: the sweep.
+        steps: logical steps of a run.
+        measured: what else the manifest says: references, unit costs, environment.
+
+    Raises:
+        UserError: an earlier sweep to learn from does not fit; nothing has been written then.
+    """
+    known = [
+        point for earlier in spec.warm_start for point in known_points(ResultsFolder.open(earlier), spec)
+    ]
+    sweep_id = uuid4().hex
+    folder = ResultsFolder.create(path)
+    StorageView.open(spec.storage, path, f"{spec.name}-{sweep_id}", new=True)
+    for point in known:
+        folder.journal.append(point.event())
+    folder.write_manifest(
+        {
+            "format": FORMAT,
+            "sweep_id": sweep_id,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "spec": spec.model_dump(),
+            "seeds": spec.seeds,
+            "steps": steps,
+            "sampler": sampler_arguments(spec),
+            "hypervolume_reference": spec.hypervolume_reference.model_dump(),
+            **measured,
+        }
+    )
+    return folder
+
+
+def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Return the sweep of a results folder, some of its fields changed for its next sitting.
+
+    Raises:
+        UserError: the folder is of another version, or holds no manifest.
+    """
+    manifest = folder.manifest
+    found = manifest.get("format", 1)
+    if not manifest:
+        raise UserError(f"{folder.path} has no manifest, so nothing of it can go on: run the sweep anew")
+    version = (manifest.get("versions") or {}).get("hybrid-sweep", "of another version")
+    if found != FORMAT:
+        raise UserError(
+            f"{folder.path} was written in format {found} by hybrid-sweep {version}, and this version "
+            f"carries on format {FORMAT} only: resume it with that version, or run the sweep anew"
+        )
+    try:
+        return SweepSpec(**{**manifest["spec"], **(changes or {})})
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"the manifest of {folder.path} is corrupt ({error}): restore it from a copy"
+        ) from None
+
+
+def carry_on(
+    folder: ResultsFolder,
+    spec: SweepSpec,
+    make_backend: Callable[[], Backend],
+    tell: Tell,
+    *,
+    retry_failed: bool = False,
+    finish: Callable[[ResultsFolder], None] = ResultsFolder.export_all,
+) -> SweepOutcome:
+    """Run what a sweep still has to run, whatever ended the sitting before: nothing is run twice.
+
+    Args:
+        folder: of the sweep.
+        spec: `recorded_spec`, or the one that the sweep began with.
+        make_backend: where runs happen, made once the journal is read and the folder is ours.
+        tell: told of everything that happens.
+        retry_failed: also open the runs again that failed.
+        finish: writes the tables at the end.
+
+    Raises:
+        UserError: another process drives the sweep, or its journal is corrupt.
+    """
+    with folder.driven():
+        manifest = folder.manifest
+        recorder = Recorder(folder, tell)
+        if retry_failed:
+            for key in _failed(Journal.events(folder.journal.path, skip=("reported",))):
+                recorder.retried(key)
+        view = StorageView.open(
+            spec.storage,
+            folder.path,
+            f"{spec.name}-{manifest['sweep_id']}",
+            new=False,
+            on_error=recorder.note,
+        )
+        study = Study(spec, manifest["sweep_id"], manifest["steps"], on_told=view.add)
+        journal = folder.journal.path
+        study.restore(Journal.events(journal, skip=() if spec.early_stopping else ("reported",)))
+        events = Journal.read(journal, skip=("reported",))
+        current = {**manifest, "spec": spec.model_dump(), "budget": study.budget}
+        if current != manifest:
+            folder.write_manifest(current)
+        ended = _ended(events)
+        unfinished = _unfinished(events, ended, spec.seeds)
+        for event in ended.values():
+            tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"]))
+        if unfinished or study.has_more:
+            backend = make_backend()
+            tell(SweepStarted(study.budget * spec.repeats, folder.path, backend.slots, len(ended)))
+            loop = Loop(study, backend, recorder, spec.seeds, spec.max_retries, folder.stop_request.exists)
+            interrupted = loop.run(unfinished)
+        else:
+            tell(Note("nothing is left to run"))
+            interrupted = False
+        finish(folder)
+        counts = {str(state): int(n) for state, n in folder.trials()["state"].value_counts().items()}
+        tell(SweepEnded(counts, interrupted))
+        return SweepOutcome(folder=folder, counts=counts, interrupted=interrupted)
+
+
+def _key(event: Mapping[str, Any]) -> Key:
+    return event["trial_id"], event["seed"]
+
+
+def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
+    """Return the last `finished` event of every run that has ended and was not opened again."""
+    ended: dict[Key, Mapping[str, Any]] = {}
+    for event in events:
+        if event["event"] == "finished":
+            ended[_key(event)] = event
+        elif event["event"] == "retried":
+            ended.pop(_key(event), None)
+    return ended
+
+
+def _failed(events: Iterable[Mapping[str, Any]]) -> list[Key]:
+    return [key for key, event in _ended(events).items() if event["state"] == "failed"]
+
+
+def _unfinished(events: list[dict[str, Any]], ended: Mapping[Key, Any], seeds: list[int]) -> list[Run]:
+    """Return the runs of points that were asked and have not ended, with the number of their next attempt."""
+    attempts: dict[Key, int] = {}
+    for event in events:
+        if event["event"] == "started":
+            attempts[_key(event)] = max(attempts.get(_key(event), 0) + 1, event.get("attempt") or 1)
+    asked = [event for event in events if event["event"] == "asked"]
+    return [
+        Run(
+            trial_id=e["trial_id"],
+            seed=seed,
+            config=e["config"],
+            attempt=attempts.get((e["trial_id"], seed), 0) + 1,
+        )
+        for e in asked
+        for seed in seeds
+        if (e["trial_id"], seed) not in ended
+    ]

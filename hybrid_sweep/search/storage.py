@@ -1,0 +1,240 @@
+"""StorageView: a mirror of a study in an Optuna storage, for other tools; losing it loses nothing."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from hybrid_sweep.errors import UserError
+
+FILE = "optuna.journal"
+ALLOWED = "sqlite:///FILE, postgresql://USER@HOST/DATABASE, or none for a journal file in the results folder"
+DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MAXIMIZE]  # speedup, quality
+CONNECT_SECONDS = 5
+RETRY_SECONDS = 60.0
+LOCK_GRACE_SECONDS = 3  # how long another process may hold the lock of a journal file
+LOCK_LOOKS, LOCK_LOOK_SECONDS = 10, 0.02
+POSTGRESQL: dict[str, Any] = {  # a connection that has gone silent fails within ten seconds
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+
+_Known = tuple[str | None, int | None, str]
+
+
+class StorageView:
+    """Adds ended trials to an Optuna study, each once; make one with `open`.
+
+    A trial that cannot be added stops nobody: it waits, and is tried again a minute later with those that
+    came after it. Trials are known by the user attributes `trial_id` and `number` and by their state, so
+    that a failed trial that was run again stands there twice, as it happened.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        *,
+        on_error: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._storage = storage
+        self._study = storage.get_study_id_from_name(name)
+        self._known = {_known(trial) for trial in storage.get_all_trials(self._study, deepcopy=False)}
+        self._waiting: deque[FrozenTrial] = deque()
+        self._anew = False
+        self._on_error = on_error or (lambda text: None)
+        self._told = False
+        self._clock = clock
+        self._try_at = clock()
+
+    @classmethod
+    def open(
+        cls,
+        url: str | None,
+        folder: Path,
+        name: str,
+        *,
+        new: bool,
+        on_error: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> StorageView:
+        """Open the study called `name`, or make it.
+
+        Args:
+            url: `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`; None is a journal file in `folder`,
+                which is made anew where it is damaged.
+            folder: of the results.
+            name: of the study.
+            new: the study must not be there yet.
+            on_error: told in one sentence of the first trial that cannot be added.
+            clock: seconds, for the time between attempts.
+
+        Raises:
+            UserError: the storage does not answer, or holds another study of that name.
+        """
+        shown = str(folder / FILE) if url is None else masked(url)
+        try:
+            storage = _journal(folder / FILE) if url is None else _database(url)
+            _check(storage, name, shown, new)
+            return cls(storage, name, on_error=on_error, clock=clock)
+        except UserError:
+            raise
+        except ImportError:
+            raise UserError(
+                f"storage={shown!r} needs psycopg: pip install 'hybrid-sweep[postgres]'"
+            ) from None
+        except Exception as error:
+            raise UserError(
+                f"storage={shown!r} does not answer within {CONNECT_SECONDS} s ({_why(error, url)}): "
+                "start or mend it, or leave storage out for a journal file in the results folder"
+            ) from None
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a trial that has ended, unless it is there already."""
+        if _known(trial) in self._known:
+            return
+        self._known.add(_known(trial))
+        self._waiting.append(trial)
+        if self._clock() >= self._try_at:
+            self._write()
+
+    def rebuild(self, trials: Iterable[FrozenTrial]) -> None:
+        """Replace whatever the study holds by `trials`."""
+        self._known.clear()
+        self._waiting.clear()
+        self._anew = True
+        self._write()
+        for trial in trials:
+            self.add(trial)
+
+    def close(self) -> None:
+        """Try once more what could not be added, and let go of the storage."""
+        self._write()
+        self._storage.remove_session()
+
+    def _write(self) -> None:
+        try:
+            if self._anew:
+                _delete(self._storage, self.name)
+                self._study = self._storage.create_new_study(DIRECTIONS, self.name)
+                self._anew = False
+            while self._waiting:
+                self._storage.create_new_trial(self._study, template_trial=self._waiting[0])
+                self._waiting.popleft()
+        except Exception as error:  # whatever it is: the sweep goes on without its mirror
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._try_at = self._clock() + RETRY_SECONDS
+        if not self._told:
+            self._told = True
+            self._on_error(f"the sweep goes on, but Optuna's storage cannot be written ({_why(error)})")
+
+
+def masked(url: str) -> str:
+    """Return a storage URL with every password in it as `***`, fit for errors and manifests."""
+    without = re.sub(r"//([^:@/?]*):.*@", r"//\1:***@", url)
+    return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", without)
+
+
+def _journal(path: Path) -> JournalStorage:
+    """Open a journal file; one that was torn by a crash, or cannot be read, is begun anew.
+
+    The lock that a killed process has left is removed: whoever lives holds it for milliseconds.
+    """
+    lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_GRACE_SECONDS)
+    for _ in range(LOCK_LOOKS):
+        if not path.with_name(f"{FILE}.lock").is_symlink():
+            break
+        time.sleep(LOCK_LOOK_SECONDS)
+    else:
+        with suppress(RuntimeError):  # it is gone
+            lock.release()
+    try:
+        if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            raise ValueError("torn")
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except (ValueError, KeyError, TypeError, AssertionError):  # Optuna refuses damage in many ways
+        path.unlink()
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def _database(url: str) -> RDBStorage:
+    parsed = _parse(url)
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if parsed.get_backend_name() == "postgresql":
+        options["connect_args"] = {"connect_timeout": CONNECT_SECONDS, **POSTGRESQL}
+    return RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=options)
+
+
+def _parse(url: str) -> URL:
+    """Return the URL for SQLAlchemy, with the driver that this package asks for."""
+    if url.partition("?")[0].count("@") > 1:
+        raise UserError(f"storage={masked(url)!r} holds more than one @: write the one in a password as %40")
+    try:
+        parsed = make_url(re.sub(r"^postgres(ql)?(\+psycopg)?://", "postgresql+psycopg://", url))
+    except (ArgumentError, ValueError):  # whose text may hold a piece of the password
+        raise UserError(f"storage={masked(url)!r} is no URL: write {ALLOWED}") from None
+    file = parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:")
+    if not file and parsed.drivername != "postgresql+psycopg":
+        raise UserError(f"storage={masked(url)!r} is not allowed: write {ALLOWED}")
+    return parsed
+
+
+def _check(storage: BaseStorage, name: str, shown: str, new: bool) -> None:
+    """Make the study where there is none, and refuse one that is another's.
+
+    Raises:
+        UserError: with what differs.
+    """
+    try:
+        found = storage.get_study_directions(storage.get_study_id_from_name(name))
+    except KeyError:
+        storage.create_new_study(DIRECTIONS, name)
+        return
+    if found != DIRECTIONS:
+        raise UserError(
+            f"the study {name!r} in {shown!r} is another one: its directions are {_words(found)}, "
+            f"this sweep's are {_words(DIRECTIONS)}; give another storage, or delete that study"
+        )
+    if new:
+        raise UserError(f"there is a study {name!r} in {shown!r} already: give another storage, or delete it")
+
+
+def _delete(storage: BaseStorage, name: str) -> None:
+    with suppress(KeyError):
+        storage.delete_study(storage.get_study_id_from_name(name))
+
+
+def _known(trial: FrozenTrial) -> _Known:
+    attributes = trial.user_attrs
+    return attributes.get("trial_id"), attributes.get("number"), trial.state.name
+
+
+def _words(directions: list[StudyDirection]) -> str:
+    return ", ".join(direction.name.lower() for direction in directions)
+
+
+def _why(error: BaseException, url: str | None = None) -> str:
+    """Return the innermost reason in one line, without the password."""
+    while inner := getattr(error, "orig", None) or error.__cause__:
+        error = inner
+    text = " ".join(str(error).split()) or type(error).__name__
+    secret = _parse(url).password if url else None
+    return text.replace(str(secret), "***") if secret else text

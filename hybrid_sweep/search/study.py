@@ -1,0 +1,407 @@
+"""Study: what to try next and when to stop a run, decided by the seed and what has happened, nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import gcd
+from typing import Any, Self
+
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.dimensions import combination, is_whole, placed, size
+from hybrid_sweep.search.front import Front
+from hybrid_sweep.search.halving import Halving, Key
+from hybrid_sweep.search.outcome import Ended, Told, finite, judge, violations
+from hybrid_sweep.search.sampler import Memory
+from hybrid_sweep.search.space import Point, complete_hash, config_of, given, grid, numbered_id
+from hybrid_sweep.spec import DEFAULT_TRIALS, SweepSpec
+from hybrid_sweep.trainer.config import HybridConfig
+
+DRAWS = 20
+"""How often a sampler is asked for a point that is new."""
+LOOKS = 100_000
+"""How many combinations are then looked at, in a space that has so many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A point that the study wants to be run with every seed.
+
+    Attributes:
+        number: 0, 1, … in the sweep.
+        point: its id and configuration.
+        params: what lies on the axes of the space, of those axes that exist for this point.
+        source: "preset", "point", "grid" or the sampler's name.
+    """
+
+    number: int
+    point: Point
+    params: dict[str, Any]
+    source: str
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Self:
+        """Read an `asked` event of a journal."""
+        point = Point(trial_id=event["trial_id"], config=event["config"])
+        return cls(number=event["number"], point=point, params=event["params"], source=event["source"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A point of an earlier sweep, done on all its seeds: it is learned from, and not run again.
+
+    Attributes:
+        config: fields of `HybridConfig`.
+        params: the point in this sweep's space; None where it is not one of its points.
+        values: means of the columns that the study uses.
+        source: folder and trial id.
+    """
+
+    config: dict[str, Any]
+    params: dict[str, Any] | None
+    values: dict[str, float | None]
+    source: str
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Self:
+        """Read a `known` event of a journal."""
+        config, params, values = event["config"], event["params"], event["values"]
+        return cls(config=config, params=params, values=values, source=event["from"])
+
+    def event(self) -> dict[str, Any]:
+        """Return the event that a journal keeps of it."""
+        known = {"config": self.config, "params": self.params, "values": self.values, "from": self.source}
+        return {"event": "known", **known}
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A point before it is asked; one without an id gets one with its number."""
+
+    source: str
+    config: dict[str, Any]
+    params: dict[str, Any]
+    trial_id: str = ""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A point that was asked and has not been told; the sampler has no trial of one outside its space."""
+
+    asked: Asked
+    warmup_steps: int
+    trial: Trial | None = None
+    runs: dict[int, Ended] = field(default_factory=dict)
+    last: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+class Study:
+    """Asks for points, takes reports and results, and teaches its sampler with them.
+
+    The sampler is made anew for every ask, with a seed made of the sweep's seed and the number of the ask:
+    a study to which a journal's events were applied asks exactly what the one that wrote them would have.
+    Not safe for threads.
+
+    Args:
+        spec: the sweep.
+        sweep_id: for the name of the study.
+        steps: logical steps of a run.
+        on_told: called with each point as it is told, for a copy of the study elsewhere, and again for
+            those that `restore` finds told; user attribute `trial_id` says which it is.
+
+    Attributes:
+        asked: points asked so far.
+
+    Raises:
+        UserError: a point of the spec that `HybridConfig` refuses.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        sweep_id: str,
+        steps: int,
+        *,
+        on_told: Callable[[FrozenTrial], None] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.asked = 0
+        self._on_told = on_told
+        self._memory = Memory(spec, f"{spec.name}-{sweep_id}")
+        self._queue = _queue(spec)
+        self._seen: set[str] = set()
+        self._inside = sum(is_whole(spec.space, choice.params) for choice in self._queue.values())
+        self._open: dict[str, _Open] = {}
+        self._failed: dict[str, _Open] = {}
+        self._stopped: set[str] = set()
+        self._behaviours: dict[Any, str] = {}
+        self._front = Front(spec.hypervolume_reference.pair)
+        self._since_growth = 0
+        self._halving = Halving(spec.early_stopping, steps) if spec.early_stopping else None
+
+    @property
+    def budget(self) -> int:
+        """How many points the sweep has, as far as the space holds as many."""
+        most = self.asked + len(self._queue)
+        if self.spec.sampler == "grid":
+            return min(self.spec.trials or most, most)
+        wanted = self.spec.trials or max(DEFAULT_TRIALS, most)
+        combinations = size(self.spec.space)
+        return wanted if combinations is None else min(wanted, most + max(combinations - self._inside, 0))
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another point may be asked."""
+        return self.asked < self.budget and not self.flat
+
+    @property
+    def hypervolume(self) -> float:
+        """The area beyond the reference point that the points done so far dominate."""
+        return self._front.hypervolume
+
+    @property
+    def flat(self) -> bool:
+        """Whether the hypervolume has not grown over so many points that the sweep ends."""
+        patience = self.spec.stop_when_flat
+        return patience is not None and self._since_growth >= patience
+
+    @property
+    def slow_to_ask(self) -> bool:
+        """Whether an ask takes so long that it is better done before a slot is free."""
+        return self.spec.sampler == "gp"
+
+    def ask(self, *, trials: int | None = None) -> Asked | None:
+        """Return the next point, none of those before; None where the budget or the space is spent.
+
+        Args:
+            trials: another budget than the spec's.
+        """
+        if self.asked >= (self.budget if trials is None else trials):
+            return None
+        number = self.asked
+        choice = next(iter(self._queue.values())) if self._queue else self._draw(number)
+        if choice is None:
+            return None
+        swept = choice.config.keys() - self.spec.trainer.keys()
+        trial_id = choice.trial_id or numbered_id(number, HybridConfig(**choice.config), swept)
+        point = Point(trial_id=trial_id, config=choice.config)
+        asked = Asked(number=number, point=point, params=choice.params, source=choice.source)
+        self._begin(asked)
+        return asked
+
+    def report(self, key: Key, report: Mapping[str, Any]) -> bool:
+        """Take a run's report; return whether the run is to be stopped."""
+        trial_id, seed = key
+        if trial_id in self._stopped:
+            return True
+        point = self._open.get(trial_id)
+        if point is None:
+            return False
+        point.last[seed] = _partial(report, "step")
+        if self._halving and self._halving.report(key, report, point.warmup_steps):
+            self._stopped.add(trial_id)
+            return True
+        return False
+
+    def finish(self, key: Key, state: str, reason: str, result: Mapping[str, Any]) -> None:
+        """Take the end of a run; the sampler learns of the point when all its runs have ended.
+
+        A point that was stopped is told with the first end, for its other seeds need not run.
+        """
+        trial_id, seed = key
+        if self._halving:
+            self._halving.forget(key)
+        point = self._open.get(trial_id)
+        if point is None:
+            return
+        if state == "pruned":
+            point.last.setdefault(seed, _partial(result, "steps"))
+        point.runs[seed] = Ended.of(state, reason, result)
+        if len(point.runs) == self.spec.repeats:
+            self._tell(point, judge(list(point.runs.values()), self.spec.constraints))
+        elif trial_id in self._stopped:
+            self._tell(point, Told(TrialState.PRUNED, reason=reason))
+
+    def retry(self, key: Key) -> None:
+        """Open a failed run again."""
+        trial_id, seed = key
+        if point := self._failed.pop(trial_id, None):
+            self._enter(point)
+        if point := self._open.get(trial_id):
+            point.runs.pop(seed, None)
+
+    def learn(self, known: Known) -> None:
+        """Take up a point of an earlier sweep: it is not asked, and the sampler learns from it if it can."""
+        self._note(known.config, known.params)
+        values = {name: finite(value) for name, value in known.values.items()}
+        speedup, quality = values.get("speedup_counted"), values.get("quality")
+        if known.params is None or speedup is None or quality is None:
+            return
+        warned, memory = values.get("warning_rate"), values.get("peak_memory_ratio")
+        limits = violations(self.spec.constraints, 0.0, quality, 1.0 if warned is None else warned, memory)
+        trial = self._memory.open(known.params)
+        self._memory.tell(trial, TrialState.COMPLETE, (speedup, quality), limits)
+
+    def wants(self, trial_id: str) -> bool:
+        """Return whether runs of the point are still of use: False once it was stopped."""
+        return trial_id not in self._stopped
+
+    def restore(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Apply a journal's events, in order, without drawing: the study then goes on from there.
+
+        Raises:
+            UserError: an event lacks what its kind must have.
+        """
+        for event in events:
+            self.apply(event)
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Apply one event of a journal; those that are not the study's business change nothing.
+
+        Raises:
+            UserError: it lacks what its kind must have.
+        """
+        try:
+            match event["event"]:
+                case "asked":
+                    self._begin(Asked.of(event))
+                case "known":
+                    self.learn(Known.of(event))
+                case "reported":
+                    self.report(_key(event), event["report"])
+                case "finished":
+                    self.finish(_key(event), event["state"], event.get("reason") or "", event["result"])
+                case "retried":
+                    self.retry(_key(event))
+        except (KeyError, TypeError) as error:
+            what = f"a {event['event']!r} event lacks {error}"
+            raise UserError(f"the journal is corrupt: {what}; restore it from a copy") from None
+
+    def _begin(self, asked: Asked) -> None:
+        """Enter a point, whether it was chosen just now or long ago."""
+        self._note(asked.point.config, asked.params)
+        self.asked = asked.number + 1
+        self._enter(_Open(asked, HybridConfig(**asked.point.config).warmup_steps))
+
+    def _enter(self, point: _Open) -> None:
+        self._open[point.asked.point.trial_id] = point
+        if is_whole(self.spec.space, point.asked.params):
+            point.trial = self._memory.open(point.asked.params)
+
+    def _note(self, config: Mapping[str, Any], params: Mapping[str, Any] | None) -> None:
+        """Keep a configuration from being asked (again)."""
+        digest = complete_hash(config)
+        queued = self._queue.pop(digest, None)
+        if digest not in self._seen and queued is None and params is not None:
+            self._inside += is_whole(self.spec.space, params)
+        self._seen.add(digest)
+
+    def _draw(self, number: int) -> _Choice | None:
+        """Return a new point: the sampler's choice, or after many that are not new, any that is left."""
+        if self.spec.sampler == "grid":
+            return None
+        for draw in range(DRAWS):
+            if choice := self._new(self._memory.draw(self._seed(number, draw))):
+                return choice
+        combinations = size(self.spec.space)
+        if combinations is None:
+            draws = range(DRAWS, 2 * DRAWS)
+            left = (self._memory.draw(self._seed(number, draw), at_random=True) for draw in draws)
+        else:
+            places = _shuffled(combinations, self._seed(number, DRAWS))
+            left = (combination(self.spec.space, place) for place in places)
+        return next((choice for params in left if (choice := self._new(params))), None)
+
+    def _new(self, params: dict[str, Any]) -> _Choice | None:
+        """Return the point with these parameters; None where it was seen, or `HybridConfig` refuses it."""
+        try:
+            config = config_of({**self.spec.trainer, **params})
+        except UserError:
+            return None
+        return None if complete_hash(config) in self._seen else _Choice(self.spec.sampler, config, params)
+
+    def _seed(self, number: int, draw: int) -> int:
+        return int.from_bytes(sha256(f"{self.spec.seed} {number} {draw}".encode()).digest()[:4])
+
+    def _tell(self, point: _Open, told: Told) -> None:
+        trial_id = point.asked.point.trial_id
+        del self._open[trial_id]
+        if point.trial is not None:
+            self._memory.tell(point.trial, told.state, told.values, told.constraints)
+            point.trial = None
+        if told.state is TrialState.FAIL:
+            self._failed[trial_id] = point
+        elif told.counts and told.values and self._front.add(told.values):
+            self._since_growth = 0
+        else:
+            self._since_growth += 1
+        twin = self._twin(point) if told.counts else None
+        if self._on_told:
+            self._on_told(self._frozen(point, told, twin))
+
+    def _twin(self, point: _Open) -> str | None:
+        """Return the first point whose runs behaved identically, if it is another one."""
+        behaviours = tuple(sorted((seed, run.behaviour) for seed, run in point.runs.items()))
+        if not all(behaviour for _, behaviour in behaviours):
+            return None
+        first = self._behaviours.setdefault(behaviours, point.asked.point.trial_id)
+        return None if first == point.asked.point.trial_id else first
+
+    def _frozen(self, point: _Open, told: Told, twin: str | None) -> FrozenTrial:
+        asked = point.asked
+        attributes: dict[str, Any] = {
+            "trial_id": asked.point.trial_id,
+            "number": asked.number,
+            "source": asked.source,
+            "config": asked.point.config,
+        }
+        if told.reason:
+            attributes["reason"] = told.reason
+        if told.state is TrialState.PRUNED:
+            attributes["partial"] = {str(seed): last for seed, last in point.last.items()}
+        if twin:
+            attributes["same_behaviour_as"] = twin
+        return create_trial(
+            state=told.state,
+            values=told.values,
+            params=asked.params,
+            distributions={name: self._memory.distributions[name] for name in asked.params},
+            user_attrs=attributes,
+            constraints=dict(told.constraints),
+        )
+
+
+def _queue(spec: SweepSpec) -> OrderedDict[str, _Choice]:
+    """Return what is asked before anything is drawn, by its hash: presets, points, the grid."""
+    choices = [(source, "", config) for source, config in given(spec)]
+    if spec.sampler == "grid":
+        choices += [("grid", point.trial_id, point.config) for point in grid(spec)]
+    queue: OrderedDict[str, _Choice] = OrderedDict()
+    for source, trial_id, config in choices:
+        params = placed(spec.space, HybridConfig(**config).model_dump())
+        queue.setdefault(complete_hash(config), _Choice(source, config, params, trial_id))
+    return queue
+
+
+def _shuffled(many: int, seed: int) -> Iterable[int]:
+    """Return 0 … many−1 in an order that looks like none, at most `LOOKS` of them."""
+    rng = random.Random(seed)
+    start, stride = rng.randrange(many), rng.randrange(1, many + 1)
+    while gcd(stride, many) > 1:
+        stride = rng.randrange(1, many + 1)
+    return ((start + index * stride) % many for index in range(min(many, LOOKS)))
+
+
+def _key(event: Mapping[str, Any]) -> Key:
+    return event["trial_id"], event["seed"]
+
+
+def _partial(values: Mapping[str, Any], step: str) -> dict[str, Any]:
+    """Return how far a run has come, for whoever looks at one that was stopped."""
+    known = {name: finite(values.get(name)) for name in ("speedup_counted", "quality")}
+    return {"step": values.get(step), **known}

@@ -1,0 +1,403 @@
+"""SimulatedBackend: runs on a virtual clock instead of a cluster, as recorded or as a test wants them."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count, pairwise
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.driver.backend import Finished, Happening, Key, Lost, Reported, Run, Stopped
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.space import complete_hash
+from hybrid_sweep.trainer.config import HybridConfig
+
+REACHED = ("speedup", "speedup_counted", "quality", "val_loss")  # of a report, in the result of a stopped run
+OF_ONE_SWEEP = ("attempts", "number", "source")
+METADATA = b"hybrid_sweep"  # key of a table of points: trainer, steps, seed and unit costs, as JSON
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class VirtualClock:
+    """Seconds that pass only when somebody says so."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def advance_to(self, seconds: float) -> None:
+        """Let time pass; it never goes back."""
+        self.seconds = max(self.seconds, seconds)
+
+    def utc(self) -> datetime:
+        """Return the time as a date, for `Journal(now=clock.utc)`: the same run leaves the same journal."""
+        return _EPOCH + timedelta(seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What a run takes beside its own seconds.
+
+    Attributes:
+        start_seconds: from `start` to its first work.
+        report_seconds: what each report costs.
+        checkpoint_seconds: between checkpoints, each with the first report after them; infinity makes none.
+    """
+
+    start_seconds: float = 0.0
+    report_seconds: float = 0.0
+    checkpoint_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse time that runs backwards."""
+        finite = isfinite(self.start_seconds + self.report_seconds)
+        if not (finite and min(self.start_seconds, self.report_seconds, self.checkpoint_seconds) >= 0):
+            raise ValueError(f"{self} is not allowed: give delays that are finite and not below 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedRun:
+    """What a run does from its first step on, if nothing disturbs it.
+
+    Attributes:
+        reports: seconds since its begin, and what it reports then, `step` at least; both increase.
+        seconds: when it ends; None is with its last report.
+        state: done, diverged or failed.
+        reason: why.
+        result: columns of trials.csv.
+        traceback: of a failed run.
+    """
+
+    reports: tuple[tuple[float, Mapping[str, Any]], ...] = ()
+    seconds: float | None = None
+    state: str = "done"
+    reason: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    traceback: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a run that goes back in time or in steps."""
+        times = [0.0, *(seconds for seconds, _ in self.reports), self.end]
+        if not all(isfinite(now) and before <= now for before, now in pairwise(times)):
+            raise ValueError(f"seconds {times} are not allowed: give finite ones that never fall")
+        steps = [report["step"] for _, report in self.reports]
+        if any(now <= before for before, now in pairwise(steps)):
+            raise ValueError(f"steps {steps} are not allowed: give each above the one before")
+
+    @property
+    def end(self) -> float:
+        """Seconds from begin to end."""
+        if self.seconds is not None:
+            return self.seconds
+        return self.reports[-1][0] if self.reports else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDeath:
+    """At second `at` the worker in a slot (from 0) dies; another takes its place at once."""
+
+    at: float
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLoss:
+    """At second `at` the last of the slots go; they come back after `back_after` seconds, if at all.
+
+    `preempted` says that the node was taken away, not broken.
+    """
+
+    at: float
+    slots: int = 1
+    back_after: float = inf
+    preempted: bool = False
+
+
+Fault = WorkerDeath | NodeLoss
+Event = Callable[[], list[Happening]]
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A run in a slot, which report comes next, and what was asked of it."""
+
+    run: Run
+    plan: SimulatedRun
+    next: int
+    checkpointed: float
+    stopping: bool = False
+    keep: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """Room for one run, while its node is up."""
+
+    up: bool = True
+    live: _Live | None = None
+
+    def clear(self) -> _Live | None:
+        """Take the run out; what it still had on the clock is void."""
+        live, self.live = self.live, None
+        return live
+
+
+class SimulatedBackend:
+    """Implements `driver.backend.Backend` without a cluster: `wait` moves the clock, and nothing sleeps.
+
+    A run that starts from a checkpoint goes on behind the step that the checkpoint holds.
+
+    Args:
+        outcome: what a run does, such as `Recorded`.
+        slots: how many runs fit at once, while no node is lost.
+        clock: shared with whoever else counts its seconds.
+        timing: what runs take beside their own seconds.
+        faults: what breaks, and when.
+    """
+
+    def __init__(
+        self,
+        outcome: Callable[[Run], SimulatedRun],
+        slots: int,
+        *,
+        clock: VirtualClock | None = None,
+        timing: Timing | None = None,
+        faults: Iterable[Fault] = (),
+    ) -> None:
+        self.clock = clock or VirtualClock()
+        self._outcome = outcome
+        self._timing = timing or Timing()
+        self._slots = [_Slot() for _ in range(slots)]
+        self._events: list[tuple[float, int, Event]] = []
+        self._order = count()
+        for fault in faults:
+            self.inject(fault)
+
+    @property
+    def slots(self) -> int:
+        """How many runs fit at once now."""
+        return sum(slot.up for slot in self._slots)
+
+    @property
+    def free(self) -> int:
+        """How many runs can be started now."""
+        return sum(slot.up and slot.live is None for slot in self._slots)
+
+    def now(self) -> float:
+        """Return the seconds of the virtual clock."""
+        return self.clock.seconds
+
+    def start(self, run: Run, checkpoint: bytes | None = None) -> None:
+        """Start a run in the first free slot.
+
+        Raises:
+            RuntimeError: it runs already, no slot is free, or the checkpoint is another run's.
+        """
+        slot = next((slot for slot in self._slots if slot.up and slot.live is None), None)
+        if slot is None or self._live(run.key):
+            raise RuntimeError(f"{run.key} runs already, or no slot is free for it")
+        plan = self._outcome(run)
+        step = _step_of(checkpoint, run.key) if checkpoint is not None else 0
+        first = bisect_right([report["step"] for _, report in plan.reports], step)
+        slot.live = _Live(run, plan, first, checkpointed=self.now())
+        done = plan.reports[first - 1][0] if first else 0.0
+        self._schedule(slot, slot.live, done, self._timing.start_seconds)
+
+    def stop(self, key: Key, *, keep: bool = False) -> None:
+        """Have a run end where it would report next; not an error if it is over."""
+        if live := self._live(key):
+            live.stopping, live.keep = True, keep
+
+    def wait(self, seconds: float) -> list[Happening]:
+        """Move the clock to the next event, at most by `seconds`; return what happened then.
+
+        The list is empty where nothing happened, or where only slots came or went.
+        """
+        deadline = self.now() + seconds
+        while self._events and self._events[0][0] <= deadline:
+            at, slots = self._events[0][0], self.slots
+            self.clock.advance_to(at)
+            happenings: list[Happening] = []
+            while self._events and self._events[0][0] <= at:
+                happenings += heappop(self._events)[2]()
+            if happenings or self.slots != slots:
+                return happenings
+        self.clock.advance_to(deadline)
+        return []
+
+    def inject(self, fault: Fault) -> None:
+        """Have something break at its second, or now where that is past."""
+        if isinstance(fault, WorkerDeath):
+            self._at(fault.at, partial(self._die, fault))
+        else:
+            self._at(fault.at, partial(self._leave, fault))
+
+    def _at(self, seconds: float, event: Event) -> None:
+        heappush(self._events, (seconds, next(self._order), event))
+
+    def _live(self, key: Key) -> _Live | None:
+        return next((slot.live for slot in self._slots if slot.live and slot.live.run.key == key), None)
+
+    def _schedule(self, slot: _Slot, live: _Live, done: float, delay: float = 0.0) -> None:
+        """Put the run's next report, or its end without one, on the clock."""
+        reports = live.plan.reports
+        if live.next < len(reports):
+            at, delay = reports[live.next][0], delay + self._timing.report_seconds
+        else:
+            at = live.plan.end
+        self._at(self.now() + at - done + delay, lambda: self._reach(slot, live))
+
+    def _reach(self, slot: _Slot, live: _Live) -> list[Happening]:
+        """Let a run report, stop or end, whichever it has come to."""
+        if slot.live is not live:
+            return []
+        key, plan, happenings = live.run.key, live.plan, list[Happening]()
+        if live.next < len(plan.reports):
+            done, report = plan.reports[live.next]
+            live.next += 1
+            goes_on = live.next < len(plan.reports) or done < plan.end
+            if goes_on and live.stopping:
+                slot.clear()
+                return [Stopped(key, _reached(report), _checkpoint(key, report) if live.keep else None)]
+            happenings.append(Reported(key, report, self._due(live, report) if goes_on else None))
+            if goes_on:
+                self._schedule(slot, live, done)
+                return happenings
+        slot.clear()
+        return [*happenings, Finished(key, plan.state, plan.reason, plan.result, plan.traceback)]
+
+    def _due(self, live: _Live, report: Mapping[str, Any]) -> bytes | None:
+        if self.now() - live.checkpointed < self._timing.checkpoint_seconds:
+            return None
+        live.checkpointed = self.now()
+        return _checkpoint(live.run.key, report)
+
+    def _die(self, fault: WorkerDeath) -> list[Happening]:
+        live = self._slots[fault.slot].clear()
+        return [Lost(live.run.key, f"the worker in slot {fault.slot} died")] if live else []
+
+    def _leave(self, fault: NodeLoss) -> list[Happening]:
+        up = [slot for slot in self._slots if slot.up]
+        gone = up[max(len(up) - fault.slots, 0) :]
+        for slot in gone:
+            slot.up = False
+        if fault.back_after < inf:
+            self._at(fault.at + fault.back_after, lambda: _come_back(gone))
+        why = "its node was taken away" if fault.preempted else "its node died"
+        return [Lost(live.run.key, why, fault.preempted) for slot in gone if (live := slot.clear())]
+
+
+class Recorded:
+    """Runs as they were recorded, by configuration and seed: an `outcome` for `SimulatedBackend`.
+
+    Args:
+        runs: by `complete_hash` of the configuration, and seed.
+    """
+
+    def __init__(self, runs: Mapping[Key, SimulatedRun]) -> None:
+        self._runs = dict(runs)
+
+    @classmethod
+    def from_folder(cls, path: Path | str) -> Recorded:
+        """Read the finished runs of a results folder; their seconds are those of the training.
+
+        Raises:
+            UserError: `path` is not a results folder.
+        """
+        folder = ResultsFolder.open(path)
+        reports: dict[Key, list[tuple[float, dict[str, Any]]]] = {}
+        for row in folder.steps().to_dict("records"):
+            run = reports.setdefault((row.pop("trial_id"), row.pop("seed")), [])
+            report = {str(name): value for name, value in row.items() if not _missing(value)}
+            before = run[-1][0] if run else 0.0
+            run.append((max(float(report.get("seconds", report["step"])), before), report))
+        runs = {}
+        trials = folder.trials().drop(columns=list(OF_ONE_SWEEP), errors="ignore")
+        for row in trials[trials["state"].isin(["done", "diverged", "failed"])].to_dict("records"):
+            result = {str(name): value for name, value in row.items() if not _missing(value)}
+            key = result.pop("trial_id"), result.pop("seed")
+            runs[complete_hash(json.loads(result.pop("config"))), key[1]] = SimulatedRun(
+                reports=tuple(reports.get(key, ())),
+                state=result.pop("state"),
+                reason=result.pop("reason", ""),
+                result=result,
+            )
+        return cls(runs)
+
+    @classmethod
+    def from_parquet(cls, path: Path | str) -> Recorded:
+        """Read a table of points as `benchmarks/record_points.py` writes it; seconds are counted work.
+
+        Raises:
+            UserError: `path` holds no such table.
+        """
+        try:
+            table = pyarrow.parquet.read_table(path)
+            about = json.loads((table.schema.metadata or {})[METADATA])
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} is no table of recorded points ({error}): record one first") from None
+        settings = [name for name in table.column_names if name in HybridConfig.model_fields]
+        runs = {}
+        for row in table.to_pylist():
+            config = {**about["trainer"], **{name: row.pop(name) for name in settings}}
+            lists = {name: row.pop(name) for name in list(row) if name.startswith("reports.")}
+            names = [name.removeprefix("reports.") for name in lists]
+            reports = [dict(zip(names, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+            plain_step = about["unit_costs"]["plain_step"]
+            runs[complete_hash(config), about["seed"]] = SimulatedRun(
+                reports=tuple((r["step"] * plain_step / r["speedup_counted"], r) for r in reports),
+                state=row.pop("state"),
+                result={**row, "steps": about["steps"]},
+            )
+        return cls(runs)
+
+    def __len__(self) -> int:
+        """How many runs there are."""
+        return len(self._runs)
+
+    def __call__(self, run: Run) -> SimulatedRun:
+        """Return what was recorded of this configuration and seed.
+
+        Raises:
+            UserError: nothing was.
+        """
+        try:
+            return self._runs[complete_hash(run.config), run.seed]
+        except KeyError:
+            raise UserError(
+                f"{run.trial_id} with seed {run.seed} was not recorded: search among those that were"
+            ) from None
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value or value == ""
+
+
+def _reached(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{name: report[name] for name in REACHED if name in report}, "steps": report["step"]}
+
+
+def _come_back(slots: list[_Slot]) -> list[Happening]:
+    for slot in slots:
+        slot.up = True
+    return []
+
+
+def _checkpoint(key: Key, report: Mapping[str, Any]) -> bytes:
+    return json.dumps({"key": key, "step": report["step"]}).encode()
+
+
+def _step_of(checkpoint: bytes, key: Key) -> int:
+    values = json.loads(checkpoint)
+    if tuple(values["key"]) != key:
+        raise RuntimeError(f"the checkpoint of {tuple(values['key'])} was given to {key}")
+    return int(values["step"])

@@ -1,0 +1,186 @@
+"""Ray workers as a back-end: the contract that every back-end keeps, and what only real processes do."""
+
+import logging
+import os
+import signal
+import sys
+import time
+
+import pytest
+import ray
+from support.backend_contract import BackendContract
+
+from hybrid_sweep.cluster.backend import RayBackend
+from hybrid_sweep.cluster.connection import QUIET
+from hybrid_sweep.driver.backend import Lost, Reported, Run
+from hybrid_sweep.errors import UserError
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
+            patch.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            num_gpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        yield
+        ray.shutdown()
+
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+WORTH = {"speedup_counted": 1.5, "quality": 1.0}
+
+
+class Counter:
+    """A runner that counts to `config["steps"]`, and meets with what `config["trouble"]` says at 2."""
+
+    def __init__(self, how="well"):
+        self.how = how
+
+    def ready(self):
+        if self.how == "badly":
+            raise UserError("the workload cannot be built here")
+        if self.how == "dead":
+            os._exit(1)
+
+    def start(self, point, checkpoint=None):
+        self.point, self.at = point, int(checkpoint or b"0")
+
+    def step(self):
+        time.sleep(0.02)
+        config = self.point["config"]
+        self.at += 1
+        trouble = config.get("trouble")
+        if trouble and self.at == 2:
+            if trouble == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if trouble == "raise":
+                return {"finished": {"state": "failed", "reason": "ValueError: no", "result": {}}}
+            return {"lost": trouble, "counted": False}
+        said = {"report": {"step": self.at}, "checkpoint": str(self.at).encode()}
+        if self.at >= config["steps"]:
+            ended = {
+                "state": "done",
+                "reason": "",
+                "result": {"pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), **WORTH},
+            }
+            return {"report": said["report"], "finished": ended}
+        return said
+
+    def stop_now(self, keep):
+        return {"result": {"steps": self.at}, "checkpoint": str(self.at).encode() if keep else None}
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make(slots=2, how="well"):
+        made.append(RayBackend(Counter, (how,), {"cpu": 1, "gpu": 0}, lambda: slots))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+def run(name="A", steps=3, **config):
+    return Run(trial_id=name, seed=0, config={"steps": steps, **config})
+
+
+def until(backend, ended, patience=60):
+    """Wait until `ended(all that happened)`."""
+    seen, deadline = [], time.monotonic() + patience
+    while not ended(seen):
+        assert time.monotonic() < deadline, seen
+        seen += backend.wait(0.2)
+    return seen
+
+
+def idle(backend, count):
+    until(backend, lambda _: backend.free == count)
+    return backend
+
+
+def endings(seen):
+    return [h for h in seen if not isinstance(h, Reported)]
+
+
+class TestRayBackend(BackendContract):
+    """What every back-end keeps to."""
+
+    @pytest.fixture
+    def backend(self, make):
+        return make()
+
+    def make_run(self, trial_id, kind="short", attempt=1):
+        config = {"steps": 10_000 if kind == "long" else 8, "trouble": "raise" if kind == "failing" else None}
+        return Run(trial_id=trial_id, seed=0, config=config, attempt=attempt)
+
+    def kill_worker(self, backend, key):
+        (worker,) = (worker for worker in backend._workers if worker.run and worker.run.key == key)
+        ray.kill(worker.actor)
+
+
+def test_workers_are_reused(make):
+    backend = idle(make(slots=1), 1)
+    pids = set()
+    for name in "ABC":
+        backend.start(run(name))
+        pids.add(endings(until(backend, endings))[0].result["pid"])
+    assert len(pids) == 1
+
+
+def test_a_worker_that_dies_loses_its_run_and_is_replaced(make):
+    backend = idle(make(slots=1), 1)
+    backend.start(run(trouble="die"))
+    seen = until(backend, endings)
+    (lost,) = endings(seen)
+    assert isinstance(lost, Lost)
+    assert not lost.preempted
+    assert lost.why
+    checkpoint = seen[0].checkpoint
+    idle(backend, 1)
+    backend.start(run(), checkpoint)
+    again = until(backend, endings)
+    assert [h.report["step"] for h in again if isinstance(h, Reported)] == [2, 3]
+
+
+def test_a_full_gpu_is_no_fault_of_the_run_and_the_worker_lives(make):
+    backend = idle(make(slots=1), 1)
+    backend.start(run(trouble="the GPU is full"))
+    assert endings(until(backend, endings)) == [Lost(("A", 0), "the GPU is full", preempted=True)]
+    assert backend.free == 1
+
+
+def test_workers_that_cannot_start_end_the_sweep_with_a_sentence(make):
+    backend = make(how="badly")
+    with pytest.raises(UserError, match="the workload cannot be built here"):
+        until(backend, lambda _: False)
+
+
+def test_workers_that_die_as_they_start_end_the_sweep_too(make):
+    backend = make(slots=1, how="dead")
+    with pytest.raises(UserError, match="workers die as they start"):
+        until(backend, lambda _: False)
+
+
+def test_fractions_of_a_gpu_share_it():
+    """GPUs that Ray is told of: trials are placed by shares, each sees its own GPU."""
+    backend = RayBackend(Counter, ("well",), {"cpu": 0.1, "gpu": 0.5}, lambda: 4)
+    try:
+        idle(backend, 4)
+        for name in "ABCD":
+            backend.start(run(name))
+        seen = endings(until(backend, lambda seen: len(endings(seen)) == 4))
+        assert sorted(h.result["gpu"] for h in seen) == ["0", "0", "1", "1"]
+    finally:
+        backend.close()

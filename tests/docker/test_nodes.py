@@ -1,0 +1,119 @@
+"""The scripts of the image as real Ray nodes on this machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from support.nodes import Node, free_port, nodes
+
+DOCKER = Path(__file__).resolve().parents[2] / "docker"
+PATIENCE_SECONDS = 120
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def until(condition):
+    """Return the first true value of `condition()`; fail when it takes too long."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.2)
+    return value
+
+
+@pytest.fixture(autouse=True)
+def no_authentication(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
+@ray.remote
+def pid():
+    return os.getpid()
+
+
+def test_three_nodes_of_which_one_is_killed():
+    with nodes(2, cpus=1, gpus=2) as cluster:
+        everything = [p for node in (cluster.head, *cluster.workers) for p in node.processes()]
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            have = ray.cluster_resources()
+            assert (have["CPU"], have["GPU"]) == (2, 4)  # the head has none
+            assert all(ray.get([pid.options(scheduling_strategy="SPREAD").remote() for _ in range(4)]))
+            lost = cluster.workers[0].processes()
+            cluster.kill_worker(0)
+            assert not any(process.is_running() for process in lost)
+            until(lambda: cluster.alive() == 2)
+            assert ray.get(pid.remote())
+        finally:
+            ray.shutdown()
+    assert not any(process.is_running() for process in everything)
+    assert not cluster.head.log.parent.exists()
+
+
+def test_a_worker_waits_for_its_head_and_the_probes_of_both_answer():
+    folder = Path(tempfile.mkdtemp(prefix="hs", dir="/tmp"))
+    head_port, dashboard_port = free_port(), free_port()
+    made = []
+    try:
+        worker = Node("start-worker.sh", folder / "w", {"RAY_ADDRESS": f"127.0.0.1:{head_port}"})
+        made.append(worker)
+        until(lambda: worker.processes())
+        ports = {"HEAD_PORT": head_port, "DASHBOARD_PORT": dashboard_port, "CLIENT_PORT": free_port()}
+        agents = {"head": free_port(), "metrics": free_port()}
+        settings = {name: str(port) for name, port in ports.items()}
+        settings |= {"AGENT_PORT": str(agents["head"]), "METRICS_PORT": str(agents["metrics"])}
+        made.append(Node("start-head.sh", folder / "h", settings))
+
+        def answer(port, path):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as response:
+                    return response.read().decode()
+            except OSError:
+                return ""
+
+        assert "success" in until(lambda: answer(dashboard_port, "api/gcs_healthz"))
+        assert "success" in until(lambda: answer(agents["head"], "api/local_raylet_healthz"))
+        assert "ray_" in until(lambda: answer(agents["metrics"], "metrics"))
+        until(lambda: answer(dashboard_port, "api/v0/nodes").count("ALIVE") == 2)
+        assert worker.script.poll() is None
+        assert worker.processes()[0].pid == worker.script.pid  # exec: signals of a container reach ray
+    finally:
+        for node in made:
+            node.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_sigterm_ends_a_node_as_a_container_is_ended():
+    with nodes(1) as cluster:
+        worker = cluster.workers[0]
+        before = worker.processes()
+        worker.script.terminate()
+        worker.script.wait(timeout=PATIENCE_SECONDS)
+        psutil.wait_procs(before, timeout=PATIENCE_SECONDS)
+        assert worker.processes() == []
+        until(lambda: cluster.alive() == 1)
+
+
+def test_a_sweep_that_is_started_again_goes_on(tmp_path):
+    """What a RayJob does after its head was lost."""
+    folder = tmp_path / "results"
+    with nodes(1, cpus=2) as cluster:
+        environment = os.environ | {
+            "RAY_ADDRESS": cluster.address,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        words = [DOCKER / "run-sweep.sh", folder, "quick", "--steps", "120"]
+        first = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert first.returncode == 0, first.stdout + first.stderr
+        journal = (folder / "journal.jsonl").read_text()
+        again = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert again.returncode == 0, again.stdout + again.stderr
+        after = (folder / "journal.jsonl").read_text()
+        assert after.count('"event": "finished"') == journal.count('"event": "finished"') == 4

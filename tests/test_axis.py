@@ -1,0 +1,125 @@
+"""Axes of a space: what can be drawn from, what contradicts itself, and in which order they exist."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_sweep.axis import Choice, Range, described, in_order, refuse_contradictions, samples_of, values_of
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.spec import SweepSpec
+
+
+def spec(space, **fields):
+    return SweepSpec(name="x", workload="a.b:C", space=space, **fields)
+
+
+def test_the_three_forms_of_an_axis():
+    space = spec(
+        {
+            "max_predict_steps": [50, 75],
+            "confidence_threshold": {"low": 0.4, "high": 0.9},
+            "velocity_decay": {"values": [0.9, 0.97], "when": {"predictor": ["ema"]}},
+            "predictor": ["ema", "frozen"],
+        }
+    ).space
+    assert space["max_predict_steps"] == [50, 75]
+    assert space["confidence_threshold"] == Range(low=0.4, high=0.9)
+    assert space["velocity_decay"] == Choice(values=[0.9, 0.97], when={"predictor": ["ema"]})
+    assert [values_of(axis) for axis in space.values()] == [[50, 75], None, [0.9, 0.97], ["ema", "frozen"]]
+    assert samples_of(space["confidence_threshold"]) == [0.4, 0.9]
+
+
+def test_a_space_survives_the_manifest():
+    one = spec({"max_predict_steps": {"low": 10, "high": 200, "log": True}, "full_steps": [10, 20]})
+    assert SweepSpec(**one.model_dump(mode="json")) == one
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "whole"),
+    [(1, 9, None, True), (1, 9, 2, True), (1, 9, 0.5, False), (0.0, 1, None, False)],
+)
+def test_whole_numbers_are_meant_where_all_are_whole(low, high, step, whole):
+    assert Range(low=low, high=high, step=step).whole == whole
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        ({"low": 9, "high": 9}, "low=9 is not below high=9"),
+        ({"low": 9, "high": 1}, "low=9 is not below high=1: swap or widen them"),
+        ({"low": 0, "high": 9, "log": True}, "low=0 has no logarithm"),
+        ({"low": 1, "high": 9, "log": True, "step": 2}, "log and step exclude each other"),
+        ({"low": 1, "high": 9, "step": 20}, "step=20 is wider than the range from 1 to 9"),
+        ({"low": 1, "high": 9, "stepp": 2}, "stepp"),
+        ({"low": -5, "high": 9}, "max_predict_steps=-5 is not allowed"),
+        ({"low": 1}, "high"),
+        ([], "write a list of the values to try"),
+        ([5, 5], "it holds 5 twice: remove one"),
+        ({"values": [5, 5]}, "it holds 5 twice: remove one"),
+        (75, "write a list of the values to try"),
+        ({"values": [5], "when": {"full_steps": [1]}}, "depends on 'full_steps', which is no axis"),
+    ],
+)
+def test_an_axis_that_cannot_be_drawn_from_is_refused(axis, said):
+    with pytest.raises(UserError, match=said) as error:
+        spec({"max_predict_steps": axis})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (
+            {"full_steps": {"values": [5], "when": {"predictor": ["emma"]}}, "predictor": ["ema", "frozen"]},
+            "it would never exist",
+        ),
+        (
+            {
+                "full_steps": [5, 9],
+                "correct_steps": {"values": [1], "when": {"warmup_steps": [3]}},
+                "warmup_steps": {"low": 1, "high": 9},
+            },
+            "a range: only a list of values can decide",
+        ),
+        (
+            {
+                "full_steps": {"values": [5], "when": {"correct_steps": [1]}},
+                "correct_steps": {"values": [1], "when": {"full_steps": [5]}},
+            },
+            "correct_steps and full_steps depend on each other",
+        ),
+    ],
+)
+def test_a_space_that_contradicts_itself_is_refused(space, said):
+    with pytest.raises(UserError, match=said):
+        spec(space)
+
+
+def test_a_grid_needs_plain_lists():
+    with pytest.raises(UserError, match="no plain list, so it has no grid"):
+        spec({"full_steps": {"low": 5, "high": 9}}, sampler="grid")
+
+
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_each_axis_comes_after_those_that_it_depends_on(names):
+    when = {"b": {"a": [1]}, "c": {"b": [1]}, "d": {"a": [1], "c": [1]}}
+    space = {name: Choice(values=[1], when=when.get(name, {})) for name in names}
+    refuse_contradictions(space)
+    assert in_order(space) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "text"),
+    [
+        ([50, 75], "50, 75"),
+        (Range(low=1, high=9), "1 to 9"),
+        (Range(low=1, high=9, log=True), "1 to 9, logarithmic"),
+        (Range(low=0.1, high=0.9, step=0.2), "0.1 to 0.9, step 0.2"),
+        (
+            Choice(values=[5], when={"predictor": ["ema", "frozen"]}),
+            "5 (only where predictor is ema or frozen)",
+        ),
+    ],
+)
+def test_an_axis_is_described_as_a_reader_would_write_it(axis, text):
+    assert described(axis) == text

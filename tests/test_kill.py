@@ -1,0 +1,104 @@
+"""kill -9 of the driver at any moment: nothing lost, nothing twice, nothing left running, the same front."""
+
+import multiprocessing
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from support.killable import POINTS, REPORTS, SPEC, new_sweep, run_whole, sit
+
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.pareto import pareto_front
+from hybrid_sweep.journal import Journal
+
+KILLS = 50  # of each kind
+MOST_SITTINGS = 40
+FRONT = ["trial_id", "seed", "speedup_counted", "quality"]
+
+processes = multiprocessing.get_context("forkserver")  # imports once, then a sitting begins in milliseconds
+processes.set_forkserver_preload(["pytest", "hybrid_sweep.driver.sweep", "hybrid_sweep.simulate"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> ResultsFolder:
+    """The sweep unbroken."""
+    folder = run_whole(tmp_path_factory.mktemp("whole") / "sweep")
+    assert len(folder.trials()) == POINTS
+    return folder
+
+
+def process(path: Path, dies: int | None = None):
+    sitting = processes.Process(target=sit, args=(path, dies))
+    sitting.start()
+    return sitting
+
+
+def check(folder: ResultsFolder, whole: ResultsFolder) -> None:
+    events = Journal.read(folder.journal.path)
+    keys = {
+        kind: [(e["trial_id"], e.get("seed")) for e in events if e["event"] == kind]
+        for kind in ("asked", "finished")
+    }
+    expected = [(e["trial_id"], None) for e in Journal.read(whole.journal.path) if e["event"] == "asked"]
+    assert keys["asked"] == expected  # each once, in the same order
+    assert Counter(keys["finished"]) == dict.fromkeys([(trial_id, 0) for trial_id, _ in expected], 1)
+    trials = folder.trials()
+    assert dict(trials["state"].value_counts()) == {"done": POINTS - 1, "diverged": 1}
+    fronts = [pareto_front(f.trials(), SPEC.speedup_column)[FRONT] for f in (folder, whole)]
+    assert fronts[0].equals(fronts[1])
+    steps = folder.steps()
+    reached = steps.groupby("trial_id")["step"].agg(list)
+    for trial_id in trials.loc[trials["state"] == "done", "trial_id"]:
+        assert reached[trial_id] == sorted(set(reached[trial_id]))
+        assert reached[trial_id][-1] == 10 * REPORTS
+    view = JournalStorage(JournalFileBackend(str(folder.path / "optuna.journal")))
+    (study,) = optuna.get_all_study_names(view)
+    mirrored = [t.user_attrs["trial_id"] for t in optuna.load_study(study_name=study, storage=view).trials]
+    assert sorted(mirrored) == sorted(trial_id for trial_id, _ in expected)
+
+
+def sittings(folder: ResultsFolder, begin_sitting) -> int:
+    """Sit until the sweep is done; return how often it was killed."""
+    for kills in range(MOST_SITTINGS):
+        sitting = begin_sitting()
+        sitting.join()
+        if sitting.exitcode == 0:
+            return kills
+        assert sitting.exitcode == -signal.SIGKILL
+    sitting = process(folder.path)
+    sitting.join()
+    assert sitting.exitcode == 0
+    return MOST_SITTINGS
+
+
+def test_killed_in_the_middle_of_a_write(whole: ResultsFolder, tmp_path: Path) -> None:
+    chance, kills = random.Random(0), 0
+    while kills < KILLS:
+        folder = new_sweep(tmp_path / f"after{kills}")
+        kills += sittings(folder, lambda: process(folder.path, chance.randrange(10**6)))  # noqa: B023
+        check(folder, whole)
+
+
+def test_killed_from_outside_at_any_moment(whole: ResultsFolder, tmp_path: Path) -> None:
+    chance, kills = random.Random(1), 0
+    began = time.monotonic()
+    unbroken = process(new_sweep(tmp_path / "timed").path)
+    unbroken.join()
+    longest = 0.6 * (time.monotonic() - began)
+    while kills < KILLS:
+        folder = new_sweep(tmp_path / f"after{kills}")
+
+        def killed():
+            sitting = process(folder.path)  # noqa: B023
+            sitting.join(chance.uniform(0, longest))
+            sitting.kill()
+            return sitting
+
+        kills += sittings(folder, killed)
+        check(folder, whole)
