@@ -9,6 +9,7 @@ import pytest
 
 from hybrid_sweep import cli
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.cluster.jobs import JobState
 from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
 from hybrid_sweep.search.space import grid
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
@@ -65,7 +66,7 @@ class FakeSweep:
 def sweep(monkeypatch):
     fake = FakeSweep()
     module = types.ModuleType("hybrid_sweep.cluster.launch")
-    module.run_sweep = fake
+    module.run_sweep = module.resume_sweep = fake
     monkeypatch.setitem(sys.modules, "hybrid_sweep.cluster.launch", module)
     return fake
 
@@ -330,3 +331,102 @@ def test_mistakes_in_looking_at_results_are_one_line(results, hybrid_sweep, tmp_
     missing = tmp_path / "no" / "such" / "file"
     assert "cannot write" in refused(hybrid_sweep("export", results, "--to", missing))
     assert "cannot write" in refused(hybrid_sweep("export", results, "--trial", LAST, "--to", missing))
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Stands in for the Jobs client and keeps what it was asked."""
+    asked = []
+
+    class Jobs:
+        def __init__(self, address):
+            asked.append(address)
+
+        def submit(self, sweep, arguments, *, results):
+            asked.append((sweep, arguments, results))
+            return "grid60-1"
+
+        def status(self, job):
+            return JobState(
+                job=job,
+                sweep="grid60",
+                state="running",
+                message="fine",
+                results="/results/grid60-1",
+                started=None,
+                ended=None,
+            )
+
+        def stop(self, job):
+            asked.append(("stop", job))
+
+        def logs(self, job, *, follow):
+            yield from (f"{job} ", f"follow={follow}\n")
+
+        def fetch(self, job, to):
+            return to
+
+    module = types.ModuleType("hybrid_sweep.cluster.jobs")
+    module.Jobs = Jobs
+    monkeypatch.setitem(sys.modules, "hybrid_sweep.cluster.jobs", module)
+    return asked
+
+
+def test_status_says_how_far_a_sweep_is(results, hybrid_sweep):
+    code, out, _ = hybrid_sweep("status", results)
+    assert code == 0
+    assert "4 of 4 ended" in out
+    code, out, _ = hybrid_sweep("status", results, "--format", "json")
+    assert json.loads(out)["runs"]["done"] == 4
+
+
+def test_what_nobody_drives_cannot_be_stopped(results, hybrid_sweep):
+    assert "nothing drives the sweep" in refused(hybrid_sweep("stop", results))
+
+
+def test_a_driven_sweep_is_asked_to_stop(results, hybrid_sweep):
+    folder = ResultsFolder.open(results)
+    with folder.driven():
+        code, out, _ = hybrid_sweep("stop", results)
+        assert (code, folder.stop_request.exists()) == (0, True)
+        assert f"hybrid-sweep resume {results}" in out
+    with folder.driven():
+        assert not folder.stop_request.exists()
+
+
+def test_resume_hands_on_what_may_change(sweep, results, hybrid_sweep, monkeypatch):
+    calls = []
+
+    def resume(folder, **options):
+        calls.append((folder, options.pop("changes"), {k: v for k, v in options.items() if k != "on_event"}))
+        return Outcome(ResultsFolder.open(folder), {"done": 4}, False)
+
+    sys.modules["hybrid_sweep.cluster.launch"].resume_sweep = resume
+    manifest = ResultsFolder.open(results).manifest
+    ResultsFolder.open(results).write_manifest({**manifest, "format": 2})
+    assert hybrid_sweep("resume", results, "--trials", "9", "--retry-failed", "--address", "a:1")[0] == 0
+    assert calls == [(results, {"trials": 9}, {"address": "a:1", "retry_failed": True})]
+
+
+def test_a_folder_of_another_version_is_not_carried_on(results, hybrid_sweep):
+    assert "written in format 1" in refused(hybrid_sweep("resume", results))
+
+
+def test_submit_passes_the_options_of_run_on_and_says_what_comes_next(jobs, hybrid_sweep):
+    code, out, _ = hybrid_sweep(
+        "submit", "grid60", "--address", "http://h:8265", "--repeats", "3", "--seed=4"
+    )
+    assert code == 0
+    assert jobs == ["http://h:8265", ("grid60", ["--repeats", "3", "--seed=4"], "~/hybrid-sweep-results")]
+    for verb in ("status", "logs", "stop", "fetch"):
+        assert f"hybrid-sweep {verb} grid60-1 --address http://h:8265" in out
+
+
+def test_a_job_is_looked_at_followed_stopped_and_fetched(jobs, hybrid_sweep):
+    where = ("grid60-1", "--address", "http://h:8265")
+    assert "running" in hybrid_sweep("status", *where)[1]
+    assert json.loads(hybrid_sweep("status", *where, "--format", "json")[1])["state"] == "running"
+    assert hybrid_sweep("logs", *where, "--follow")[1] == "grid60-1 follow=True\n"
+    assert hybrid_sweep("stop", *where)[0] == 0
+    assert ("stop", "grid60-1") in jobs
+    assert "results/grid60-1" in hybrid_sweep("fetch", *where)[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,8 @@ def value_at(rung: int, before: Place | None, after: Place) -> Values | None:
 class Halving:
     """Says of each run, when it has passed a rung, whether it is to be stopped.
 
-    A run goes on if it stands among the best 1/`reduction` of the runs that were judged at the rung so far,
+    A run goes on if it stands among the best 1/`reduction` of the runs with its seed that were judged at the
+    rung so far,
     by non-dominated rank and then crowding distance (Li et al., 2020, with the order of Deb et al., 2002).
     While they are fewer than `reduction`, all go on. At a rung inside its warm-up, or before it has
     predicted, a run is not judged and not compared with: only its quality could speak. What it decides
@@ -72,7 +74,7 @@ class Halving:
     def __init__(self, rule: EarlyStopping, steps: int) -> None:
         self._reduction = rule.reduction
         self._rungs = rungs(rule, steps)
-        self._judged: list[list[Values]] = [[] for _ in self._rungs]
+        self._judged: defaultdict[tuple[int, int], list[Values]] = defaultdict(list)  # by rung and seed
         self._last: dict[Key, Place] = {}
         self._passed: dict[Key, int] = {}
 
@@ -89,7 +91,7 @@ class Halving:
                 break
             self._passed[key] = index + 1
             values = value_at(rung, before, now)
-            if rung > warmup_steps and values is not None and not self._goes_on(index, values):
+            if rung > warmup_steps and values is not None and not self._goes_on(index, key[1], values):
                 return True
         return False
 
@@ -97,8 +99,8 @@ class Halving:
         """Drop the last report of a run that has ended."""
         self._last.pop(key, None)
 
-    def _goes_on(self, index: int, values: Values) -> bool:
-        judged = self._judged[index]
+    def _goes_on(self, index: int, seed: int, values: Values) -> bool:
+        judged = self._judged[index, seed]
         judged.append(values)
         places = int(len(judged) / self._reduction)
         return places < 1 or better_than_last(judged) < places

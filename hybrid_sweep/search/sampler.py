@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -14,6 +14,7 @@ from optuna.trial import Trial, TrialState
 
 from hybrid_sweep.axis import condition, in_order
 from hybrid_sweep.search.dimensions import distribution, exists, nearest
+from hybrid_sweep.search.outcome import Told
 from hybrid_sweep.spec import SweepSpec
 
 OBJECTIVES = ("speedup_counted", "quality")
@@ -119,17 +120,11 @@ class Memory:
             self._sampler.get_parent_population(self._study, generation)
         return trial
 
-    def tell(
-        self,
-        trial: Trial,
-        state: TrialState,
-        values: Sequence[float] | None,
-        constraints: Mapping[str, float],
-    ) -> None:
-        """Close a point; a constraint above 0 is violated."""
-        for name, violation in constraints.items():
+    def tell(self, trial: Trial, told: Told) -> None:
+        """Close a point."""
+        for name, violation in told.constraints.items():
             trial.set_constraint(name, violation)
-        self._study.tell(trial, values, state)
+        self._study.tell(trial, told.values, told.state)
 
 
 def _suggest(trial: Trial, field: str, domain: Any) -> Any:

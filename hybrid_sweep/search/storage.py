@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from optuna import logging
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
@@ -132,7 +133,7 @@ class StorageView:
         try:
             if self._anew:
                 _delete(self._storage, self.name)
-                self._study = self._storage.create_new_study(DIRECTIONS, self.name)
+                self._study = _create(self._storage, self.name)
                 self._anew = False
             while self._waiting:
                 self._storage.create_new_trial(self._study, template_trial=self._waiting[0])
@@ -206,7 +207,7 @@ def _check(storage: BaseStorage, name: str, shown: str, new: bool) -> None:
     try:
         found = storage.get_study_directions(storage.get_study_id_from_name(name))
     except KeyError:
-        storage.create_new_study(DIRECTIONS, name)
+        _create(storage, name)
         return
     if found != DIRECTIONS:
         raise UserError(
@@ -215,6 +216,15 @@ def _check(storage: BaseStorage, name: str, shown: str, new: bool) -> None:
         )
     if new:
         raise UserError(f"there is a study {name!r} in {shown!r} already: give another storage, or delete it")
+
+
+def _create(storage: BaseStorage, name: str) -> int:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)  # what is told of a sweep is ours
+    try:
+        return storage.create_new_study(DIRECTIONS, name)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _delete(storage: BaseStorage, name: str) -> None:

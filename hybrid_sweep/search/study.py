@@ -16,7 +16,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.dimensions import combination, is_whole, placed, size
 from hybrid_sweep.search.front import Front
 from hybrid_sweep.search.halving import Halving, Key
-from hybrid_sweep.search.outcome import Ended, Told, finite, judge, violations
+from hybrid_sweep.search.outcome import Ended, Told, finite, judge
 from hybrid_sweep.search.sampler import Memory
 from hybrid_sweep.search.space import Point, complete_hash, config_of, given, grid, numbered_id
 from hybrid_sweep.spec import DEFAULT_TRIALS, SweepSpec
@@ -49,6 +49,17 @@ class Asked:
         """Read an `asked` event of a journal."""
         point = Point(trial_id=event["trial_id"], config=event["config"])
         return cls(number=event["number"], point=point, params=event["params"], source=event["source"])
+
+    def event(self) -> dict[str, Any]:
+        """Return the event that a journal keeps of it."""
+        point = {"trial_id": self.point.trial_id, "config": self.point.config}
+        return {
+            "event": "asked",
+            **point,
+            "number": self.number,
+            "params": self.params,
+            "source": self.source,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,14 +249,9 @@ class Study:
     def learn(self, known: Known) -> None:
         """Take up a point of an earlier sweep: it is not asked, and the sampler learns from it if it can."""
         self._note(known.config, known.params)
-        values = {name: finite(value) for name, value in known.values.items()}
-        speedup, quality = values.get("speedup_counted"), values.get("quality")
-        if known.params is None or speedup is None or quality is None:
-            return
-        warned, memory = values.get("warning_rate"), values.get("peak_memory_ratio")
-        limits = violations(self.spec.constraints, 0.0, quality, 1.0 if warned is None else warned, memory)
-        trial = self._memory.open(known.params)
-        self._memory.tell(trial, TrialState.COMPLETE, (speedup, quality), limits)
+        if known.params is not None:
+            told = judge([Ended.of("done", "", known.values)], self.spec.constraints)
+            self._memory.tell(self._memory.open(known.params), told)
 
     def wants(self, trial_id: str) -> bool:
         """Return whether runs of the point are still of use: False once it was stopped."""
@@ -278,7 +284,7 @@ class Study:
                     self.finish(_key(event), event["state"], event.get("reason") or "", event["result"])
                 case "retried":
                     self.retry(_key(event))
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             what = f"a {event['event']!r} event lacks {error}"
             raise UserError(f"the journal is corrupt: {what}; restore it from a copy") from None
 
@@ -332,7 +338,7 @@ class Study:
         trial_id = point.asked.point.trial_id
         del self._open[trial_id]
         if point.trial is not None:
-            self._memory.tell(point.trial, told.state, told.values, told.constraints)
+            self._memory.tell(point.trial, told)
             point.trial = None
         if told.state is TrialState.FAIL:
             self._failed[trial_id] = point
@@ -340,19 +346,15 @@ class Study:
             self._since_growth = 0
         else:
             self._since_growth += 1
-        twin = self._twin(point) if told.counts else None
+        first = trial_id
+        if told.counts and all(run.behaviour for run in point.runs.values()):
+            behaviours = tuple(sorted((seed, run.behaviour) for seed, run in point.runs.items()))
+            first = self._behaviours.setdefault(behaviours, trial_id)
         if self._on_told:
-            self._on_told(self._frozen(point, told, twin))
+            self._on_told(self._frozen(point, told, first))
 
-    def _twin(self, point: _Open) -> str | None:
-        """Return the first point whose runs behaved identically, if it is another one."""
-        behaviours = tuple(sorted((seed, run.behaviour) for seed, run in point.runs.items()))
-        if not all(behaviour for _, behaviour in behaviours):
-            return None
-        first = self._behaviours.setdefault(behaviours, point.asked.point.trial_id)
-        return None if first == point.asked.point.trial_id else first
-
-    def _frozen(self, point: _Open, told: Told, twin: str | None) -> FrozenTrial:
+    def _frozen(self, point: _Open, told: Told, first: str) -> FrozenTrial:
+        """Return the point as Optuna's other tools know it; `first` is the first one that behaved as it did."""
         asked = point.asked
         attributes: dict[str, Any] = {
             "trial_id": asked.point.trial_id,
@@ -364,8 +366,8 @@ class Study:
             attributes["reason"] = told.reason
         if told.state is TrialState.PRUNED:
             attributes["partial"] = {str(seed): last for seed, last in point.last.items()}
-        if twin:
-            attributes["same_behaviour_as"] = twin
+        if first != asked.point.trial_id:
+            attributes["same_behaviour_as"] = first
         return create_trial(
             state=told.state,
             values=told.values,

@@ -81,15 +81,15 @@ class CostMeter:
         return fmean(steps[: len(steps) - len(steps) // 100 - 1] or steps) if steps else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that was measured, as plain data; on CUDA this waits for the device."""
+        """Return everything that was measured; on CUDA this waits for the device."""
         wall = self.seconds()
-        of_kind = {str(kind): (wall[kind], self._cpu[kind], self.calls[kind]) for kind in Work}
+        of_kind = {kind: (wall[kind], self._cpu[kind], self.calls[kind]) for kind in Work}
         return {"work": of_kind, "plain": list(self._plain)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         for kind in Work:
-            self._wall[kind], self._cpu[kind], self.calls[kind] = state["work"][str(kind)]
+            self._wall[kind], self._cpu[kind], self.calls[kind] = state["work"][kind]
         self._plain = list(state["plain"])
         self._pending.clear()
 

@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from math import atanh, exp, sqrt, tanh
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.autograd import backward
+import numpy as np
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.features import (
     FEATURES,
     LOG_LIMIT,
+    Array,
     LossTracker,
     RealStep,
     Standardizer,
     StepHistory,
-    as_tensor,
+    as_array,
 )
+from hybrid_sweep.trainer.gru import Adam, Gru
 
 MAX_HIDDEN_SIZE = 64
 ROLLOUT_STRIDE = 16
@@ -51,37 +51,6 @@ class Gates:
     groups: tuple[float, ...]
 
 
-class DynamicsCell:
-    """One member of the ensemble: a GRU, and a linear head that reads the next loss off its state.
-
-    The loss is predicted as a level: the logarithm of the next loss relative to the smoothed loss.
-
-    Args:
-        hidden_size: size of the state.
-        generator: draws the initial weights.
-    """
-
-    def __init__(self, hidden_size: int, generator: torch.Generator) -> None:
-        rows, bound = 3 * hidden_size, hidden_size**-0.5
-        shapes = [(rows, FEATURES), (rows, hidden_size), (rows,), (rows,)]
-        self.gru = [_uniform(shape, bound, generator) for shape in shapes]
-        self.head = _uniform((hidden_size,), 0.1 * bound, generator)
-        self.bias = _uniform((1,), 0.0, generator)
-        self.parameters = [*self.gru, self.head, self.bias]
-
-    def states(self, inputs: Tensor, start: Tensor) -> Tensor:
-        """Return the state after each of the successive `inputs` [n, FEATURES], from `start` [1, hidden]."""
-        return torch.gru(inputs[None], start[None], self.gru, True, 1, 0.0, False, False, True)[0][0]
-
-    def advance(self, inputs: Tensor, states: Tensor) -> Tensor:
-        """Return the states [n, hidden] one step after `states`, each with its own of `inputs`."""
-        return torch.gru_cell(inputs, states, *self.gru)
-
-    def level(self, states: Tensor) -> Tensor:
-        """Return the predicted levels [n] after `states` [n, hidden]."""
-        return torch.addmv(self.bias, states, self.head)
-
-
 class DeltaHead:
     """The weight-delta head: reads the gates of a jump off the state, one squashed linear output each.
 
@@ -97,17 +66,17 @@ class DeltaHead:
     """
 
     def __init__(self, hidden_size: int, groups: int, literal: bool) -> None:
-        self.weight = torch.zeros(2 + groups, hidden_size, dtype=torch.float32, device="cpu")
-        self.bias = self.weight[:, 0].clone()
+        self.weight: Array = np.zeros((2 + groups, hidden_size), np.float32)
+        self.bias: Array = np.zeros(2 + groups, np.float32)
         self._literal = literal
 
-    def gates(self, state: Tensor) -> Gates:
+    def gates(self, state: Array) -> Gates:
         """Return the gates at `state` [hidden]."""
         size, direction, *groups = _squash(self._outputs(state))
         scale = 1 if self._literal else 2
         return Gates(1 + size, direction, tuple(scale * group for group in groups))
 
-    def learn(self, state: Tensor, size: float, direction: float, groups: Sequence[float]) -> None:
+    def learn(self, state: Array, size: float, direction: float, groups: Sequence[float]) -> None:
         """Take one step towards what the gates at `state` ought to have been."""
         outputs = self._outputs(state)
         if self._literal:
@@ -118,21 +87,20 @@ class DeltaHead:
         else:
             wanted = _unsquash([size - 1, direction, *(group / 2 for group in groups)])
             move = [after - before for before, after in zip(outputs, wanted, strict=True)]
-        length = 1 + torch.dot(state, state).item()
-        step = as_tensor([value / length for value in move])
-        self.weight = self.weight.addr(step, state)
+        step = as_array(move) / (1 + state @ state)
+        self.weight = self.weight + np.outer(step, state)
         self.bias = self.bias + step
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the weights; `learn` replaces them and never writes into them."""
         return {"weight": self.weight, "bias": self.bias}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
-        self.weight, self.bias = state["weight"], state["bias"]
+        self.weight, self.bias = np.asarray(state["weight"]), np.asarray(state["bias"])
 
-    def _outputs(self, state: Tensor) -> list[float]:
-        outputs: list[float] = torch.addmv(self.bias, self.weight, state).tolist()
+    def _outputs(self, state: Array) -> list[float]:
+        outputs: list[float] = (self.weight @ state + self.bias).tolist()
         return outputs
 
 
@@ -168,15 +136,14 @@ class RssmLite:
             raise UserError(f"hidden_size={hidden_size} is not allowed: choose 1 to {MAX_HIDDEN_SIZE}")
         if members < 1:
             raise UserError(f"members={members} is not allowed: choose 1 or more")
-        generator = torch.Generator(device="cpu").manual_seed(seed)
-        self._members = [DynamicsCell(hidden_size, generator) for _ in range(members)]
-        self._parameters = [parameter for member in self._members for parameter in member.parameters]
-        self._optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
+        generator = np.random.default_rng(seed % 2**64)
+        self._members = [Gru(FEATURES, hidden_size, generator) for _ in range(members)]
+        self._optimizers = [Adam(len(member.vector), learning_rate) for member in self._members]
         self._delta_head = DeltaHead(hidden_size, groups, literal)
         self._standardize = Standardizer()
         self._tracker = LossTracker()
-        self._hidden = torch.zeros(members, hidden_size, dtype=torch.float32, device="cpu")
-        self._issued: Tensor | None = None
+        self._hidden: Array = np.zeros((members, hidden_size), np.float32)
+        self._issued: Array | None = None
         self.spread = 0.0
         """Disagreement of the last training pass relative to the loss: the ensemble's deviation, or with one
         member the standard error of the mean of its one-step errors."""
@@ -200,28 +167,22 @@ class RssmLite:
         self.residuals = []
         if not rows:
             return []
-        self._standardize.update(rows)
         self._tracker = history.tracker
-        features = as_tensor(rows)
+        features = as_array(rows)
+        self._standardize.update(features)
         inputs, targets = self._standardize(features), features[1:, 0]
-        ends, levels = [], []
-        for member, start in zip(self._members, self._hidden[:, None], strict=True):
-            with torch.no_grad():
-                states = member.states(inputs, start)
-            ends.append(states[-1:])
-            with torch.enable_grad():
-                before = torch.cat([start, states[:-1]])[:-1]
-                levels.append(member.level(member.advance(inputs[:-1], before)))
-        self._hidden = torch.cat(ends)
+        traces = [
+            member.run(inputs, start) for member, start in zip(self._members, self._hidden, strict=True)
+        ]
+        self._hidden = np.stack([trace.states[-1] for trace in traces])
         if not len(targets):
             return []
-        with torch.no_grad():
-            slopes = [(level - targets).clamp_(-1, 1).div_(len(targets)) for level in levels]
-        backward(levels, slopes)
-        self._optimizer.step()
-        for parameter in self._parameters:
-            parameter.grad = None
-        predicted = [[_loss_ratio(value) for value in level.tolist()] for level in levels]
+        predicted = []
+        for member, optimizer, trace in zip(self._members, self._optimizers, traces, strict=True):
+            levels = member.levels(trace.states[:-1])
+            slopes = ((levels - targets).clip(-1, 1) / len(targets)).astype(np.float32)
+            optimizer.step(member.vector, member.gradient(trace, slopes))
+            predicted.append([_loss_ratio(level) for level in levels.tolist()])
         return self._measure(predicted, history.newest(new_steps))
 
     def rollout(self, steps: int, stride: int = ROLLOUT_STRIDE) -> list[float]:
@@ -237,16 +198,15 @@ class RssmLite:
         """
         tracker, hidden = replace(self._tracker), self._hidden
         losses: list[float] = []
-        with torch.no_grad():
-            while len(losses) < steps:
-                pairs = list(zip(self._members, hidden[:, None], strict=True))
-                ratios = [_loss_ratio(member.level(state).item()) for member, state in pairs]
-                for _ in range(min(stride, steps - len(losses))):
-                    losses.append(tracker.fast * sum(ratios) / len(ratios))
-                    norm, rate = tracker.gradient_fast, tracker.learning_rate
-                    tracker.push(tracker.step + 1, losses[-1], norm, rate)
-                inputs = self._standardize(as_tensor([tracker.features()]))
-                hidden = torch.cat([member.advance(inputs, state) for member, state in pairs])
+        while len(losses) < steps:
+            pairs = list(zip(self._members, hidden, strict=True))
+            ratios = [_loss_ratio(member.levels(state).item()) for member, state in pairs]
+            for _ in range(min(stride, steps - len(losses))):
+                losses.append(tracker.fast * sum(ratios) / len(ratios))
+                norm, rate = tracker.gradient_fast, tracker.learning_rate
+                tracker.push(tracker.step + 1, losses[-1], norm, rate)
+            inputs = self._standardize(as_array([tracker.features()]))
+            hidden = np.concatenate([member.run(inputs, state).states for member, state in pairs])
         return losses
 
     def gates(self) -> Gates:
@@ -255,7 +215,7 @@ class RssmLite:
         The weight-delta head reads the first member's state, scaled so that the head's bias outweighs it:
         what holds in every state is learned first, what depends on the state later.
         """
-        self._issued = self._hidden[0] / sqrt(self._hidden.shape[1])
+        self._issued = self._hidden[0] / np.float32(sqrt(self._hidden.shape[1]))
         return self._delta_head.gates(self._issued)
 
     def learn_gates(
@@ -276,10 +236,9 @@ class RssmLite:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that learning changes, as copies that later learning does not touch."""
-        moments = self._optimizer.state_dict()["state"]
         return {
-            "parameters": [parameter.detach().clone() for parameter in self._parameters],
-            "moments": {i: {k: v.clone() for k, v in moment.items()} for i, moment in moments.items()},
+            "weights": [member.vector.copy() for member in self._members],
+            "moments": [optimizer.state_dict() for optimizer in self._optimizers],
             "delta_head": self._delta_head.state_dict(),
             "standardizer": self._standardize.state_dict(),
             "tracker": self._tracker.as_tuple(),
@@ -291,15 +250,15 @@ class RssmLite:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned, which stays as it is and can be taken up again."""
-        with torch.no_grad():
-            for parameter, saved in zip(self._parameters, state["parameters"], strict=True):
-                parameter.copy_(saved)
-        moments = {i: {k: v.clone() for k, v in moment.items()} for i, moment in state["moments"].items()}
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        parts = zip(self._members, self._optimizers, state["weights"], state["moments"], strict=True)
+        for member, optimizer, weights, moments in parts:
+            member.vector[:] = weights
+            optimizer.load_state_dict(moments)
         self._delta_head.load_state_dict(state["delta_head"])
         self._standardize.load_state_dict(state["standardizer"])
         self._tracker = LossTracker(*state["tracker"])
-        self._hidden, self._issued = state["hidden"], state["issued"]
+        self._hidden = np.asarray(state["hidden"])
+        self._issued = None if state["issued"] is None else np.asarray(state["issued"])
         self.spread, self.residuals = state["spread"], state["residuals"]
 
     def _measure(self, predicted: list[list[float]], real: list[RealStep]) -> list[float]:
@@ -338,12 +297,6 @@ def _loss_ratio(level: float) -> float:
 def _deviation(values: Sequence[float]) -> float:
     mean = sum(values) / len(values)
     return sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-
-
-def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    """Return a parameter drawn from ±bound, away from the global generator."""
-    empty = torch.empty(shape, dtype=torch.float32, device="cpu")
-    return empty.uniform_(-bound, bound, generator=generator).requires_grad_()
 
 
 def _unsquash(values: Sequence[float]) -> list[float]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from itertools import islice
+from itertools import islice, starmap
 from math import exp, isfinite, log, log1p, sqrt
-from operator import mul
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 FEATURE_NAMES = (
     "level",  # log of the loss relative to the smoothed loss before it
@@ -27,6 +26,7 @@ FEATURE_NAMES = (
     "log_gap",
 )
 FEATURES = len(FEATURE_NAMES)
+Array = npt.NDArray[np.float32]
 LOG_LIMIT = 10.0
 """Bound of every logarithm, also of the loss head's (later upstream, exp(clamp(w·s, ±10)))."""
 
@@ -143,7 +143,7 @@ class StepHistory:
     def __init__(self, capacity: int = 512) -> None:
         self._pending: list[tuple[int, float, float, float]] = []
         self._capacity = capacity
-        self._steps: deque[tuple[int, float, float, float, float]] = deque(maxlen=capacity)
+        self._steps: deque[RealStep] = deque(maxlen=capacity)
         self._features: deque[tuple[float, ...]] = deque(maxlen=capacity)
         self._tracker = LossTracker()
 
@@ -166,7 +166,7 @@ class StepHistory:
     def newest(self, last: int) -> list[RealStep]:
         """Return the newest `last` real steps, oldest first (fewer where there are fewer)."""
         self._digest()
-        return [RealStep(*step) for step in _tail(self._steps, last)]
+        return _tail(self._steps, last)
 
     def rows(self, last: int) -> list[tuple[float, ...]]:
         """Return the features of the newest `last` real steps, oldest first, as plain numbers.
@@ -188,7 +188,7 @@ class StepHistory:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
         self._pending.clear()
-        self._steps = deque(map(tuple, state["steps"]), self._steps.maxlen)
+        self._steps = deque(starmap(RealStep, state["steps"]), self._steps.maxlen)
         self._features = deque(map(tuple, state["features"]), self._features.maxlen)
         self._tracker = LossTracker(*state["tracker"])
 
@@ -198,7 +198,7 @@ class StepHistory:
             if isfinite(loss) and isfinite(gradient_norm):
                 tracker.push(step, loss, gradient_norm, learning_rate)
                 self._features.append(tracker.features())
-                self._steps.append((step, loss, gradient_norm, tracker.fast, tracker.slow))
+                self._steps.append(RealStep(step, loss, gradient_norm, tracker.fast, tracker.slow))
         self._pending.clear()
 
 
@@ -213,47 +213,46 @@ class Standardizer:
     def __init__(self, size: int = FEATURES, limit: float = 5.0) -> None:
         self._limit = limit
         self._count = 0
-        self._sums = [0.0] * size
-        self._squares = [0.0] * size
+        self._sums = np.zeros(size)
+        self._squares = np.zeros(size)
         self._derive()
 
-    def update(self, rows: Sequence[Sequence[float]]) -> None:
-        """Take in rows of features."""
-        if not rows:
+    def update(self, rows: Array) -> None:
+        """Take in rows of features [n, size]."""
+        if len(rows) == 0:
             return
-        columns = list(zip(*rows, strict=True))
+        exact = rows.astype(np.float64)
         self._count += len(rows)
-        self._sums = [total + sum(column) for total, column in zip(self._sums, columns, strict=True)]
-        squares = (sum(map(mul, column, column)) for column in columns)
-        self._squares = [total + square for total, square in zip(self._squares, squares, strict=True)]
+        self._sums = self._sums + exact.sum(axis=0)
+        self._squares = self._squares + (exact * exact).sum(axis=0)
         self._derive()
 
-    def __call__(self, rows: Tensor) -> Tensor:
+    def __call__(self, rows: Array) -> Array:
         """Return rows [..., size] with mean 0 and deviation 1; a constant feature becomes 0."""
-        return ((rows - self._mean) / self._deviation).clamp_(-self._limit, self._limit)
+        result: Array = ((rows - self._mean) / self._deviation).clip(-self._limit, self._limit)
+        return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the statistics as plain data that later updates do not change."""
+        """Return the statistics, which later updates replace and never write into."""
         return {"count": self._count, "sums": self._sums, "squares": self._squares}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
-        self._count, self._sums, self._squares = state["count"], state["sums"], state["squares"]
+        self._count = state["count"]
+        self._sums, self._squares = np.asarray(state["sums"]), np.asarray(state["squares"])
         self._derive()
 
     def _derive(self) -> None:
-        if self._count:
-            means = [total / self._count for total in self._sums]
-            pairs = zip(self._squares, means, strict=True)
-            variances = [max(total / self._count - mean * mean, MINIMUM_VARIANCE) for total, mean in pairs]
-        else:
-            means, variances = self._sums, [1.0] * len(self._sums)
-        self._mean, self._deviation = as_tensor(means), as_tensor([sqrt(value) for value in variances])
+        count = max(self._count, 1)
+        mean = self._sums / count
+        variance = np.maximum(self._squares / count - mean * mean, MINIMUM_VARIANCE) if self._count else 1.0
+        self._mean = mean.astype(np.float32)
+        self._deviation = np.sqrt(variance, dtype=np.float32)
 
 
-def as_tensor(values: Sequence[Any]) -> Tensor:
-    """Return (rows of) numbers as float32 on the CPU, whatever torch's defaults are."""
-    return torch.tensor(values, dtype=torch.float32, device="cpu")
+def as_array(values: Sequence[Any]) -> Array:
+    """Return (rows of) numbers as float32."""
+    return np.array(values, dtype=np.float32)
 
 
 def log_ratio(value: float, reference: float) -> float:

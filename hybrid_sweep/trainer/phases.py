@@ -171,8 +171,7 @@ class PhaseController:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the controller's whole state as plain data."""
-        kept = {k: v for k, v in vars(self).items() if k not in ("config", "total_steps")}
-        return {**kept, "phase": str(self.phase)}
+        return {k: v for k, v in vars(self).items() if k not in ("config", "total_steps")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +18,7 @@ from hybrid_sweep.trainer.features import FEATURES, StepHistory
 from hybrid_sweep.trainer.gating import gate_targets, literal_targets
 from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
-from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore, plain_residuals
+from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
 
 AUDITS = 3
 """Jumps that the post-recovery audit looks back on."""
@@ -208,7 +208,7 @@ class JumpPlanner:
         return predicted
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that learning and jumping change, as plain data and tensors."""
+        """Return everything that learning and jumping change."""
         return {
             "predictor": self.predictor.state_dict(),
             "history": self.history.state_dict(),
@@ -222,8 +222,8 @@ class JumpPlanner:
             "plan": None if self._plan is None else asdict(self._plan),
             "forecast": list(self._forecast),
             "loss_correction": self._loss_correction,
-            "scored": list(plain_residuals(self._scored)),
-            "layers": [astuple(layer) for layer in self._layers],
+            "scored": list(self._scored),
+            "layers": self._layers,
             "audits": list(self._audits),
         }
 
@@ -237,7 +237,7 @@ class JumpPlanner:
         self._plan = None if state["plan"] is None else Plan(**state["plan"])
         self._forecast = list(state["forecast"])
         self._loss_correction = state["loss_correction"]
-        self._scored = [Residual.from_plain(plain) for plain in state["scored"]]
+        self._scored = [Residual.of(saved) for saved in state["scored"]]
         self._layers = tuple(LayerResidual(*layer) for layer in state["layers"])
         self._audits = deque(state["audits"], AUDITS)
 

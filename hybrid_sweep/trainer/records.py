@@ -145,9 +145,8 @@ class Tally:
         return 100 * (1 - self.backward_calls / self.steps) if self.steps else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the books as plain data."""
-        books = {name: getattr(self, name) for name in self.__slots__}
-        return {**books, "trace": [tuple(segment) for segment in self.trace]}
+        """Return the books."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"trace": list(self.trace)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+import numpy as np
 
-from hybrid_sweep.trainer.features import FEATURES, Standardizer, as_tensor
+from hybrid_sweep.trainer.features import FEATURES, Array, Standardizer, as_array
 
 
-@dataclass(frozen=True, slots=True)
-class LayerResidual:
+class LayerResidual(NamedTuple):
     """What one layer group did, other than predicted.
 
     Attributes:
@@ -28,8 +24,7 @@ class LayerResidual:
     cosine: float
 
 
-@dataclass(frozen=True, slots=True)
-class Residual:
+class Residual(NamedTuple):
     """One prediction whose truth was measured.
 
     Attributes:
@@ -51,15 +46,14 @@ class Residual:
     confidence: float
 
     @classmethod
-    def from_plain(cls, plain: Sequence[Any]) -> Residual:
-        """Rebuild from the nested tuples that `plain_residuals` yields."""
-        step, phase, horizon, loss_residual, layers, features, confidence = plain
+    def of(cls, saved: Sequence[Any]) -> Residual:
+        """Return the residual that was saved as nested tuples."""
+        step, phase, horizon, loss_residual, layers, features, confidence = saved
         rebuilt = tuple(LayerResidual(*layer) for layer in layers)
         return cls(step, phase, horizon, loss_residual, rebuilt, tuple(features), confidence)
 
 
-@dataclass(frozen=True, slots=True)
-class Similar:
+class Similar(NamedTuple):
     """A stored residual and how much its situation resembles the one asked about: a cosine in [−1, 1]."""
 
     residual: Residual
@@ -80,11 +74,10 @@ class ResidualStore:
     def __init__(self, capacity: int = 1000, size: int = FEATURES) -> None:
         self._capacity = capacity
         self._residuals: list[Residual] = []
-        self._plain: list[tuple[Any, ...]] = []
         self._oldest = 0
-        self._features = torch.zeros(capacity, size, dtype=torch.float32, device="cpu")
+        self._features: Array = np.zeros((capacity, size), np.float32)
         self._standardize = Standardizer(size)
-        self._directions: Tensor | None = None
+        self._directions: Array | None = None
         self._answer: tuple[tuple[tuple[float, ...], int], list[Similar]] | None = None
 
     def __len__(self) -> int:
@@ -100,10 +93,10 @@ class ResidualStore:
         new = list(residuals)
         if not new:
             return
-        rows = [residual.features for residual in new]
+        rows = as_array([residual.features for residual in new])
         self._standardize.update(rows)
-        slots = [self._place(residual, row) for residual, row in zip(new, plain_residuals(new), strict=True)]
-        self._features[slots[-self._capacity :]] = as_tensor(rows[-self._capacity :])
+        slots = [self._place(residual) for residual in new]
+        self._features[slots[-self._capacity :]] = rows[-self._capacity :]
         self._directions, self._answer = None, None
 
     def find_similar(self, features: Sequence[float], k: int = 10) -> list[Similar]:
@@ -117,10 +110,10 @@ class ResidualStore:
         if self._answer and self._answer[0] == question:
             return self._answer[1]
         if self._directions is None:
-            self._directions = normalize(self._standardize(self._features[: len(self._residuals)]))
-        query = normalize(self._row(features), dim=0)
-        best = torch.mv(self._directions, query).topk(min(k, len(self._residuals)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            self._directions = _directions(self._standardize(self._features[: len(self._residuals)]))
+        cosines = (self._directions * _directions(self._row(features))).sum(axis=1)
+        best = np.argsort(-cosines, kind="stable")[:k]
+        pairs = zip(best.tolist(), cosines[best].tolist(), strict=True)
         found = [Similar(self._residuals[i], min(max(cosine, -1.0), 1.0)) for i, cosine in pairs]
         self._answer = (question, found)
         return found
@@ -131,41 +124,36 @@ class ResidualStore:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the residuals as plain tuples, in the order of their slots, and their statistics."""
+        """Return the residuals, in the order of their slots, and the statistics of their features."""
         return {
-            "residuals": list(self._plain),
+            "residuals": list(self._residuals),
             "oldest": self._oldest,
             "standardizer": self._standardize.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
-        self._residuals, self._plain, self._oldest = [], [], 0
-        self.extend(map(Residual.from_plain, state["residuals"]))
+        self._residuals, self._oldest = [], 0
+        self.extend(map(Residual.of, state["residuals"]))
         self._oldest = state["oldest"]
         self._standardize.load_state_dict(state["standardizer"])
 
-    def _place(self, residual: Residual, plain: tuple[Any, ...]) -> int:
+    def _place(self, residual: Residual) -> int:
         """Put one residual in its slot and return the slot."""
         if len(self._residuals) < self._capacity:
             self._residuals.append(residual)
-            self._plain.append(plain)
             return len(self._residuals) - 1
         slot = self._oldest
-        self._residuals[slot], self._plain[slot] = residual, plain
+        self._residuals[slot] = residual
         self._oldest = (slot + 1) % self._capacity
         return slot
 
-    def _row(self, features: Sequence[float]) -> Tensor:
-        return self._standardize(as_tensor(features))
+    def _row(self, features: Sequence[float]) -> Array:
+        return self._standardize(as_array(features))
 
 
-def plain_residuals(residuals: Sequence[Residual]) -> Iterator[tuple[Any, ...]]:
-    """Yield each residual as nested tuples of numbers and names, which any checkpoint format holds."""
-    layers: tuple[LayerResidual, ...] = ()
-    plain_layers: tuple[tuple[str, float, float], ...] = ()
-    for r in residuals:
-        if r.layers is not layers:  # the residuals of one phase share theirs
-            layers = r.layers
-            plain_layers = tuple((layer.name, layer.magnitude, layer.cosine) for layer in layers)
-        yield (r.step, r.phase, r.horizon, r.loss_residual, plain_layers, r.features, r.confidence)
+def _directions(rows: Array) -> Array:
+    """Return rows [..., size] of length 1; zeros stay zeros."""
+    lengths = np.sqrt((rows * rows).sum(axis=-1, keepdims=True))
+    directions: Array = rows / np.maximum(lengths, 1e-12)
+    return directions

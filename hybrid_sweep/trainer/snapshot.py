@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from copy import deepcopy
+from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
@@ -45,7 +48,7 @@ class Snapshot:
         set_random_state(self.random)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the snapshot itself, to be saved."""
+        """Return the snapshot itself, to be saved as `plain` data."""
         return {"torchs": self.torchs, "ours": self.ours, "random": self.random}
 
     @classmethod
@@ -63,10 +66,24 @@ def _copied(state: Any) -> Any:
     """
     if isinstance(state, Tensor):
         return state.detach().clone()
-    if isinstance(state, dict):
+    if type(state) in (dict, OrderedDict):
         return {key: _copied(value) for key, value in state.items()}
     if type(state) in (list, tuple):
         return type(state)(_copied(value) for value in state)
     if isinstance(state, np.generic):
         return state.item()
     return state if isinstance(state, (int, float, str, bytes, type(None))) else deepcopy(state)
+
+
+def plain(state: Any) -> Any:
+    """Return nested containers as dictionaries, lists, tuples, numbers, strings and tensors.
+
+    So named tuples lose their names, enumerations their type, and arrays become tensors of the same memory.
+    """
+    if type(state) in (dict, OrderedDict):
+        return {plain(key): plain(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return (list if isinstance(state, list) else tuple)(map(plain, state))
+    if isinstance(state, np.ndarray):
+        return torch.from_numpy(state)
+    return str(state) if isinstance(state, StrEnum) else state

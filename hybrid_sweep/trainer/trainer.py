@@ -26,7 +26,7 @@ from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, as_load
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import Position, Segment, StepResult, Tally, TrainingStatistics
 from hybrid_sweep.trainer.recovery import Recovery
-from hybrid_sweep.trainer.snapshot import Snapshot
+from hybrid_sweep.trainer.snapshot import Snapshot, plain
 
 NORM_STRIDE = 4
 """Real steps from one measured gradient norm to the next."""
@@ -162,7 +162,7 @@ class HybridTrainer:
         scheduler do), so that `torch.load(..., weights_only=True)` reads it; no tensor is shared. Batches are
         not in it: they must depend on the logical step alone, or be put back by the caller.
         """
-        return {
+        state = {
             "config": self.config.model_dump(),
             "parts": Snapshot(*self.recovery.parts()).state_dict(),
             "recovery": self.recovery.state_dict(),
@@ -171,6 +171,8 @@ class HybridTrainer:
             "meter": self.meter.state_dict(),
             "left_gradients": self.plain.left_gradients(),
         }
+        result: dict[str, Any] = plain(state)
+        return result
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned, the global random numbers included.

@@ -25,10 +25,19 @@ sampler: grid
 space: {max_predict_steps: [20], confidence_threshold: [0.001, 0.999]}
 """
 WORKLOAD = """
+import time
+from pathlib import Path
 from toy import Toy
+
+(Path.home() / "beside_me").write_text(",".join(p.name for p in Path(__file__).parent.iterdir()))
 
 class Mine(Toy):
     pass
+
+class Slow(Toy):
+    def batch(self, seed, step):
+        time.sleep(0.005)
+        return super().batch(seed, step)
 """
 
 
@@ -137,27 +146,28 @@ class TestAJobThatEnds:
         with pytest.raises(UserError, match=r"has ended already \(succeeded\)"):
             jobs.stop(finished[0])
 
-    def test_only_what_is_needed_travelled(self, cluster, finished):
-        copies = list(cluster.head.log.parent.glob("session_*/runtime_resources/working_dir_files/*"))
-        names = {p.name for copy in copies for p in copy.iterdir()}
-        assert {"neighbour_of_toy.py", "toy.py", "hybrid_sweep_file"} <= names
-        assert not names & {".git", "results"}
+    def test_the_folder_of_the_workload_travelled(self, finished, home):
+        beside = set((home / "beside_me").read_text().split(","))
+        assert {"neighbour_of_toy.py", "toy.py"} <= beside
+        assert not beside & {".git", "results"}
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_packaged_sweep_with_a_workload_of_the_current_folder(jobs, project, monkeypatch):
-    monkeypatch.chdir(project / "models")
-    job = jobs.submit("quick", ["--steps", "120", "--set", "workload=toy.py:Toy", "--set=name=other"])
+def test_a_packaged_sweep(jobs):
+    job = jobs.submit("quick", ["--steps", "120", "--set=name=mine.too"])
     assert end_of(jobs, job).state == "succeeded", "".join(jobs.logs(job))
-    assert jobs.jobs()[0].job == job
-    assert {state.sweep for state in jobs.jobs()} >= {"other"}
+    assert jobs.jobs()[0] == jobs.status(job)
+    assert jobs.jobs()[0].sweep == "mine.too"
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_packaged_sweep_fetched_while_it_runs_and_stopped(jobs, home, tmp_path):
-    job = jobs.submit("quick", ["--steps", "30000", "--concurrency", "1"])
+def test_a_job_is_fetched_while_it_runs_and_stopped_gently(jobs, project, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(project / "models")  # where the workload of a packaged sweep is looked for
+    many = f"space.max_predict_steps={list(range(20, 60))}"
+    workload = "workload=neighbour_of_toy.py:Slow"
+    job = jobs.submit("quick", ["--steps", "200", "--concurrency", "1", "--set", workload, "--set", many])
     with pytest.raises(UserError, match=r"has no results yet: fetch them when its trials have begun"):
         jobs.fetch(job, tmp_path / "early")
     there = home / "hybrid-sweep-results" / job
@@ -165,9 +175,9 @@ def test_a_packaged_sweep_fetched_while_it_runs_and_stopped(jobs, home, tmp_path
     def events(folder):
         return [event["event"] for event in Journal.events(folder / "journal.jsonl")]
 
-    until(lambda: "reported" in events(there))
+    until(lambda: "finished" in events(there))
     fetched = jobs.fetch(job, tmp_path / "meanwhile")
-    assert "reported" in events(fetched)
+    assert "finished" in events(fetched)
     assert jobs.status(job).state == "running"
 
     jobs.stop(job)
@@ -175,8 +185,9 @@ def test_a_packaged_sweep_fetched_while_it_runs_and_stopped(jobs, home, tmp_path
     assert state.state == "stopped", "".join(jobs.logs(job))
     assert events(there)[-1] == "interrupted"
     assert (there / "report.html").exists()  # it was let finish
-    ended = ResultsFolder.open(jobs.fetch(job, tmp_path / "after"))
-    assert list(ended.trials()["reason"]) == ["interrupted"]
+    states = ResultsFolder.open(jobs.fetch(job, tmp_path / "after")).trials()["state"]
+    assert set(states) == {"done", "pruned"}
+    assert list(states).count("pruned") == 1
 
 
 @pytest.mark.ray

@@ -20,11 +20,6 @@ from hybrid_sweep.search.storage import DIRECTIONS, StorageView, masked
 NAME = "quick-0123abc"
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
 def trial(number: int, state: TrialState = TrialState.COMPLETE, **attributes) -> FrozenTrial:
     return create_trial(
         state=state,
@@ -46,8 +41,9 @@ def ids(trials: list[FrozenTrial]) -> list[str]:
     return [t.user_attrs["trial_id"] for t in trials]
 
 
-def test_other_tools_read_what_was_added(tmp_path: Path) -> None:
+def test_other_tools_read_what_was_added(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     view = StorageView.open(None, tmp_path, NAME, new=True)
+    assert capfd.readouterr() == ("", "")  # Optuna would have told
     view.add(trial(0, behaviour="abc"))
     view.add(trial(4, TrialState.PRUNED))
     first, second = read(tmp_path)

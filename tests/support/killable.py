@@ -52,7 +52,7 @@ def new_sweep(path):
 
 
 def sit(path, dies=None):
-    """Carry the sweep in a folder on to its end; `dies` seeds when it kills itself, and how much it has written."""
+    """Carry the sweep in a folder on to its end; `dies` seeds when and how it kills itself, if it does."""
     folder = ResultsFolder.open(path)
     if dies is not None:
         _kill_in_mid_write(folder, random.Random(dies))

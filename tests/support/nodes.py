@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import psutil
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 MARK = "HYBRID_SWEEP_TEST_NODE"  # inherited by every process of a node, whoever its parent is by then
 START_SECONDS = 120
+_GIVEN = set()
 
 
 class Node:
@@ -137,10 +139,17 @@ def nodes(count, *, cpus=1, gpus=0, **settings):
 
 
 def free_port():
-    """Return a port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Return a port that nobody listens on, below those that the system hands out to anybody meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as free:
+            try:
+                free.bind(("", port))
+            except OSError:
+                continue
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 def _environment(process):

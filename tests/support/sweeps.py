@@ -3,6 +3,7 @@
 import json
 
 from hybrid_sweep.journal import plain
+from hybrid_sweep.search.space import config_hash
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.spec import SweepSpec
 
@@ -29,13 +30,14 @@ def worth(config, seed=0):
     """Speedup and quality of a configuration; more of one is less of the other."""
     horizon, threshold = config.get("max_predict_steps", 80), config.get("confidence_threshold", 0.85)
     extra = config.get("divergence_threshold", 3.0) / 500 + config.get("minimum_cosine", 0.0) / 50
-    return 1 + horizon / 200 * (1.2 - threshold) + seed / 100, 1 - horizon / 3000 - (1 - threshold) ** 2 / 9 + extra
+    speedup = 1 + horizon / 200 * (1.2 - threshold) + seed / 100
+    return speedup, 1 - horizon / 3000 - (1 - threshold) ** 2 / 9 + extra
 
 
 def result(config, seed=0, **changes):
     speedup, quality = worth(config, seed)
-    behaviour = f"{hash(tuple(config.values())) % 16**8:08x}"
-    return {"speedup_counted": speedup, "quality": quality, "warning_rate": 0.01, "behaviour": behaviour, **changes}
+    columns = {"speedup_counted": speedup, "quality": quality, "warning_rate": 0.01}
+    return {**columns, "behaviour": config_hash(config)[:8], **changes}
 
 
 def report(config, step, seed=0, warmup=100):
@@ -54,15 +56,16 @@ def report(config, step, seed=0, warmup=100):
 class Sitting:
     """Plays a driver: several runs at once, in an order that `rng` draws; keeps the journal."""
 
-    def __init__(self, spec, rng, slots=4, troubles=0.2):
-        self.study = Study(spec, "id", STEPS)
+    def __init__(self, spec, rng, slots=4, troubles=0.2, on_told=None):
+        self.study = Study(spec, "id", STEPS, on_told=on_told)
         self.spec, self.rng, self.slots, self.troubles = spec, rng, slots, troubles
-        self.events, self.runs, self.waiting, self.failed = [], {}, [], []
-        self.configs = {}
+        self.events, self.runs, self.waiting, self.configs = [], {}, [], {}
 
-    def write(self, kind, key=None, **fields):
-        names = {"trial_id": key[0], "seed": key[1]} if key else {}
-        self.events.append(json.loads(json.dumps(plain({"event": kind, **names, **fields}))))
+    def write(self, kind, key, **fields):
+        self.note({"event": kind, "trial_id": key[0], "seed": key[1], **fields})
+
+    def note(self, event):
+        self.events.append(json.loads(json.dumps(plain(event))))
 
     def run(self):
         """Run to the end of the budget; return the events."""
@@ -83,10 +86,9 @@ class Sitting:
             asked = self.study.ask()
             if asked is None:
                 return False
-            point = asked.point
-            self.write("asked", trial_id=point.trial_id, number=asked.number, config=point.config, params=asked.params, source=asked.source)
-            self.configs[point.trial_id] = point.config
-            self.waiting = [(point.trial_id, seed) for seed in self.spec.seeds]
+            self.note(asked.event())
+            self.configs[asked.point.trial_id] = asked.point.config
+            self.waiting = [(asked.point.trial_id, seed) for seed in self.spec.seeds]
         key = self.waiting.pop(0)
         if self.study.wants(key[0]):
             self.write("started", key, config=self.configs[key[0]], attempt=1)
@@ -108,7 +110,8 @@ class Sitting:
         if self.rng.random() > self.troubles:
             self.end(key, "done", "", result(config, key[1]))
             return
-        changes = self.rng.choice([{"quality": float("nan")}, {"speedup_counted": float("inf")}, {"warning_rate": None}])
+        faults = [{"quality": float("nan")}, {"speedup_counted": float("inf")}, {"warning_rate": None}]
+        changes = self.rng.choice(faults)
         state = self.rng.choice(["failed", "diverged", "done"])
         self.end(key, state, "trouble", {} if state == "failed" else result(config, key[1], **changes))
         if state == "failed" and self.rng.random() < 0.5:

@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.states import travelled
 
 from hybrid_sweep.trainer.features import FEATURES
 from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
+from hybrid_sweep.trainer.snapshot import plain
 
 
 def residual(step: int, features: list[float] | None = None, loss_residual: float = 0.0) -> Residual:
@@ -70,12 +72,10 @@ def test_an_empty_store_finds_nothing() -> None:
     assert len(store) == 0
 
 
-def test_a_state_is_plain_data_and_round_trips(tmp_path: object) -> None:
+def test_a_state_is_data_and_round_trips() -> None:
     store, restored = ResidualStore(capacity=20), ResidualStore(capacity=20)
     store.extend(residual(step, row.tolist()) for step, row in enumerate(raw_features(30)))
-    file = f"{tmp_path}/state.pt"
-    torch.save(store.state_dict(), file)
-    restored.load_state_dict(torch.load(file, weights_only=True))
+    restored.load_state_dict(travelled(plain(store.state_dict())))
     assert restored.residuals == store.residuals
     query = raw_features(1, seed=3)[0].tolist()
     assert restored.find_similar(query) == store.find_similar(query)

@@ -1,9 +1,15 @@
 """Snapshot: everything that training changes comes back, as often as it is asked for."""
 
+from collections import Counter
+
+import numpy as np
 import torch
+from support.states import difference, travelled
 from torch import nn
 
-from hybrid_sweep.trainer.snapshot import Snapshot
+from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.records import Segment
+from hybrid_sweep.trainer.snapshot import Snapshot, plain
 
 
 class Ours:
@@ -84,3 +90,26 @@ def test_the_model_keeps_its_own_tensors():
     snapshot.restore(torchs, ours)
     assert torchs["model"][0].weight is weight
     assert torch.isfinite(weight).all()
+
+
+def test_plain_data_is_what_a_reader_without_our_code_understands():
+    rich = {"rows": [Segment("full", 20, 0)], Phase.FULL: Phase.WARMUP, "array": np.arange(3.0), "none": None}
+    result = plain(rich)
+    assert {name: type(value) for name, value in result.items()} == {
+        "rows": list,
+        "full": str,
+        "array": torch.Tensor,
+        "none": type(None),
+    }
+    assert type(result["rows"][0]) is tuple
+    assert difference(travelled(result), result) is None
+
+
+def test_a_schedule_keeps_its_own_containers():
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    torchs = {"schedule": torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 2, 4])}
+    snapshot = Snapshot(torchs, {})
+    snapshot.restore(torchs, {})
+    assert torchs["schedule"].milestones == Counter([2, 2, 4])
+    assert type(torchs["schedule"].milestones) is Counter

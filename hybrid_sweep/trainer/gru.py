@@ -1,0 +1,134 @@
+"""A GRU that reads losses, in NumPy, with its gradient by hand.
+
+Its matrices are so small that torch would spend most of the time on dispatching.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+
+class Trace(NamedTuple):
+    """A pass over n inputs: what the gradient needs of each step, n rows each.
+
+    `before` and `states` are the hidden states around the step, `reset`, `update` and `candidate` the gates
+    r, z and n, `recurrent` what r multiplies.
+    """
+
+    inputs: Array
+    before: Array
+    reset: Array
+    update: Array
+    candidate: Array
+    recurrent: Array
+    states: Array
+
+
+class Gru:
+    """A gated recurrent unit (1406.1078, in cuDNN's form) and a linear head on its state.
+
+    r, z = σ(Wx + Uh + b), n = tanh(Wx + b + r∘(Uh + c)), h' = (1 − z)∘n + z∘h, level = v·h' + d. The rows of
+    W, U and b belong to r, z and n, in that order; every parameter is a view into `vector`.
+
+    Args:
+        inputs: features a step.
+        hidden: size of the state.
+        generator: draws the initial weights.
+    """
+
+    def __init__(self, inputs: int, hidden: int, generator: np.random.Generator) -> None:
+        self.hidden = hidden
+        rows, bound = 3 * hidden, hidden**-0.5
+        shapes = [(rows, inputs), (rows, hidden), (rows,), (hidden,), (hidden,), (1,)]
+        ends = np.cumsum([prod(shape) for shape in shapes])
+        bounds = np.repeat([bound, bound, bound, bound, 0.1 * bound, 0.0], np.diff(ends, prepend=0))
+        self.vector: Array = generator.uniform(-bounds, bounds).astype(np.float32)
+        views = np.split(self.vector, ends[:-1])
+        self.w, self.u, self.b, self.c, self.v, self.d = map(np.reshape, views, shapes)
+
+    def run(self, inputs: Array, start: Array) -> Trace:
+        """Read n `inputs` [n, features] one after the other from the state `start` [hidden]."""
+        size, steps = self.hidden, len(inputs)
+        given = inputs @ self.w.T + self.b
+        gates, candidate, recurrent = (np.empty((steps, k * size), given.dtype) for k in (2, 1, 1))
+        states = np.empty((steps + 1, size), given.dtype)
+        states[0] = h = start
+        for i in range(steps):
+            from_state = self.u @ h
+            gate = np.add(given[i, : 2 * size], from_state[: 2 * size], out=gates[i])
+            _sigmoid(gate)
+            again = np.add(from_state[2 * size :], self.c, out=recurrent[i])
+            n = np.multiply(gate[:size], again, out=candidate[i])
+            n += given[i, 2 * size :]
+            np.tanh(n, out=n)
+            h_next = np.subtract(h, n, out=states[i + 1])
+            h_next *= gate[size:]
+            h_next += n
+            h = h_next
+        return Trace(inputs, states[:-1], gates[:, :size], gates[:, size:], candidate, recurrent, states[1:])
+
+    def levels(self, states: Array) -> Array:
+        """Return what the head reads off `states` [n, hidden]."""
+        return states @ self.v + self.d
+
+    def gradient(self, trace: Trace, slopes: Array) -> Array:
+        """Return the gradient by `vector` of a loss whose slopes by the first k levels are `slopes` [k].
+
+        Truncated backpropagation through one step: the state before a step counts as a constant.
+        """
+        inputs, before, reset, update, candidate, recurrent, states = (part[: len(slopes)] for part in trace)
+        d_state = np.outer(slopes, self.v)
+        d_candidate = d_state * (1 - update) * (1 - candidate**2)
+        d_recurrent = d_candidate * reset
+        d_reset = d_candidate * recurrent * reset * (1 - reset)
+        d_update = d_state * (before - candidate) * update * (1 - update)
+        d_given = np.concatenate([d_reset, d_update, d_candidate], axis=1)
+        d_from_state = np.concatenate([d_reset, d_update, d_recurrent], axis=1)
+        parts = [d_given.T @ inputs, d_from_state.T @ before, d_given.sum(axis=0), d_recurrent.sum(axis=0)]
+        return np.concatenate([*(part.ravel() for part in parts), slopes @ states, [slopes.sum()]])
+
+
+class Adam:
+    """Adam (1412.6980) on one vector.
+
+    Args:
+        size: of the vector.
+        rate: learning rate.
+    """
+
+    def __init__(self, size: int, rate: float) -> None:
+        self._rate = rate
+        self._count = 0
+        self._mean = np.zeros(size, np.float32)
+        self._square = np.zeros(size, np.float32)
+
+    def step(self, vector: Array, gradient: Array) -> None:
+        """Move `vector` in place."""
+        self._count += 1
+        self._mean += (1 - 0.9) * (gradient - self._mean)
+        self._square += (1 - 0.999) * (gradient * gradient - self._square)
+        mean_bias, square_bias = 1 - 0.9**self._count, 1 - 0.999**self._count
+        vector -= self._rate / mean_bias * self._mean / (np.sqrt(self._square / square_bias) + 1e-8)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments, copied."""
+        return {"count": self._count, "mean": self._mean.copy(), "square": self._square.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self._count = state["count"]
+        self._mean, self._square = (np.asarray(state[name]).copy() for name in ("mean", "square"))
+
+
+def _sigmoid(values: Array) -> None:
+    """Replace `values` by σ(values), without overflow."""
+    values *= 0.5
+    np.tanh(values, out=values)
+    values *= 0.5
+    values += 0.5
