@@ -180,7 +180,7 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
     best = best_point(front)
     parts: list[RenderableType] = []
     if interrupted:
-        parts += [_line("Interrupted: the runs were stopped, and what is finished is written.", "yellow"), ""]
+        parts += [_line("Interrupted: what is finished is written, and resume goes on with the rest.", "yellow"), ""]
     parts += (
         [Text("Pareto front", "bold"), front_table(front, width)] if best is not None else ["No run is done."]
     )
@@ -190,7 +190,7 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
     if len(failed) > FAILURES_SHOWN:
         parts.append(_line(f"  and {len(failed) - FAILURES_SHOWN} more", "red"))
     parts += ["", *map(_line, analyzer_lines(folder)), "", _line(f"Results: {folder.path}"), "Next:"]
-    commands = ["report DIR", "pareto DIR"]
+    commands = [*(["resume DIR"] if interrupted else []), "report DIR", "pareto DIR"]
     if best is not None:
         commands.append(f"export DIR --trial {quote(str(best['trial_id']))} --format toml")
     path = quote(str(folder.path))

@@ -192,6 +192,7 @@ class Loop:
                         left.discard(happening.key)
         except KeyboardInterrupt:
             pass
-        for key in [*left, *waiting_again]:
+        begun_before = {run.key for run in self._waiting if run.attempt > 1}
+        for key in [*left, *waiting_again, *begun_before]:
             self.recorder.interrupted(Stopped(key))
         return True
