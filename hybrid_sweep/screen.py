@@ -126,11 +126,9 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     grid_of_rows.add_column(style="cyan", no_wrap=True)
     for name, text in rows.items():
         grid_of_rows.add_row(name, Text(text))
-    ids = (
-        [Columns([Text(point.trial_id, "dim") for point in points[:count]], padding=(0, 2))] if points else []
-    )
+    ids = Columns([Text(point.trial_id, "dim") for point in points[:count]], padding=(0, 2))
     title = Text.assemble((spec.name, "bold"), f"  {spec.about}")
-    indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, *ids)]
+    indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, ids)]
     return Group(title, *indented, "", "A dry run: nothing was trained, nothing was written.")
 
 
@@ -164,7 +162,8 @@ def front_table(front: pd.DataFrame, width: int) -> Table:
         text = name in ("trial_id", "seed")
         heading = FRONT_COLUMNS[name] + (INTERVAL if f"{name}_low" in front else "")
         table.add_column(heading, justify="left" if text else "right", no_wrap=text)
-    for row in front.to_dict("records"):
+    rows: list[dict[str, Any]] = front.to_dict("records")  # type: ignore[assignment]
+    for row in rows:
         table.add_row(*(_cell(row, name, digits[name]) for name in shown))
     return table
 
@@ -180,7 +179,10 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
     best = best_point(front)
     parts: list[RenderableType] = []
     if interrupted:
-        parts += [_line("Interrupted: what is finished is written, and resume goes on with the rest.", "yellow"), ""]
+        parts += [
+            _line("Interrupted: what is finished is written; resume does the rest.", "yellow"),
+            "",
+        ]
     parts += (
         [Text("Pareto front", "bold"), front_table(front, width)] if best is not None else ["No run is done."]
     )

@@ -146,7 +146,7 @@ class SweepSpec(Settings):
     trials: int | None = Field(None, ge=1, strict=True)
     presets: list[str] = Field(default_factory=list)
     points: list[dict[str, Any]] = Field(default_factory=list)
-    constraints: Constraints = Constraints()
+    constraints: Constraints = Field(default_factory=lambda: Constraints.model_validate({}))
     early_stopping: EarlyStopping | None = None
     stop_when_flat: int | None = Field(None, ge=2, strict=True)
     storage: str | None = None

@@ -46,7 +46,7 @@ class RayBackend:
         count_slots: Callable[[], int],
     ) -> None:
         self._arguments = arguments
-        self._make = ray.remote(runner).options(  # type: ignore[attr-defined]
+        self._make: Any = ray.remote(runner).options(
             num_cpus=share["cpu"], num_gpus=share["gpu"], max_restarts=0, scheduling_strategy="SPREAD"
         )
         self._count_slots = count_slots

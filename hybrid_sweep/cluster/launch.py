@@ -199,7 +199,8 @@ class Place:
 
 def _nodes() -> list[dict[str, float]]:
     """Return the resources of each node that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def _remote(place: Place, function: Any, *arguments: Any) -> Any:

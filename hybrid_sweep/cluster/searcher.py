@@ -136,7 +136,7 @@ class ParetoScheduler(FIFOScheduler):
 
 
 def _part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a part of a result, nested as the trainable returned it or flat (`part/key`) as Tune passes it."""
+    """Return a part of a result, nested as the trainable returns it or flat (`part/key`) as Tune does."""
     flat = {
         key.removeprefix(f"{name}/"): value for key, value in values.items() if key.startswith(f"{name}/")
     }

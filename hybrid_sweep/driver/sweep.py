@@ -16,8 +16,8 @@ from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
-from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.search.sampler import sampler_arguments
+from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
@@ -114,7 +114,7 @@ def carry_on(
     tell: Tell,
     *,
     retry_failed: bool = False,
-    finish: Callable[[ResultsFolder], None] = ResultsFolder.export_all,
+    finish: Callable[[ResultsFolder], object] = ResultsFolder.export_all,
 ) -> SweepOutcome:
     """Run what a sweep still has to run, whatever ended the sitting before: nothing is run twice.
 

@@ -354,7 +354,7 @@ class Study:
             self._on_told(self._frozen(point, told, first))
 
     def _frozen(self, point: _Open, told: Told, first: str) -> FrozenTrial:
-        """Return the point as Optuna's other tools know it; `first` is the first one that behaved as it did."""
+        """Return the point as Optuna's other tools know it; `first` behaved as it does, before it."""
         asked = point.asked
         attributes: dict[str, Any] = {
             "trial_id": asked.point.trial_id,

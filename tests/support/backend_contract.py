@@ -21,7 +21,7 @@ class BackendContract:
         raise NotImplementedError
 
     def make_run(self, trial_id, kind="short", attempt=1):
-        """Return a `Run`: "short" is done after some reports, "failing" raises, "long" goes on for very long."""
+        """Return a `Run`: "short" is soon done, "failing" raises, "long" goes on for very long."""
         raise NotImplementedError
 
     def kill_worker(self, backend, key):
