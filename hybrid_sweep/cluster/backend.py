@@ -20,11 +20,15 @@ FAILED_STARTS_ALLOWED = 3
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """An actor, the call whose answer it owes, and the run that the call is for."""
+    """An actor, the call whose answer it owes, and the run that the call is for.
+
+    `keep` is what `stop` was asked for, None where it was not; `stopping` says that the call is the last.
+    """
 
     actor: Any
     answer: Any
     run: Run | None = None
+    keep: bool | None = None
     stopping: bool = False
 
 
@@ -73,7 +77,7 @@ class RayBackend:
     def start(self, run: Run, checkpoint: bytes | None = None) -> None:
         """Start a run on an idle worker."""
         worker = next(worker for worker in self._workers if worker.answer is None)
-        worker.run, worker.stopping = run, False
+        worker.run, worker.keep, worker.stopping = run, None, False
         point = {"trial_id": run.trial_id, "seed": run.seed, "config": run.config}
         worker.actor.start.remote(point, checkpoint)
         self._call(worker, worker.actor.step)
@@ -81,11 +85,8 @@ class RayBackend:
     def stop(self, key: Key, *, keep: bool = False) -> None:
         """Have a run end after the cycle that it is in."""
         for worker in self._workers:
-            if worker.run and worker.run.key == key and not worker.stopping:
-                worker.stopping = True
-                self._owing.pop(worker.answer)
-                worker.answer = worker.actor.stop_now.remote(keep)
-                self._owing[worker.answer] = worker
+            if worker.run and worker.run.key == key:
+                worker.keep = keep
 
     def wait(self, seconds: float) -> list[Happening]:
         """Return what happened; a worker whose run goes on is at work again before this returns."""
@@ -119,8 +120,8 @@ class RayBackend:
             self._workers.append(worker)
             self._call(worker, actor.ready)
 
-    def _call(self, worker: _Worker, method: Any) -> None:
-        worker.answer = method.remote()
+    def _call(self, worker: _Worker, method: Any, *arguments: Any) -> None:
+        worker.answer = method.remote(*arguments)
         self._owing[worker.answer] = worker
 
     def _hear(self, worker: _Worker, answer: Any) -> list[Happening]:
@@ -142,7 +143,11 @@ class RayBackend:
             return [*happenings, *self._let_go(worker, Lost(run.key, lost, not said.get("counted", True)))]
         if finished := said.get("finished"):
             return [*happenings, *self._let_go(worker, Finished(run.key, **finished))]
-        self._call(worker, worker.actor.step)
+        worker.stopping = worker.keep is not None
+        if worker.stopping:
+            self._call(worker, worker.actor.stop_now, worker.keep)
+        else:
+            self._call(worker, worker.actor.step)
         return happenings
 
     def _let_go(self, worker: _Worker, happening: Happening) -> list[Happening]:

@@ -130,8 +130,9 @@ class Loop:
         return self.study.slow_to_ask and not self._exhausted and len(self._waiting) < self.backend.slots
 
     def _patience(self) -> float:
+        """Return seconds until the next retry is due; one that is due already waits for a slot."""
         now = self.backend.now()
-        return max(min([LOOK_EVERY_SECONDS, *(ready - now for ready, _ in self._retries)]), 0.0)
+        return min([LOOK_EVERY_SECONDS, *(ready - now for ready, _ in self._retries if ready > now)])
 
     def _take(self, happening: Happening) -> None:
         open_run = self._open.get(happening.key)

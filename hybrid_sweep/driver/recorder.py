@@ -50,9 +50,9 @@ class Recorder:
         self.tell(TrialStarted(*run.key))
 
     def reported(self, happening: Reported) -> None:
-        """Record a report; its checkpoint is kept first, so that no report is newer than it."""
-        self.keep_checkpoint(happening.key, happening.checkpoint)
+        """Record a report and then its checkpoint: whatever comes between costs work, but no report."""
         self._append("reported", **_named(happening.key), report=happening.report)
+        self.keep_checkpoint(happening.key, happening.checkpoint)
         self.tell(TrialReported(*happening.key, happening.report))
 
     def lost(self, happening: Lost, attempt: int, again_in_seconds: float) -> None:
