@@ -68,7 +68,8 @@ class PlainStep:
             return loss
 
         loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]
-        self.skip(1)
+        if self.scheduler is not None:
+            self.skip(1)
         return loss.detach() if isinstance(loss, Tensor) else loss
 
     def gradient_norm(self) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hybrid_sweep.trainer.predictors.base import LayerGroups, Predictor
 
-STRIDE = 4
-"""Real steps between two updates of the average: a quarter of the memory traffic, the same direction."""
+STRIDE = 5
+"""Real steps between two updates of the average: a fifth of the memory traffic, the same direction."""
 
 
 class EmaVelocity(Predictor):
@@ -19,7 +19,7 @@ class EmaVelocity(Predictor):
     The average of the updates is the lag of the average of the weights: with e ← βe + (1−β)θ, e₀ = θ₀, the
     lag θ − e is the EMA of the updates times z, where z is the lag of a walk that moves by one a step. So
     v̂ = (θ − e) / z, bias-corrected by construction, and one in-place `lerp` is all the cost. The lerp is
-    made every fourth real step with β⁴: the updates of such a block then share their weight. A jump moves θ
+    made every fifth real step with β⁵: the updates of such a block then share their weight. A jump moves θ
     and e together, which keeps predicted displacements out of v̂.
 
     Stable on a quadratic mode for H/K up to 4.0 (β 0.97, K = 20) or 7.25 (K = 10), at the edge of
