@@ -80,9 +80,7 @@ def main() -> None:
     for sampler in ("tpe", "nsga2", "random"):
         spec = SweepSpec(name="x", workload="a:B", space=SPACE, sampler=sampler, trials=trials)
         mine, theirs = ours(spec, trials), bare(spec, trials)
-        print(
-            f"  {sampler:7} {mine:6.2f}   bare, no journal {theirs:6.2f}   ratio {mine / theirs:.2f}"
-        )
+        print(f"  {sampler:7} {mine:6.2f}   bare, no journal {theirs:6.2f}   ratio {mine / theirs:.2f}")
 
 
 if __name__ == "__main__":

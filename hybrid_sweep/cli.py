@@ -209,6 +209,7 @@ def resume(
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed.")] = False,
     concurrency: Annotated[int | None, _scale("Trials at once.")] = None,
+    storage: Annotated[str | None, _scale("Optuna storage URL that mirrors the study.")] = None,
     address: Annotated[str | None, _scale("An existing Ray cluster; else a local one starts.")] = None,
 ) -> None:
     """Go on with a sweep that was interrupted or killed, or give it more trials.
@@ -221,7 +222,7 @@ def resume(
     from hybrid_sweep.driver.progress import SweepProgress
     from hybrid_sweep.driver.sweep import recorded_spec
 
-    options = {"trials": trials, "concurrency": concurrency}
+    options = {"trials": trials, "concurrency": concurrency, "storage": storage}
     changes = {field: value for field, value in options.items() if value is not None}
     spec = recorded_spec(ResultsFolder.open(folder), changes)
     with SweepProgress(spec, screen.console()) as progress:
@@ -316,6 +317,15 @@ def fetch(
 
     folder = RayJobs(address).fetch(job, to or Path("results") / job)
     print(f"Results: {folder}")
+
+
+@app.command(rich_help_panel=LOOK)
+def replay(folder: Folder) -> None:
+    """Ask every point of a sweep again, without training: the search must choose the same ones."""
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.driver.sweep import replayed
+
+    print(f"{replayed(ResultsFolder.open(folder))} points asked again, every one as in the journal.")
 
 
 @app.command(rich_help_panel=LOOK)

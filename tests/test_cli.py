@@ -408,6 +408,15 @@ def test_resume_hands_on_what_may_change(sweep, results, hybrid_sweep, monkeypat
     assert calls == [(results, {"trials": 9}, {"address": "a:1", "retry_failed": True})]
 
 
+def test_a_sweep_replays_from_its_journal(sweep, hybrid_sweep, results):
+    folder = ResultsFolder.open(results)
+    folder.write_manifest({**folder.manifest, "format": 2, "steps": 400})
+    assert "0 points asked again" in hybrid_sweep("replay", results)[1]
+    event = {"event": "asked", "trial_id": "x", "number": 0, "config": {}, "params": {}, "source": "grid"}
+    folder.journal.append(event)
+    assert "ask 0 does not replay" in refused(hybrid_sweep("replay", results))
+
+
 def test_a_folder_of_another_version_is_not_carried_on(results, hybrid_sweep):
     assert "written in format 1" in refused(hybrid_sweep("resume", results))
 

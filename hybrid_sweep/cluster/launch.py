@@ -31,6 +31,7 @@ from hybrid_sweep.driver.sweep import SweepOutcome, Tell, begin, carry_on, recor
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference
+from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.workload import find_workload, travelling
 
@@ -60,6 +61,7 @@ def run_sweep(
     """
     tell = on_event or (lambda event: None)
     path = results_path(spec, out)
+    StorageView.refuse_unreachable(spec.storage)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))

@@ -16,8 +16,9 @@ from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
+from hybrid_sweep.search.replay import refuse_other_space, replay
 from hybrid_sweep.search.sampler import sampler_arguments
-from hybrid_sweep.search.storage import StorageView
+from hybrid_sweep.search.storage import StorageView, without_password
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
@@ -72,7 +73,7 @@ def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) 
             "format": FORMAT,
             "sweep_id": sweep_id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "spec": spec.model_dump(),
+            "spec": _public(spec),
             "seeds": spec.seeds,
             "steps": steps,
             "sampler": sampler_arguments(spec),
@@ -87,7 +88,8 @@ def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = Non
     """Return the sweep of a results folder, some of its fields changed for its next sitting.
 
     Raises:
-        UserError: the folder is of another version, or holds no manifest.
+        UserError: the folder is of another version, or holds no manifest, or the changes would make it
+            another sweep.
     """
     manifest = folder.manifest
     found = manifest.get("format", 1)
@@ -100,11 +102,24 @@ def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = Non
             f"carries on format {FORMAT} only: resume it with that version, or run the sweep anew"
         )
     try:
-        return SweepSpec(**{**manifest["spec"], **(changes or {})})
+        recorded = SweepSpec(**manifest["spec"])
+        spec = SweepSpec(**{**manifest["spec"], **(changes or {})})
+        refuse_other_space(spec, recorded)
+        return spec
     except (KeyError, TypeError) as error:
         raise UserError(
             f"the manifest of {folder.path} is corrupt ({error}): restore it from a copy"
         ) from None
+
+
+def replayed(folder: ResultsFolder) -> int:
+    """Ask a sweep's points again, without training anything; return how many came out the same.
+
+    Raises:
+        UserError: the first point that did not, or a folder of another version.
+    """
+    spec, manifest = recorded_spec(folder), folder.manifest
+    return len(replay(spec, manifest["sweep_id"], manifest["steps"], Journal.events(folder.journal.path)))
 
 
 def carry_on(
@@ -146,7 +161,12 @@ def carry_on(
         journal = folder.journal.path
         study.restore(Journal.events(journal, skip=() if spec.early_stopping else ("reported",)))
         events = Journal.read(journal, skip=("reported",))
-        current = {**manifest, "spec": spec.model_dump(), "budget": study.budget}
+        if spec.trials is not None and spec.trials < study.asked:
+            raise UserError(
+                f"trials={spec.trials} is fewer than the {study.asked} points that were tried already: "
+                "give more, or leave it out"
+            )
+        current = {**manifest, "spec": _public(spec), "budget": study.budget}
         if current != manifest:
             folder.write_manifest(current)
         ended = _ended(events)
@@ -165,6 +185,11 @@ def carry_on(
         counts = {str(state): int(n) for state, n in folder.trials()["state"].value_counts().items()}
         tell(SweepEnded(counts, interrupted))
         return SweepOutcome(folder=folder, counts=counts, interrupted=interrupted)
+
+
+def _public(spec: SweepSpec) -> dict[str, Any]:
+    """Return a sweep as its manifest holds it: whoever reads the results need not have the password."""
+    return {**spec.model_dump(), "storage": spec.storage and without_password(spec.storage)}
 
 
 def _key(event: Mapping[str, Any]) -> Key:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,21 +90,21 @@ class StorageView:
             UserError: the storage does not answer, or holds another study of that name.
         """
         shown = str(folder / FILE) if url is None else masked(url)
-        try:
+        with _answers(shown, url):
             storage = _journal(folder / FILE) if url is None else _database(url)
             _check(storage, name, shown, new)
             return cls(storage, name, on_error=on_error, clock=clock)
-        except UserError:
-            raise
-        except ImportError:
-            raise UserError(
-                f"storage={shown!r} needs psycopg: pip install 'hybrid-sweep[postgres]'"
-            ) from None
-        except Exception as error:
-            raise UserError(
-                f"storage={shown!r} does not answer within {CONNECT_SECONDS} s ({_why(error, url)}): "
-                "start or mend it, or leave storage out for a journal file in the results folder"
-            ) from None
+
+    @staticmethod
+    def refuse_unreachable(url: str | None) -> None:
+        """Refuse a storage before anything is trained for it.
+
+        Raises:
+            UserError: it does not answer.
+        """
+        if url is not None:
+            with _answers(masked(url), url):
+                _database(url).remove_session()
 
     def add(self, trial: FrozenTrial) -> None:
         """Add a trial that has ended, unless it is there already."""
@@ -146,6 +146,30 @@ class StorageView:
         if not self._told:
             self._told = True
             self._on_error(f"the sweep goes on, but Optuna's storage cannot be written ({_why(error)})")
+
+
+@contextmanager
+def _answers(shown: str, url: str | None) -> Iterator[None]:
+    """Turn whatever a storage says instead of answering into a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError:
+        raise UserError(f"storage={shown!r} needs psycopg: pip install 'hybrid-sweep[postgres]'") from None
+    except Exception as error:
+        raise UserError(
+            f"storage={shown!r} does not answer within {CONNECT_SECONDS} s ({_why(error, url)}): "
+            "start or mend it, or leave storage out for a journal file in the results folder"
+        ) from None
+
+
+def without_password(url: str) -> str:
+    """Return a storage URL as a manifest may hold it; libpq finds the password in PGPASSWORD or ~/.pgpass."""
+    full = make_url(url)
+    query = {name: value for name, value in full.query.items() if not name.lower().startswith("pass")}
+    bare = URL.create(full.drivername, full.username, None, full.host, full.port, full.database, query)
+    return bare.render_as_string()
 
 
 def masked(url: str) -> str:

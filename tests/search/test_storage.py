@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search import storage
-from hybrid_sweep.search.storage import DIRECTIONS, StorageView, masked
+from hybrid_sweep.search.storage import DIRECTIONS, StorageView, masked, without_password
 
 NAME = "quick-0123abc"
 
@@ -284,3 +284,19 @@ def test_a_database_that_is_not_there_is_named(postgres, tmp_path: Path) -> None
     url = postgres[0].replace("/postgres?", "/nothing_here?")
     with pytest.raises(UserError, match='database "nothing_here" does not exist'):
         StorageView.open(url, tmp_path, NAME, new=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://me:s3cret@host/db", "postgresql://me@host/db"),
+        (
+            "postgresql://me@host/db?password=s3cret&sslmode=require",
+            "postgresql://me@host/db?sslmode=require",
+        ),
+        ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
+    ],
+)
+def test_a_manifest_holds_no_password(url, kept):
+    assert "s3cret" not in without_password(url)
+    assert without_password(url) == kept
