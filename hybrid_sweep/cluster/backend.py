@@ -15,7 +15,7 @@ from hybrid_sweep.errors import UserError
 
 LOOK_AT_NODES_EVERY_SECONDS = 5.0
 FAILED_STARTS_ALLOWED = 3
-"""Workers in a row that die before their first run; then the sweep ends instead of trying for ever."""
+"""Workers a slot that die before their first run, none coming up in between; then the sweep ends."""
 
 
 @dataclass(slots=True, eq=False)
@@ -158,7 +158,7 @@ class RayBackend:
         """Take a worker out that has died; the next look at the nodes replaces it.
 
         Raises:
-            UserError: the third in a row that died before it could do anything.
+            UserError: too many in a row have died before they could do anything.
         """
         self._workers.remove(worker)
         self._looked = -LOOK_AT_NODES_EVERY_SECONDS
@@ -168,7 +168,7 @@ class RayBackend:
             self._failed_starts += 1
             if isinstance(cause, UserError):
                 raise UserError(str(cause)) from None
-            if self._failed_starts >= FAILED_STARTS_ALLOWED:
+            if self._failed_starts >= FAILED_STARTS_ALLOWED * max(self._count_slots(), 1):
                 raise UserError(
                     f"workers die as they start: {last_words(error)}; mend that, then resume"
                 ) from None

@@ -55,24 +55,29 @@ def at_home(spec, tmp_path_factory):
     return outcome.folder.trials().set_index("trial_id")[COUNTED]
 
 
-def test_three_nodes_give_what_one_machine_gives(spec, at_home, tmp_path):
+@pytest.fixture(scope="module")
+def cluster(at_home):
+    """A head without CPUs and two workers with one; the last test kills one of them."""
     with nodes(2) as cluster:
-        outcome = run_sweep(spec, tmp_path / "results", address=cluster.address)
+        yield cluster
+
+
+def test_three_nodes_give_what_one_machine_gives(spec, cluster, at_home, tmp_path):
+    outcome = run_sweep(spec, tmp_path / "results", address=cluster.address)
     assert outcome.counts == {"done": 4}
     away = outcome.folder.trials().set_index("trial_id")[COUNTED]
     assert away.loc[at_home.index].equals(at_home)
 
 
-def test_a_node_that_dies_costs_a_checkpoint_interval_and_no_run(spec, at_home, tmp_path):
+def test_a_node_that_dies_costs_a_checkpoint_interval_and_no_run(spec, cluster, at_home, tmp_path):
     told = []
-    with nodes(2) as cluster:
 
-        def kill_once(event):
-            told.append(event)
-            if sum(isinstance(e, TrialReported) for e in told) == 12 and isinstance(event, TrialReported):
-                cluster.kill_worker(0)
+    def kill_once(event):
+        told.append(event)
+        if sum(isinstance(e, TrialReported) for e in told) == 12 and isinstance(event, TrialReported):
+            cluster.kill_worker(0)
 
-        outcome = run_sweep(spec, tmp_path / "results", address=cluster.address, on_event=kill_once)
+    outcome = run_sweep(spec, tmp_path / "results", address=cluster.address, on_event=kill_once)
     assert outcome.counts == {"done": 4}
     trials = outcome.folder.trials().set_index("trial_id")[COUNTED]
     assert trials.loc[at_home.index].equals(at_home)
