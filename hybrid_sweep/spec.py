@@ -81,7 +81,7 @@ class EarlyStopping(Section):
             further.
     """
 
-    reduction: float = Field(3.0, gt=1)
+    reduction: float = Field(3.0, ge=1.1)
     first_rung: float = Field(1 / 9, gt=0, lt=1)
 
 
@@ -204,9 +204,11 @@ class SweepSpec(Settings):
                     f"space.{field} is no plain list, so it has no grid: list its values, "
                     "or take sampler: tpe, gp, nsga2 or random"
                 )
-            if values_of(axis) is None:
-                for end in samples_of(axis):
-                    HybridConfig(**{**self.trainer, field: end})
+            beside = {other: allowed[0] for other, allowed in condition(axis).items()}
+            for value in samples_of(axis):
+                HybridConfig(**{**self.trainer, **beside, field: value})
+        for point in self.points:
+            HybridConfig(**{**self.trainer, **point})
         return self
 
 

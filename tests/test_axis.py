@@ -95,6 +95,18 @@ def test_a_space_that_contradicts_itself_is_refused(space, said):
         spec(space)
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+@pytest.mark.parametrize("values", [[-5, 50], ["many"], [[50]]])
+def test_a_listed_value_that_the_trainer_refuses_is_refused_at_once(sampler, values):
+    with pytest.raises(UserError, match="max_predict_steps="):
+        spec({"max_predict_steps": values}, sampler=sampler)
+
+
+def test_a_given_point_that_the_trainer_refuses_is_refused_at_once():
+    with pytest.raises(UserError, match="max_predict_steps=-5"):
+        spec({}, points=[{"max_predict_steps": -5}])
+
+
 def test_a_grid_needs_plain_lists():
     with pytest.raises(UserError, match="no plain list, so it has no grid"):
         spec({"full_steps": {"low": 5, "high": 9}}, sampler="grid")

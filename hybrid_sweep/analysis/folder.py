@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -134,7 +135,12 @@ class ResultsFolder:
         """
         if not self.is_driven:
             raise UserError(f"nothing drives the sweep in {self.path}: there is nothing to stop")
-        self.stop_request.touch()
+        try:
+            self.stop_request.touch()
+        except OSError as error:
+            raise UserError(
+                f"cannot ask it to stop ({error.strerror}): do it as the user who runs it"
+            ) from None
 
     @contextmanager
     def driven(self) -> Iterator[None]:
@@ -169,9 +175,20 @@ class ResultsFolder:
             lock.acquire(timeout=0)
         except Timeout:
             return True
-        except OSError:  # a copy that cannot be written is nobody's
-            return False
+        except OSError:  # another user's, or a copy that cannot be written
+            return self._is_locked()
         lock.release()
+        return False
+
+    def _is_locked(self) -> bool:
+        """Whether somebody holds the lock, as far as one may only read."""
+        try:
+            with (self.path / ".driver.lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
         return False
 
     @property

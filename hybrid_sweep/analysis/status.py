@@ -103,15 +103,16 @@ def sweep_status(folder: ResultsFolder, *, alive: bool, now: datetime | None = N
     good = [point for point in front.points if point.quality >= MIN_QUALITY]
     durations = [took for row in ended if (took := _seconds(row["began"], row["ended"])) is not None]
     each = median(durations) if durations else None
-    points = _budget(manifest) or asked
-    planned = points * repeats or None
+    budget = _budget(manifest)
+    points = asked if budget is None else budget
+    planned = points * repeats if points else None
     left = None
     if alive and planned and each is not None:
         ages = [_seconds(row["began"], moment.isoformat()) or 0.0 for row in begun]
         waiting = planned - _skipped(rows, repeats) - len(ended) - len(begun)
         left = seconds_left(each, ages, waiting, len(begun))
     enough = front.ended >= points or _is_flat(ended, manifest)
-    over = enough and front.ended >= max(asked, 1) and not counts["unfinished"]
+    over = enough and front.ended >= asked and (asked or budget is not None) and not counts["unfinished"]
     return SweepStatus(
         name=str(spec.get("name") or folder.path.resolve().name),
         sweep_id=str(manifest.get("sweep_id") or ""),
@@ -205,12 +206,12 @@ def _skipped(rows: list[dict[str, Any]], repeats: int) -> int:
 def _budget(manifest: Mapping[str, Any]) -> int | None:
     """Return how many points there will be: the budget on record, else what the sweep says."""
     spec = manifest.get("spec") or {}
-    points = manifest.get("budget") or spec.get("trials")
+    points = manifest.get("budget", spec.get("trials"))
     axes = (spec.get("space") or {}).values()
     is_grid = bool(spec) and spec.get("sampler", "grid") == "grid"
     if points is None and is_grid and all(isinstance(axis, list) for axis in axes):
         points = math.prod(map(len, axes))
-    return int(points) if points else None
+    return None if points is None else int(points)
 
 
 def _seconds(began: str, ended: str) -> float | None:

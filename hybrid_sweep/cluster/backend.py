@@ -27,6 +27,7 @@ class _Worker:
 
     actor: Any
     answer: Any
+    up: bool = False
     run: Run | None = None
     keep: bool | None = None
     stopping: bool = False
@@ -112,8 +113,11 @@ class RayBackend:
         self._owing.clear()
 
     def _staff(self) -> None:
-        """Hire workers for the slots that have none; those of a lost node have said so themselves."""
+        """Hire workers for the slots that have none, and ask the idle ones whether they are still there."""
         self._looked = self.now()
+        for worker in self._workers:
+            if worker.answer is None:
+                self._call(worker, worker.actor.ready)
         for _ in range(self._count_slots() - len(self._workers)):
             actor = self._make.remote(*self._arguments)
             worker = _Worker(actor, None)
@@ -132,7 +136,7 @@ class RayBackend:
         except RayError as error:
             return self._bury(worker, error)
         if run is None:
-            self._failed_starts = 0
+            worker.up, self._failed_starts = True, 0
             return []
         if worker.stopping:
             return [*self._let_go(worker, Stopped(run.key, said["result"], said["checkpoint"]))]
@@ -163,18 +167,19 @@ class RayBackend:
         self._workers.remove(worker)
         self._looked = -LOOK_AT_NODES_EVERY_SECONDS
         ray.kill(worker.actor)
-        cause = getattr(error, "cause", None)
-        if worker.run is None:
-            self._failed_starts += 1
-            if isinstance(cause, UserError):
-                raise UserError(str(cause)) from None
-            if self._failed_starts >= FAILED_STARTS_ALLOWED * max(self._count_slots(), 1):
-                raise UserError(
-                    f"workers die as they start: {last_words(error)}; mend that, then resume"
-                ) from None
-            return []
         preempted = isinstance(error, RayActorError) and error.preempted
-        return [Lost(worker.run.key, last_words(error), preempted, str(error))]
+        if worker.run is not None:
+            return [Lost(worker.run.key, last_words(error), preempted, str(error))]
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UserError):
+            raise UserError(str(cause)) from None
+        self._failed_starts += not (worker.up or preempted)
+        limit = FAILED_STARTS_ALLOWED * max(self._count_slots(), 1)
+        if self._failed_starts >= limit and not any(other.up for other in self._workers):
+            raise UserError(
+                f"workers die as they start: {last_words(error)}; mend that, then resume"
+            ) from None
+        return []
 
 
 def last_words(error: RayError) -> str:

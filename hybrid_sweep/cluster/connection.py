@@ -51,7 +51,7 @@ def connected(spec: SweepSpec, address: str | None) -> Iterator[None]:
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray has no common one for what may go wrong here
         raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
     try:
         with _terminated_as_interrupted():

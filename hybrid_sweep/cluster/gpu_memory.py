@@ -9,6 +9,7 @@ from typing import Any
 
 import pynvml
 
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.reference import Reference
 
 HEADROOM = 1.2
@@ -28,6 +29,9 @@ def shortage(needed: int | None, nvml: Any = pynvml) -> str | None:
     Args:
         needed: bytes; None asks for nothing.
         nvml: the NVML module, or one like it.
+
+    Raises:
+        UserError: it would not fit on an empty one either.
     """
     if needed is None:
         return None
@@ -40,12 +44,12 @@ def shortage(needed: int | None, nvml: Any = pynvml) -> str | None:
             if by_index
             else nvml.nvmlDeviceGetHandleByUUID(visible)
         )
-        free = int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     finally:
         nvml.nvmlShutdown()
-    if free >= needed:
-        return None
-    return (
-        f"GPU {visible} of node {platform.node()} has {free / GIB:.1f} GiB free, and a trial needs "
-        f"{needed / GIB:.1f} GiB"
-    )
+    gpu, needs = f"GPU {visible} of node {platform.node()}", f"a trial needs {needed / GIB:.1f} GiB"
+    if needed > memory.total:
+        raise UserError(
+            f"{gpu} has {memory.total / GIB:.1f} GiB in all, and {needs}: give it a GPU of its own"
+        )
+    return None if memory.free >= needed else f"{gpu} has {memory.free / GIB:.1f} GiB free, and {needs}"

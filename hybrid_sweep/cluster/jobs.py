@@ -25,6 +25,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.cluster.connection import KNOCK_SECONDS, NOT_TRAVELLING
 from hybrid_sweep.cluster.parcel import unpack
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import load_spec, packaged_sweeps, parse_changes
@@ -33,14 +34,12 @@ from hybrid_sweep.workload import SEPARATOR, travelling
 OURS, RESULTS, FETCHED = "hybrid_sweep", "results", "hybrid_sweep_fetched"
 """Keys of a job's metadata: the sweep's name, its results folder; of one that fetches, the job it is for."""
 
-NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 SWEEP_FOLDER = "hybrid_sweep_file"
 """Where in the folder that travels the sweep file is, apart from whatever else is called like it."""
 
 STOP_SECONDS = 120
 """How long a stopped sweep may take to end well; then Ray kills it."""
 
-KNOCK_SECONDS = 5.0
 FETCH_SECONDS = 600.0
 POLL_SECONDS = 0.25
 CHOSEN_BY_THE_JOB = ("--address", "--out", "--dry-run")

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.table import INTERRUPTED
 from hybrid_sweep.cluster.backend import RayBackend
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
@@ -32,6 +33,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.search.storage import StorageView
+from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.workload import find_workload, travelling
 
@@ -62,6 +64,8 @@ def run_sweep(
     tell = on_event or (lambda event: None)
     path = results_path(spec, out)
     StorageView.refuse_unreachable(spec.storage)
+    for earlier in spec.warm_start:
+        known_points(ResultsFolder.open(earlier), spec)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
@@ -112,12 +116,20 @@ def resume_sweep(
     tell = on_event or (lambda event: None)
     folder = ResultsFolder.open(path)
     spec = recorded_spec(folder, changes)
-    if folder.is_driven:
-        with folder.driven():  # says so, before Ray is started in vain
-            pass
+    if address is None:
+        find_workload(spec.workload.name, **spec.workload.keywords)
+    with folder.driven():  # what is wrong there is said before Ray is started in vain
+        pass
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
     with connected(spec, address):
-        return _carry_on(folder, spec, Place.of(spec, address), tell, retry_failed)
+        place = Place.of(spec, address)
+        began_on = (folder.manifest.get("hardware") or {}).get("device")
+        if began_on != place.order.device:
+            raise UserError(
+                f"the sweep began on {began_on}, and its references and unit costs do not hold on "
+                f"{place.order.device}: resume it where there is {began_on}"
+            )
+        return _carry_on(folder, spec, place, tell, retry_failed)
 
 
 def _carry_on(
@@ -248,9 +260,12 @@ def _unit_costs(spec: SweepSpec, place: Place, remeasure: bool) -> dict[str, Uni
 
 
 def _keep_front(folder: ResultsFolder, models: Path) -> None:
-    """Delete the weights of every run that is not on the front."""
-    on_front = set(folder.table("front")["trial_id"])
+    """Delete the weights of every run that is not on the front, once no run can get there any more."""
     trials = folder.trials()
+    open_still = trials["state"].isin(["running", "failed"]) | (trials["reason"] == INTERRUPTED)
+    if open_still.any():
+        return
+    on_front = set(folder.table("front")["trial_id"])
     kept = {
         model_file(t, s) for t, s in zip(trials["trial_id"], trials["seed"], strict=True) if t in on_front
     }

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from hybrid_sweep.search.storage import masked
+
 PACKAGES = ("hybrid-sweep", "torch", "ray", "numpy", "pandas", "moocore")
 
 
@@ -29,7 +31,7 @@ def environment(device: str) -> dict[str, Any]:
             "threads_per_trial": 1 if device == "cpu" else None,
         },
         "git": _git_state(),
-        "command": sys.argv,
+        "command": [masked(word) for word in sys.argv],
     }
 
 

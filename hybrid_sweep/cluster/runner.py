@@ -40,8 +40,9 @@ class Runner:
         """Build the workload and warm up, so that no trial pays for it.
 
         Raises:
-            UserError: where it cannot be built on this node.
+            UserError: where it cannot be built on this node, or its GPU could never hold a trial.
         """
+        shortage(self._shared.gpu_memory_bytes)
         if self._workload is None:
             self._workload = self._shared.order.build()
 

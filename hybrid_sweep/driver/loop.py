@@ -46,6 +46,7 @@ class Loop:
     seeds: list[int]
     max_retries: int
     stop_requested: Callable[[], bool] = lambda: False
+    _heard: deque[Happening] = field(default_factory=deque)
     _waiting: deque[Run] = field(default_factory=deque)
     _retries: list[tuple[float, Run]] = field(default_factory=list)
     _open: dict[Key, _Open] = field(default_factory=dict)
@@ -61,16 +62,21 @@ class Loop:
         self._waiting.extend(unfinished)
         try:
             while self._fill():
-                happenings = self.backend.wait(0 if self._can_ask_ahead() else self._patience())
-                for happening in happenings:
-                    self._take(happening)
+                idle = not self._listen(0 if self._can_ask_ahead() else self._patience())
+                while self._heard:
+                    self._take(self._heard.popleft())
                 if self.stop_requested():
                     return self._wind_down()
-                if not happenings and self._can_ask_ahead():
+                if idle and self._can_ask_ahead():
                     self._ask()
             return False
         except KeyboardInterrupt:
             return self._wind_down()
+
+    def _listen(self, seconds: float) -> bool:
+        """Hear what happens within `seconds`; return whether anything did."""
+        self._heard.extend(self.backend.wait(seconds))
+        return bool(self._heard)
 
     def _fill(self) -> bool:
         """Start runs while there are slots; return whether anything is left to wait for."""
@@ -84,7 +90,7 @@ class Loop:
             self.recorder.started(run)
             self._open.setdefault(run.key, _Open(run)).run = run
             self.backend.start(run, checkpoint)
-        return bool(self._open or self._waiting or self._retries or not self._exhausted)
+        return bool(self._open or self._waiting or self._retries or self._may_ask)
 
     def _next(self) -> Run | None:
         now = self.backend.now()
@@ -102,11 +108,7 @@ class Loop:
 
     def _ask(self) -> bool:
         """Queue the runs of one more point, if the study has one."""
-        if self._exhausted:
-            return False
-        if self.study.flat:
-            self._exhausted = True
-            self.recorder.note("the hypervolume has stopped growing: no more points are tried")
+        if not self._may_ask:
             return False
         asked = self.study.ask()
         if asked is None:
@@ -125,9 +127,14 @@ class Loop:
         )
         return True
 
+    @property
+    def _may_ask(self) -> bool:
+        """Whether the study may have another point; a run under way may still make a flat front grow."""
+        return not (self._exhausted or self.study.flat)
+
     def _can_ask_ahead(self) -> bool:
         """Whether to use idle time for a sampler that thinks longer than a slot should stand empty."""
-        return self.study.slow_to_ask and not self._exhausted and len(self._waiting) < self.backend.slots
+        return self.study.slow_to_ask and self._may_ask and len(self._waiting) < self.backend.slots
 
     def _patience(self) -> float:
         """Return seconds until the next retry is due; one that is due already waits for a slot."""
@@ -146,6 +153,9 @@ class Loop:
             return
         del self._open[happening.key]
         if isinstance(happening, Stopped):
+            happening = Finished(happening.key, "pruned", EARLY, happening.result)
+        if isinstance(happening, Finished) and open_run.pruned and len(self.seeds) > 1:
+            # it ended before the stop reached it, but its point was given up: its other seeds will not run
             happening = Finished(happening.key, "pruned", EARLY, happening.result)
         if isinstance(happening, Lost):
             self._lose(happening, open_run)
@@ -182,7 +192,10 @@ class Loop:
         left, deadline = set(running), self.backend.now() + GRACE_SECONDS
         try:
             while left and self.backend.now() < deadline:
-                for happening in self.backend.wait(LOOK_EVERY_SECONDS):
+                if not self._heard:
+                    self._listen(LOOK_EVERY_SECONDS)
+                while self._heard:
+                    happening = self._heard.popleft()
                     if isinstance(happening, Stopped) and not self._open[happening.key].pruned:
                         self.recorder.interrupted(happening)
                     elif isinstance(happening, Lost):

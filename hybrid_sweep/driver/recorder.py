@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hybrid_sweep.analysis.folder import ResultsFolder
@@ -77,7 +79,8 @@ class Recorder:
         key, extra = happening.key, {"traceback": happening.traceback} if happening.traceback else {}
         fields = {"state": happening.state, "reason": happening.reason, "result": happening.result}
         self._append("finished", **_named(key), **fields, **extra)
-        self._folder.checkpoint_path(*key).unlink(missing_ok=True)
+        with writing(self._folder.path):
+            self._folder.checkpoint_path(*key).unlink(missing_ok=True)
         self.counts[happening.state] += 1
         self.tell(TrialFinished(*key, happening.state, happening.reason, happening.result))
 
@@ -99,31 +102,28 @@ class Recorder:
     def keep_checkpoint(self, key: Key, checkpoint: bytes | None) -> None:
         """Replace a run's checkpoint, where there is a new one."""
         if checkpoint is not None:
-            with self._writing():
+            with writing(self._folder.path):
                 self._folder.write_checkpoint(*key, checkpoint)
 
     def _append(self, event: str, **fields: Any) -> None:
-        with self._writing():
+        with writing(self._folder.path):
             self._folder.journal.append({"event": event, **fields})
 
-    def _writing(self) -> _Writing:
-        return _Writing(self._folder)
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a sentence.
 
-class _Writing:
-    """Turns what the disk refuses into a sentence."""
-
-    def __init__(self, folder: ResultsFolder) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError):
-            raise UserError(
-                f"cannot write to {self._folder.path} ({error.strerror}): nothing written so far is lost; "
-                f"make room, then go on with: hybrid-sweep resume {self._folder.path}"
-            ) from None
+    Raises:
+        UserError: with the reason, and how to go on.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror}): nothing written so far is lost; "
+            f"make room, then go on with: hybrid-sweep resume {folder}"
+        ) from None
 
 
 def _named(key: Key) -> Mapping[str, Any]:

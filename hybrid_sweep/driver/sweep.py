@@ -13,7 +13,7 @@ from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, SweepStarted, TrialFinished
 from hybrid_sweep.driver.loop import Loop
-from hybrid_sweep.driver.recorder import Recorder
+from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.search.replay import refuse_other_space, replay
@@ -144,12 +144,9 @@ def carry_on(
     Raises:
         UserError: another process drives the sweep, or its journal is corrupt.
     """
-    with folder.driven():
-        manifest = folder.manifest
+    with folder.driven(), writing(folder.path):
+        manifest, journal = folder.manifest, folder.journal.path
         recorder = Recorder(folder, tell)
-        if retry_failed:
-            for key in _failed(Journal.events(folder.journal.path, skip=("reported",))):
-                recorder.retried(key)
         view = StorageView.open(
             spec.storage,
             folder.path,
@@ -158,21 +155,23 @@ def carry_on(
             on_error=recorder.note,
         )
         study = Study(spec, manifest["sweep_id"], manifest["steps"], on_told=view.add)
-        journal = folder.journal.path
         study.restore(Journal.events(journal, skip=() if spec.early_stopping else ("reported",)))
-        events = Journal.read(journal, skip=("reported",))
         if spec.trials is not None and spec.trials < study.asked:
             raise UserError(
                 f"trials={spec.trials} is fewer than the {study.asked} points that were tried already: "
                 "give more, or leave it out"
             )
-        current = {**manifest, "spec": _public(spec), "budget": study.budget}
-        if current != manifest:
-            folder.write_manifest(current)
+        folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget})
+        if retry_failed:
+            for key in _failed(Journal.events(journal, skip=("reported",))):
+                recorder.retried(key)
+                study.retry(key)
+        events = Journal.read(journal, skip=("reported",))
         ended = _ended(events)
         unfinished = _unfinished(events, ended, spec.seeds)
         for event in ended.values():
             tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"]))
+        interrupted = False
         if unfinished or study.has_more:
             backend = make_backend()
             tell(SweepStarted(study.budget * spec.repeats, folder.path, backend.slots, len(ended)))
@@ -180,7 +179,11 @@ def carry_on(
             interrupted = loop.run(unfinished)
         else:
             tell(Note("nothing is left to run"))
-            interrupted = False
+        if study.flat and not interrupted:
+            tell(Note("the hypervolume has stopped growing: no more points are tried"))
+        elif not interrupted:  # a space may hold fewer points than it seemed to
+            folder.write_manifest({**folder.manifest, "budget": study.asked})
+        view.close()
         finish(folder)
         counts = {str(state): int(n) for state, n in folder.trials()["state"].value_counts().items()}
         tell(SweepEnded(counts, interrupted))

@@ -167,7 +167,7 @@ def _answers(shown: str, url: str | None) -> Iterator[None]:
 def without_password(url: str) -> str:
     """Return a storage URL as a manifest may hold it; libpq finds the password in PGPASSWORD or ~/.pgpass."""
     full = make_url(url)
-    query = {name: value for name, value in full.query.items() if not name.lower().startswith("pass")}
+    query = {name: value for name, value in full.query.items() if name.lower() != "password"}
     bare = URL.create(full.drivername, full.username, None, full.host, full.port, full.database, query)
     return bare.render_as_string()
 

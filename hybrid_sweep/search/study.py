@@ -324,11 +324,8 @@ class Study:
         return next((choice for params in left if (choice := self._new(params))), None)
 
     def _new(self, params: dict[str, Any]) -> _Choice | None:
-        """Return the point with these parameters; None where it was seen, or `HybridConfig` refuses it."""
-        try:
-            config = config_of({**self.spec.trainer, **params})
-        except UserError:
-            return None
+        """Return the point with these parameters; None where it was seen before."""
+        config = config_of({**self.spec.trainer, **params})
         return None if complete_hash(config) in self._seen else _Choice(self.spec.sampler, config, params)
 
     def _seed(self, number: int, draw: int) -> int:

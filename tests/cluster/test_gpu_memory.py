@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from hybrid_sweep.cluster.gpu_memory import GIB, needed_bytes, shortage
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.reference import Reference
 
 
@@ -27,7 +28,7 @@ class Nvml:
         return {"GPU-b": 1}[uuid]
 
     def nvmlDeviceGetMemoryInfo(self, handle):
-        return SimpleNamespace(free=[1 * GIB, 40 * GIB][handle])
+        return SimpleNamespace(free=[1 * GIB, 40 * GIB][handle], total=80 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,12 @@ def test_the_gpu_that_the_worker_sees_is_looked_at(monkeypatch, visible, needed,
 def test_the_sentence_names_both_amounts(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert "has 1.0 GiB free, and a trial needs 2.5 GiB" in shortage(int(2.5 * GIB), Nvml())
+
+
+def test_what_fits_on_no_empty_gpu_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(UserError, match=r"has 80\.0 GiB in all, and a trial needs 81\.0 GiB"):
+        shortage(81 * GIB, Nvml())
 
 
 def test_where_nothing_is_needed_nvml_is_not_asked():

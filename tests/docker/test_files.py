@@ -108,6 +108,11 @@ class TestDockerfile:
         assert set(build["targets"]["wheel"]["packages"]) < sources
         assert {"pyproject.toml", "README.md"} < sources
 
+    def test_it_installs_an_extra_that_there_is(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        (extra,) = re.findall(r'"/src\[(\w+)\]"', " ".join(value for _, value in instructions()))
+        assert extra in project["optional-dependencies"]
+
     def test_it_asks_for_the_torch_and_python_of_the_package(self):
         torch = Requirement(argument_defaults()["TORCH"].strip('"'))
         assert (torch.name, torch.specifier) == ("torch", requirement("torch").specifier)
@@ -209,9 +214,8 @@ class TestWhatIsNamed:
         given += [(c["command"][0], {e["name"]: e for e in c["env"]}) for c in ray_containers()]
         assert len(given) == 6
         for script, environment in given:
-            assert set(environment) - {"RAY_AUTH_TOKEN"} <= set(settings(script)), (
-                script
-            )  # the token is Ray's
+            others = {"RAY_AUTH_TOKEN", "PGPASSWORD"}  # which Ray and PostgreSQL's client read themselves
+            assert set(environment) - others <= set(settings(script)), script
 
     def test_ports_are_those_of_the_scripts(self):
         head = settings("start-head.sh")

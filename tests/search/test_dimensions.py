@@ -35,7 +35,6 @@ def axis(value, field="max_predict_steps"):
         ("confidence_threshold", [0.4, 0.6, 0.85], CategoricalDistribution([0.4, 0.6, 0.85])),
         ("divergence_threshold", [1 / 3, 2 / 3, 1], CategoricalDistribution([1 / 3, 2 / 3, 1])),
         ("gates", ["learned", "off"], CategoricalDistribution(["learned", "off"])),
-        ("gradient_checkpointing", [False, True], CategoricalDistribution([False, True])),
         ("max_predict_steps", {"low": 50, "high": 150}, IntDistribution(50, 150)),
         ("max_predict_steps", {"low": 50, "high": 160, "step": 25}, IntDistribution(50, 150, step=25)),
         ("max_predict_steps", {"low": 8, "high": 512, "log": True}, IntDistribution(8, 512, log=True)),

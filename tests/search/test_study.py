@@ -120,12 +120,6 @@ def test_a_finite_space_with_conditions_too():
     assert len({complete_hash(asked.point.config) for asked in found}) == len(found) == 1 + 1 + 2 * 3 + 3
 
 
-def test_a_configuration_that_the_trainer_refuses_is_passed_over():
-    space = {"gradient_checkpointing": [False, True], "max_predict_steps": [50, 60, 70]}
-    found = ask_all(study(space=space, trials=100))
-    assert sorted(asked.params["max_predict_steps"] for asked in found) == [50, 60, 70]
-
-
 def test_a_space_without_axes_has_one_point():
     assert len(ask_all(study(space={}, sampler="random"))) == 1
 

@@ -1,0 +1,158 @@
+"""The loop on a virtual clock: slots, retries, early stopping, flat fronts, and interruption."""
+
+import pytest
+
+from hybrid_sweep.driver.events import TrialLost, TrialStarted
+from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.simulate import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
+from hybrid_sweep.spec import SweepSpec
+
+TIMING = Timing(checkpoint_seconds=0.0)
+
+
+def outcome(run):
+    horizon = run.config["max_predict_steps"]
+    worth = {"speedup_counted": 1 + horizon / 100, "quality": 1.1 - horizon / 1000}
+    reports = tuple((float(i), {"step": 25 * i, "backward_calls": 10 * i, **worth}) for i in range(1, 5))
+    return SimulatedRun(reports=reports, result={**worth, "steps": 100})
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Begin a sweep; return a function that carries it on, and what was told."""
+
+    def make(slots=2, outcome=outcome, faults=(), name="x", **fields):
+        spec = SweepSpec(
+            **{
+                "name": name,
+                "workload": "a.b:C",
+                "timing": "counted",
+                "trainer": {"warmup_steps": 1},
+                "space": {"max_predict_steps": [10, 20, 30, 40, 50, 60]},
+                "sampler": "grid",
+                **fields,
+            }
+        )
+        folder, told = begin(tmp_path / name, spec, 100, {}), []
+
+        def sit(tell=told.append, **options):
+            backend = SimulatedBackend(outcome, slots, timing=TIMING, faults=list(faults))
+            return carry_on(
+                folder, recorded_spec(folder), lambda: backend, tell, finish=lambda _: None, **options
+            )
+
+        return sit, told, folder
+
+    return make
+
+
+def states(folder):
+    return dict(folder.trials()["state"].value_counts())
+
+
+def test_everything_is_run_once(sweep):
+    sit, told, folder = sweep(repeats=2)
+    assert sit().counts == {"done": 12}
+    assert sum(isinstance(event, TrialStarted) for event in told) == 12
+    assert folder.manifest["budget"] == 6
+    assert sit().counts == {"done": 12}
+
+
+@pytest.mark.parametrize(("retries", "state"), [(1, "done"), (0, "failed")])
+def test_a_run_whose_worker_died_is_tried_again_as_often_as_allowed(sweep, retries, state):
+    sit, told, folder = sweep(slots=1, faults=[WorkerDeath(at=1.5, slot=0)], max_retries=retries)
+    sit()
+    first = folder.trials().iloc[0]
+    assert first["state"] == state
+    assert states(folder).get("done", 0) == 6 - (state == "failed")
+    assert sum(isinstance(event, TrialLost) for event in told) == retries
+
+
+def test_what_failed_is_run_again_only_when_asked(sweep):
+    sit, _, folder = sweep(slots=1, faults=[WorkerDeath(at=1.5, slot=0)], max_retries=0)
+    sit()
+    assert sit().counts == {"done": 5, "failed": 1}
+    faultless = SimulatedBackend(outcome, 1)
+    again = carry_on(
+        folder, recorded_spec(folder), lambda: faultless, print, retry_failed=True, finish=lambda _: None
+    )
+    assert again.counts == {"done": 6}
+
+
+def test_a_pre_emption_is_not_counted_and_its_pauses_grow(sweep):
+    faults = [NodeLoss(at=at, back_after=0.1, preempted=True) for at in (0.5, 2.0, 4.5)]
+    sit, told, _ = sweep(slots=1, faults=faults, max_retries=0, space={"max_predict_steps": [10]})
+    assert sit().counts == {"done": 1}
+    assert [event.again_in_seconds for event in told if isinstance(event, TrialLost)] == [1, 2, 4]
+
+
+def test_a_point_that_was_given_up_is_pruned_as_a_whole_even_if_a_run_of_it_ends(sweep):
+    """The stop may come too late for the cycle in which the run ends by itself."""
+
+    def worse_and_worse(run):
+        horizon = run.config["max_predict_steps"]
+        worth = {"speedup_counted": 3 - horizon / 100, "quality": 1.1 - horizon / 1000}
+        reports = tuple((float(i), {"step": 25 * i, "backward_calls": 10 * i, **worth}) for i in range(1, 5))
+        return SimulatedRun(reports=reports, result={**worth, "steps": 100})
+
+    def short(run):
+        whole = worse_and_worse(run)
+        return SimulatedRun(reports=whole.reports[:2], result=whole.result, state="diverged")
+
+    for name, runs in (("whole", worse_and_worse), ("short", short)):
+        sit, _, folder = sweep(
+            name=name, outcome=runs, repeats=2, early_stopping={"reduction": 1.5, "first_rung": 0.5}
+        )
+        sit()
+        trials = folder.trials()
+        assert not (trials["state"] == "running").any()
+        pruned = set(trials.loc[trials["state"] == "pruned", "trial_id"])
+        assert pruned
+        others = trials[~trials["trial_id"].isin(pruned)]
+        assert (others["trial_id"].value_counts() == 2).all()
+
+
+def test_a_flat_hypervolume_ends_the_sweep(sweep):
+    def worse_and_worse(run):
+        horizon = run.config["max_predict_steps"]
+        worth = {"speedup_counted": 3 - horizon / 100, "quality": 1.1 - horizon / 1000}
+        return SimulatedRun(reports=((1.0, {"step": 100, **worth}),), result=worth)
+
+    sit, _, _ = sweep(slots=1, outcome=worse_and_worse, stop_when_flat=2)
+    assert sit().counts == {"done": 3}
+    assert sit().counts == {"done": 3}
+
+
+def test_an_interrupted_sweep_goes_on_from_its_checkpoints(sweep):
+    sit, _, folder = sweep()
+    reports = []
+
+    def interrupt(event):
+        reports.append(event)
+        if len(reports) == 9:
+            raise KeyboardInterrupt
+
+    first = sit(tell=interrupt)
+    assert first.interrupted
+    assert not (folder.trials()["state"] == "running").any()
+    assert sit().counts == {"done": 6}
+    steps = folder.steps().groupby("trial_id")["step"].agg(list)
+    assert all(list(reached) == [25, 50, 75, 100] for reached in steps)
+
+
+def test_a_refused_sitting_changes_nothing(sweep):
+    sit, _, folder = sweep(slots=1, faults=[WorkerDeath(at=1.5, slot=0)], max_retries=0)
+    sit()
+    before = folder.journal.path.read_bytes()
+    with pytest.raises(UserError, match="fewer than the 6 points"):
+        carry_on(
+            folder,
+            recorded_spec(folder, {"trials": 2}),
+            lambda: SimulatedBackend(outcome, 1),
+            print,
+            retry_failed=True,
+        )
+    assert folder.journal.path.read_bytes() == before
+    with pytest.raises(UserError, match="cannot go on as another one: seed was 0 and is 1"):
+        recorded_spec(folder, {"seed": 1})
