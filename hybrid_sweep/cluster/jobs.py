@@ -110,12 +110,14 @@ class Jobs:
             results: the folder on the head node in which the results folder is made.
 
         Raises:
-            UserError: no such sweep or workload file, an argument that the job chooses itself, or a folder
-                that is too large to travel.
+            UserError: no such sweep or workload file, an argument that the job chooses itself, a relative
+                results folder, or a workload's folder that is too large to travel.
         """
         for argument in arguments:
             if argument.partition("=")[0] in CHOSEN_BY_THE_JOB:
                 raise UserError(f"{argument} cannot be given to a job, which chooses it itself: leave it out")
+        if not results.startswith(("/", "~/")):
+            raise UserError(f"results={results!r} is nowhere on the head node: begin it with / or ~/")
         changes = _changes(arguments)
         known_here = {k: v for k, v in changes.items() if k == "name" or k.partition(".")[0] == "workload"}
         spec = load_spec(sweep, known_here)

@@ -233,6 +233,10 @@ class TestRefused:
             jobs.submit(sweep, arguments)
         assert jobs.jobs() == before
 
+    def test_results_in_the_folder_of_a_job_would_be_lost(self, jobs):
+        with pytest.raises(UserError, match=r"results='here' is nowhere on the head node: begin it with /"):
+            jobs.submit("quick", [], results="here")
+
     def test_the_port_of_drivers_is_not_that_of_jobs(self, cluster):
         with pytest.raises(UserError, match=r"no Jobs server of Ray answers.*not the port of --address"):
             Jobs(cluster.address)
