@@ -16,6 +16,7 @@ export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 export RAY_USAGE_STATS_ENABLED=0
 ulimit -n 65536 2>/dev/null || true
 
+command -v ray >/dev/null || { echo "no ray on the PATH: activate its environment" >&2; exit 127; }
 head="${HEAD_ADDRESS:-${RAY_ADDRESS:-127.0.0.1:6379}}"
 until answer=$(ray health-check --address "$head" 2>&1); do
     echo "waiting for a head at $head: $(echo "$answer" | tail -n 1)"

@@ -32,7 +32,7 @@ def spec(tmp_path_factory):
     return SweepSpec(
         name="toy",
         workload={"name": f"{file}:Toy", "dropout": 0.1},
-        steps=4000,
+        steps=1000,
         trainer={
             "warmup_steps": 20,
             "full_steps": 10,

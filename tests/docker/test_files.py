@@ -156,6 +156,15 @@ class TestScripts:
         unused = {"RETRY_SECONDS"}  # of the script itself
         assert sum(option.endswith("=7") for option in options) == len(set(values) - unused)
 
+    def test_a_worker_without_ray_does_not_wait_for_ever(self, tmp_path):
+        refused = subprocess.run(
+            ["/bin/sh", DOCKER / "start-worker.sh"],
+            env={"PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert (refused.returncode, refused.stderr) == (127, "no ray on the PATH: activate its environment\n")
+
     def test_token_authentication_is_what_one_gets_without_asking(self):
         for script in ("start-head.sh", "start-worker.sh"):
             assert settings(script)["RAY_AUTH_MODE"] == "token"

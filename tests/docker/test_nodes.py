@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -99,6 +100,27 @@ def test_sigterm_ends_a_node_as_a_container_is_ended():
         psutil.wait_procs(before, timeout=PATIENCE_SECONDS)
         assert worker.processes() == []
         until(lambda: cluster.alive() == 1)
+
+
+def test_nodes_end_with_a_test_process_that_is_killed(tmp_path):
+    script = tmp_path / "tests.py"
+    script.write_text("import time\nfrom support.nodes import nodes\nwith nodes(1):\n    time.sleep(600)\n")
+    mark = f"HYBRID_SWEEP_KILLED={tmp_path}"
+
+    def left():
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                name, _, value = mark.partition("=")
+                found += [process] if process.environ().get(name) == value else []
+        return found
+
+    environment = os.environ | dict([mark.split("=")]) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    test = subprocess.Popen([sys.executable, script], env=environment)
+    until(lambda: sum("raylet" in " ".join(process.cmdline()[:1]) for process in left()) == 2)
+    test.kill()
+    test.wait()
+    until(lambda: not left())
 
 
 def test_a_sweep_that_is_started_again_goes_on(tmp_path):

@@ -1,5 +1,6 @@
 """Real Ray nodes on this machine, started by the two scripts that containers start them with."""
 
+import ctypes
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import psutil
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 MARK = "HYBRID_SWEEP_TEST_NODE"  # inherited by every process of a node, whoever its parent is by then
 START_SECONDS = 120
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _GIVEN = set()
 
 
@@ -51,6 +53,7 @@ class Node:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     def processes(self):
@@ -150,6 +153,11 @@ def free_port():
         if port not in _GIVEN:
             _GIVEN.add(port)
             return port
+
+
+def _die_with_parent():
+    """Have Linux send SIGTERM when the test process ends, however it does; that ends a node."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment(process):
