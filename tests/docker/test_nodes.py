@@ -81,7 +81,7 @@ def test_a_worker_waits_for_its_head_and_the_probes_of_both_answer():
 
         assert "success" in until(lambda: answer(dashboard_port, "api/gcs_healthz"))
         assert "success" in until(lambda: answer(agents["head"], "api/local_raylet_healthz"))
-        assert "ray_" in until(lambda: answer(agents["metrics"], "metrics"))
+        until(lambda: "ray_" in answer(agents["metrics"], "metrics"))
         until(lambda: answer(dashboard_port, "api/v0/nodes").count("ALIVE") == 2)
         assert worker.script.poll() is None
         assert worker.processes()[0].pid == worker.script.pid  # exec: signals of a container reach ray
@@ -105,22 +105,26 @@ def test_sigterm_ends_a_node_as_a_container_is_ended():
 def test_nodes_end_with_a_test_process_that_is_killed(tmp_path):
     script = tmp_path / "tests.py"
     script.write_text("import time\nfrom support.nodes import nodes\nwith nodes(1):\n    time.sleep(600)\n")
-    mark = f"HYBRID_SWEEP_KILLED={tmp_path}"
 
-    def left():
+    def environments():
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                name, _, value = mark.partition("=")
-                found += [process] if process.environ().get(name) == value else []
-        return found
+                found.append(process.environ())
+        return [environment for environment in found if environment.get("KILLED_TEST") == str(tmp_path)]
 
-    environment = os.environ | dict([mark.split("=")]) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    def folders():
+        return {Path(environment["TEMP_DIR"]) for environment in environments() if "TEMP_DIR" in environment}
+
+    environment = os.environ | {"KILLED_TEST": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
     test = subprocess.Popen([sys.executable, script], env=environment)
-    until(lambda: sum("raylet" in " ".join(process.cmdline()[:1]) for process in left()) == 2)
+    two = until(
+        lambda: len(folders()) == 2 and all(any(f.glob("session_*")) for f in folders()) and folders()
+    )
     test.kill()
     test.wait()
-    until(lambda: not left())
+    until(lambda: not environments())
+    shutil.rmtree(next(iter(two)).parent)
 
 
 def test_a_sweep_that_is_started_again_goes_on(tmp_path):
