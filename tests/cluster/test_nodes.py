@@ -1,6 +1,7 @@
 """A sweep over three real Ray nodes, and what is left of it when one of them is killed."""
 
 import shutil
+from collections import Counter
 
 import pytest
 from support import toy
@@ -8,7 +9,7 @@ from support.nodes import nodes
 
 from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.launch import run_sweep
-from hybrid_sweep.driver.events import TrialReported
+from hybrid_sweep.driver.events import TrialFinished, TrialReported
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.measure.costs import COST_NAMES
 from hybrid_sweep.spec import SweepSpec
@@ -70,11 +71,16 @@ def test_three_nodes_give_what_one_machine_gives(spec, cluster, at_home, tmp_pat
 
 
 def test_a_node_that_dies_costs_a_checkpoint_interval_and_no_run(spec, cluster, at_home, tmp_path):
-    told = []
+    reports, alive = Counter(), [True]
 
     def kill_once(event):
-        told.append(event)
-        if sum(isinstance(e, TrialReported) for e in told) == 12 and isinstance(event, TrialReported):
+        """Kill a node when both work."""
+        if isinstance(event, TrialReported):
+            reports[event.trial_id] += 1
+        elif isinstance(event, TrialFinished):
+            del reports[event.trial_id]
+        if alive and sum(count >= 2 for count in reports.values()) == 2:
+            alive.clear()
             cluster.kill_worker(0)
 
     outcome = run_sweep(spec, tmp_path / "results", address=cluster.address, on_event=kill_once)
