@@ -64,10 +64,9 @@ class Halving:
     """Says of each run, when it has passed a rung, whether it is to be stopped.
 
     A run goes on if it stands among the best 1/`reduction` of the runs with its seed that were judged at the
-    rung so far,
-    by non-dominated rank and then crowding distance (Li et al., 2020, with the order of Deb et al., 2002).
-    While they are fewer than `reduction`, all go on. At a rung inside its warm-up, or before it has
-    predicted, a run is not judged and not compared with: only its quality could speak. What it decides
+    rung so far, by non-dominated rank and then crowding distance (Li et al., 2020, with the order of Deb et
+    al., 2002). While they are fewer than `reduction`, all go on. At a rung inside its warm-up, or before it
+    has predicted, a run is not judged and not compared with: only its quality could speak. What it decides
     depends on the reports and their order alone.
     """
 

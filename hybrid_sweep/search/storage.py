@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ CONNECT_SECONDS = 5
 RETRY_SECONDS = 60.0
 LOCK_GRACE_SECONDS = 3  # how long another process may hold the lock of a journal file
 LOCK_LOOKS, LOCK_LOOK_SECONDS = 10, 0.02
+CONTENTS_OF_A_TRIAL = ("params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
 POSTGRESQL: dict[str, Any] = {  # a connection that has gone silent fails within ten seconds
     "tcp_user_timeout": 10_000,
     "keepalives_idle": 5,
@@ -148,6 +149,21 @@ class StorageView:
             self._on_error(f"the sweep goes on, but Optuna's storage cannot be written ({_why(error)})")
 
 
+class _LeanFile(JournalFileBackend):
+    """A journal file that reads what is there in full, and of what comes then only that it is there.
+
+    Optuna keeps in memory whatever it reads, its own trials too; nobody asks this process for them.
+    """
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Yield the logs from a number on, those after the first reading without what a trial holds."""
+        logs = super().read_logs(log_number_from)
+        if not log_number_from:
+            yield from logs
+        for log in logs:
+            yield {name: value for name, value in log.items() if name not in CONTENTS_OF_A_TRIAL}
+
+
 @contextmanager
 def _answers(shown: str, url: str | None) -> Iterator[None]:
     """Turn whatever a storage says instead of answering into a sentence."""
@@ -194,10 +210,10 @@ def _journal(path: Path) -> JournalStorage:
     try:
         if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             raise ValueError("torn")
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        return JournalStorage(_LeanFile(str(path), lock_obj=lock))
     except (ValueError, KeyError, TypeError, AssertionError):  # Optuna refuses damage in many ways
         path.unlink()
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        return JournalStorage(_LeanFile(str(path), lock_obj=lock))
 
 
 def _database(url: str) -> RDBStorage:

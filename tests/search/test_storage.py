@@ -1,9 +1,12 @@
 """The mirror for other tools holds each trial once, never stops a sweep, and never tells a password."""
 
+import gc
 import logging
 import socket
 import sys
 import tempfile
+import tracemalloc
+from itertools import count
 from pathlib import Path
 
 import optuna
@@ -20,13 +23,13 @@ from hybrid_sweep.search.storage import DIRECTIONS, StorageView, masked, without
 NAME = "quick-0123abc"
 
 
-def trial(number: int, state: TrialState = TrialState.COMPLETE, **attributes) -> FrozenTrial:
+def trial(number: int, state: TrialState = TrialState.COMPLETE, /, **attributes) -> FrozenTrial:
     return create_trial(
         state=state,
         params={"horizon": 50 + number, "threshold": 0.5},
         distributions={"horizon": IntDistribution(50, 150), "threshold": FloatDistribution(0.1, 0.9)},
         values=[2.0 + number, 0.95] if state == TrialState.COMPLETE else None,
-        user_attrs={"trial_id": f"t{number}", "number": number, **attributes},
+        user_attrs={"trial_id": f"t{number}", "number": number} | attributes,
         constraints={"min_quality": 0.02},
     )
 
@@ -79,6 +82,28 @@ def test_rebuilding_replaces_everything(tmp_path: Path) -> None:
     view.rebuild([trial(1), trial(7)])
     view.add(trial(1))
     assert ids(read(tmp_path)) == ["t1", "t7"]
+
+
+def test_what_was_added_is_on_disk_and_not_in_memory(tmp_path: Path) -> None:
+    def grown_by(trials: int) -> int:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(trials):
+            number = next(numbers)
+            view.add(trial(number % 100, long="x" * 4000, number=number))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+
+    view, numbers = StorageView.open(None, tmp_path, NAME, new=True), count()
+    tracemalloc.start()
+    try:
+        grown_by(20)
+        assert grown_by(100) < 100 * 4000
+    finally:
+        tracemalloc.stop()
+    found = read(tmp_path)
+    assert [t.user_attrs["number"] for t in found] == list(range(120))
+    assert found[7].params == {"horizon": 57, "threshold": 0.5}
 
 
 def test_a_lost_view_is_made_again(tmp_path: Path) -> None:
