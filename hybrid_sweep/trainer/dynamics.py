@@ -7,7 +7,7 @@ a softmax of some hidden units, hence a function of the deterministic one, and i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import atanh, exp, sqrt, tanh
 from typing import Any
 
@@ -174,7 +174,7 @@ class RssmLite:
         traces = [
             member.run(inputs, start) for member, start in zip(self._members, self._hidden, strict=True)
         ]
-        self._hidden = np.stack([trace.states[-1] for trace in traces])
+        self._hidden = np.array([trace.states[-1] for trace in traces])
         if not len(targets):
             return []
         predicted = []
@@ -196,7 +196,7 @@ class RssmLite:
             stride: predicted steps between two advances of the GRU, which has nothing but its own smooth
                 forecast to look at; the level that it predicts holds in between.
         """
-        tracker, hidden = replace(self._tracker), self._hidden
+        tracker, hidden = self._tracker.copy(), self._hidden
         losses: list[float] = []
         while len(losses) < steps:
             pairs = list(zip(self._members, hidden, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, starmap
 from math import exp, isfinite, log, log1p, sqrt
 from typing import Any, NamedTuple
@@ -128,7 +128,11 @@ class LossTracker:
 
     def as_tuple(self) -> tuple[float, ...]:
         """Return the fields in their order, for `LossTracker(*fields)`."""
-        return astuple(self)
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def copy(self) -> LossTracker:
+        """Return averages that go on by themselves (many times faster than `dataclasses.replace`)."""
+        return LossTracker(*self.as_tuple())  # type: ignore[arg-type]
 
 
 class StepHistory:
@@ -161,7 +165,7 @@ class StepHistory:
     def tracker(self) -> LossTracker:
         """A copy of the running averages after the newest real step."""
         self._digest()
-        return replace(self._tracker)
+        return self._tracker.copy()
 
     def newest(self, last: int) -> list[RealStep]:
         """Return the newest `last` real steps, oldest first (fewer where there are fewer)."""
@@ -215,22 +219,31 @@ class Standardizer:
         self._count = 0
         self._sums = np.zeros(size)
         self._squares = np.zeros(size)
-        self._derive()
+        self._scale: tuple[Array, Array] | None = None
 
     def update(self, rows: Array) -> None:
         """Take in rows of features [n, size]."""
-        if len(rows) == 0:
-            return
         exact = rows.astype(np.float64)
         self._count += len(rows)
-        self._sums = self._sums + exact.sum(axis=0)
-        self._squares = self._squares + (exact * exact).sum(axis=0)
-        self._derive()
+        self._sums = self._sums + np.add.reduce(exact)
+        self._squares = self._squares + np.add.reduce(exact * exact)
+        self._scale = None
 
     def __call__(self, rows: Array) -> Array:
         """Return rows [..., size] with mean 0 and deviation 1; a constant feature becomes 0."""
-        result: Array = ((rows - self._mean) / self._deviation).clip(-self._limit, self._limit)
+        if self._scale is None:
+            self._scale = self._derive()
+        mean, deviation = self._scale
+        result: Array = np.clip((rows - mean) / deviation, -self._limit, self._limit)
         return result
+
+    def _derive(self) -> tuple[Array, Array]:
+        """Return mean and deviation of everything that was taken in."""
+        count = max(self._count, 1)
+        means = self._sums / count
+        variances = np.maximum(self._squares / count - means * means, MINIMUM_VARIANCE)
+        deviations = np.sqrt(variances) if self._count else np.ones_like(means)
+        return means.astype(np.float32), deviations.astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics, which later updates replace and never write into."""
@@ -240,14 +253,7 @@ class Standardizer:
         """Take up what `state_dict` returned."""
         self._count = state["count"]
         self._sums, self._squares = np.asarray(state["sums"]), np.asarray(state["squares"])
-        self._derive()
-
-    def _derive(self) -> None:
-        count = max(self._count, 1)
-        mean = self._sums / count
-        variance = np.maximum(self._squares / count - mean * mean, MINIMUM_VARIANCE) if self._count else 1.0
-        self._mean = mean.astype(np.float32)
-        self._deviation = np.sqrt(variance, dtype=np.float32)
+        self._scale = None
 
 
 def as_array(values: Sequence[Any]) -> Array:

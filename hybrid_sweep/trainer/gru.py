@@ -57,21 +57,33 @@ class Gru:
         size, steps = self.hidden, len(inputs)
         given = inputs @ self.w.T + self.b
         gates, candidate, recurrent = (np.empty((steps, k * size), given.dtype) for k in (2, 1, 1))
+        reset, update = gates[:, :size], gates[:, size:]
         states = np.empty((steps + 1, size), given.dtype)
-        states[0] = h = start
-        for i in range(steps):
-            from_state = self.u @ h
-            gate = np.add(given[i, : 2 * size], from_state[: 2 * size], out=gates[i])
-            _sigmoid(gate)
-            again = np.add(from_state[2 * size :], self.c, out=recurrent[i])
-            n = np.multiply(gate[:size], again, out=candidate[i])
-            n += given[i, 2 * size :]
+        states[0] = start
+        from_state = np.empty(3 * size, given.dtype)
+        to_gates, to_candidate = from_state[: 2 * size], from_state[2 * size :]
+        rows = zip(
+            given[:, : 2 * size],
+            given[:, 2 * size :],
+            gates,
+            reset,
+            update,
+            candidate,
+            recurrent,
+            strict=True,
+        )
+        for i, (given_gates, given_candidate, gate, r, z, n, again) in enumerate(rows):
+            h, h_next = states[i], states[i + 1]
+            np.dot(self.u, h, out=from_state)
+            _sigmoid(np.add(given_gates, to_gates, out=gate))
+            np.add(to_candidate, self.c, out=again)
+            np.multiply(r, again, out=n)
+            n += given_candidate
             np.tanh(n, out=n)
-            h_next = np.subtract(h, n, out=states[i + 1])
-            h_next *= gate[size:]
+            np.subtract(h, n, out=h_next)
+            h_next *= z
             h_next += n
-            h = h_next
-        return Trace(inputs, states[:-1], gates[:, :size], gates[:, size:], candidate, recurrent, states[1:])
+        return Trace(inputs, states[:-1], reset, update, candidate, recurrent, states[1:])
 
     def levels(self, states: Array) -> Array:
         """Return what the head reads off `states` [n, hidden]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import hypot
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +22,7 @@ class PlainStep:
     """Forward, loss, backward, clipping, optimizer and schedule of one step.
 
     The whole step runs inside the optimizer's closure, so that optimizers which evaluate it several times
-    (LBFGS) work like the others.
+    (LBFGS, and whatever is not torch's own) work like the others.
 
     Attributes:
         backward_calls: backward passes so far.
@@ -51,36 +52,40 @@ class PlainStep:
         self.loss_fn = loss_fn
         self.backward_calls = 0
         self.scheduler = lr_scheduler
+        own = type(optimizer).__module__.startswith("torch.optim.")
+        self._one_pass = own and not isinstance(optimizer, torch.optim.LBFGS)
         self._max_grad_norm = max_grad_norm
         self._clipped: Tensor | None = None
 
     def __call__(self, batch: Any) -> Tensor:
         """Train on `batch`; return its loss, a scalar on the device."""
         self._clipped = None
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss = self.loss_fn(self.model, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.backward_calls += 1
-            if self._max_grad_norm is not None:
-                self._clipped = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
-            return loss
-
-        loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]
+        loss: Any
+        if self._one_pass:
+            loss = self._backward(batch)
+            self.optimizer.step()
+        else:
+            loss = self.optimizer.step(lambda: self._backward(batch))  # type: ignore[arg-type, return-value]
         if self.scheduler is not None:
             self.skip(1)
         return loss.detach() if isinstance(loss, Tensor) else loss
 
-    def gradient_norm(self) -> Tensor:
+    def _backward(self, batch: Any) -> Tensor:
+        """Compute the gradient on `batch`; return the loss."""
+        self.optimizer.zero_grad()
+        loss = self.loss_fn(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.backward_calls += 1
+        if self._max_grad_norm is not None:
+            self._clipped = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
+        return loss
+
+    def gradient_norm(self) -> float:
         """Return the total norm of the newest gradient, before clipping; sparse gradients are left out."""
         if self._clipped is not None:
-            return self._clipped
+            return float(self._clipped)
         dense = [p.grad for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
-        if not dense:
-            return torch.zeros(())
-        norms: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(dense)))
-        return norms
+        return hypot(*torch.stack(torch._foreach_norm(dense)).tolist()) if dense else 0.0
 
     def left_gradients(self) -> dict[int, Tensor]:
         """Return the gradients, by position, that add up over steps because the optimizer knows them not."""
@@ -96,7 +101,8 @@ class PlainStep:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next step, the mean over the optimizer's parameter groups."""
-        return fmean(float(group["lr"]) for group in self.optimizer.param_groups)
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return rates[0] if len(rates) == 1 else fmean(rates)
 
     def skip(self, steps: int) -> float:
         """Advance the schedule by `steps` logical steps; return their mean learning rate."""

@@ -79,7 +79,7 @@ class JumpPlanner:
     def __init__(self, model: nn.Module, config: HybridConfig) -> None:
         self.config = config
         self.groups = LayerGroups.of(model)
-        self.predictor = PREDICTORS[config.predictor](self.groups, config.velocity_decay)
+        self.predictor = PREDICTORS[config.predictor](self.groups, config.velocity_decay, config.full_steps)
         self.history = StepHistory()
         self.dynamics = RssmLite(
             hidden_size=config.predictor_hidden_size,

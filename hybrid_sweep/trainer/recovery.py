@@ -79,7 +79,7 @@ class Recovery:
             warmup=self._controller.phase is Phase.WARMUP,
         )
         if self._log:
-            norm = float(self._plain.gradient_norm()) if real else None
+            norm = self._plain.gradient_norm() if real else None
             self._log.measured(tally.steps, loss, norm, signal)
         if signal.level >= DivergenceLevel.WARNING:
             tally.warning_steps += 1

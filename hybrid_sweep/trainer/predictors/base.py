@@ -43,8 +43,18 @@ class LayerGroups:
             names=tuple(names[i] or "model" for i in range(count)),
         )
 
-    def sums(self, per_parameter: Sequence[Tensor]) -> list[float]:
-        """Add one scalar tensor a parameter up to one number a group."""
+    def dots(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> list[float]:
+        """Return the inner product of each group, of one tensor a parameter on either side."""
+        pairs = zip(left, right, strict=True)
+        return self._sums([torch.dot(a.flatten(), b.flatten()) for a, b in pairs])
+
+    def squares(self, tensors: Sequence[Tensor]) -> list[float]:
+        """Return the squared norm of each group, of one tensor a parameter."""
+        norms = list(torch._foreach_norm(list(tensors)))
+        torch._foreach_mul_(norms, norms)
+        return self._sums(norms)
+
+    def _sums(self, per_parameter: Sequence[Tensor]) -> list[float]:
         totals = [0.0] * len(self.names)
         for group, value in zip(self.of_parameter, torch.stack(list(per_parameter)).tolist(), strict=True):
             totals[group] += value
@@ -75,9 +85,10 @@ class Predictor(ABC):
     Args:
         groups: the parameters, shared with the trainer.
         decay: β of the average, per real step.
+        full_steps: real steps of a Full phase.
     """
 
-    def __init__(self, groups: LayerGroups, decay: float) -> None:
+    def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         self.groups = groups
         self.decay = decay
         self.observed = 0
@@ -132,12 +143,12 @@ class Predictor(ABC):
         proposed, earlier = self.direction(), self._proposed
         self._proposed = proposed
         if earlier is None or steps == 0:
-            self._squares = self.groups.sums(_dots(proposed, proposed))
+            self._squares = self.groups.squares(proposed)
             return None, None
-        dv = self.groups.sums(_dots(displacement, earlier))
-        vv, self._squares = self._squares, self.groups.sums(_dots(proposed, proposed))
-        dd = self.groups.sums(_dots(displacement, displacement))
-        pe = sum(self.groups.sums(_dots(proposed, earlier)))
+        dv = self.groups.dots(displacement, earlier)
+        vv, self._squares = self._squares, self.groups.squares(proposed)
+        dd = self.groups.squares(displacement)
+        pe = sum(self.groups.dots(proposed, earlier))
         realised = Realised(
             ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)),
             cosines=tuple(_ratio(a, (b * c) ** 0.5) for a, b, c in zip(dv, vv, dd, strict=True)),
@@ -172,10 +183,6 @@ class Predictor(ABC):
     def _here(self, saved: Sequence[Tensor]) -> list[Tensor]:
         """Return saved buffers, one a parameter, on the devices of the parameters."""
         return [t.to(p.device) for t, p in zip(saved, self.groups.parameters, strict=True)]
-
-
-def _dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.dot(a.flatten(), b.flatten()) for a, b in zip(left, right, strict=True)]
 
 
 def _ratio(numerator: float, denominator: float) -> float:

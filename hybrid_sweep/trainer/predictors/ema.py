@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hybrid_sweep.trainer.predictors.base import LayerGroups, Predictor
 
-STRIDE = 5
-"""Real steps between two updates of the average: a fifth of the memory traffic, the same direction."""
+MAX_STRIDE = 10
+"""Most real steps between two updates of the average: a tenth of the memory traffic, the same direction."""
 
 
 class EmaVelocity(Predictor):
@@ -19,8 +19,8 @@ class EmaVelocity(Predictor):
     The average of the updates is the lag of the average of the weights: with e ← βe + (1−β)θ, e₀ = θ₀, the
     lag θ − e is the EMA of the updates times z, where z is the lag of a walk that moves by one a step. So
     v̂ = (θ − e) / z, bias-corrected by construction, and one in-place `lerp` is all the cost. The lerp is
-    made every fifth real step with β⁵: the updates of such a block then share their weight. A jump moves θ
-    and e together, which keeps predicted displacements out of v̂.
+    made every s-th real step with βˢ, twice a Full phase and at least every tenth step: the updates of such
+    a block share their weight. A jump moves θ and e together, which keeps predicted displacements out of v̂.
 
     Stable on a quadratic mode for H/K up to 4.0 (β 0.97, K = 20) or 7.25 (K = 10), at the edge of
     stability too. Memory: three copies of the weights (e, last direction, start of the phase).
@@ -28,23 +28,23 @@ class EmaVelocity(Predictor):
     Args:
         groups: the parameters, shared with the trainer.
         decay: β of the average, per real step.
-        stride: real steps between two updates of the average.
+        full_steps: real steps of a Full phase.
     """
 
-    def __init__(self, groups: LayerGroups, decay: float, stride: int = STRIDE) -> None:
-        super().__init__(groups, decay)
-        self._stride = stride
-        self._keep = decay**stride
+    def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
+        super().__init__(groups, decay, full_steps)
+        self._stride = min(max(full_steps // 2, 1), MAX_STRIDE)
+        self._keep = decay**self._stride
         self._average = [p.clone() for p in groups.parameters]
         self._lag = 0.0
 
-    @torch.no_grad()
     def observe(self) -> None:
         """Take in the real step that just ended."""
         self.observed += 1
         self._lag += 1
         if self.observed % self._stride == 0:
-            torch._foreach_lerp_(self._average, self.groups.parameters, 1 - self._keep)
+            with torch.no_grad():
+                torch._foreach_lerp_(self._average, self.groups.parameters, 1 - self._keep)
             self._lag *= self._keep
 
     def direction(self) -> list[Tensor]:

@@ -17,8 +17,8 @@ class OuterMomentum(Predictor):
     step of a phase weighs the same. Nothing at all is computed in a real step. Memory: three copies.
     """
 
-    def __init__(self, groups: LayerGroups, decay: float) -> None:
-        super().__init__(groups, decay)
+    def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
+        super().__init__(groups, decay, full_steps)
         self._momentum = [torch.zeros_like(p) for p in groups.parameters]
         self._weight = 0.0
 

@@ -48,7 +48,7 @@ def test_weight_and_bias_of_a_layer_share_a_group():
 class TestContract:
     def test_apply_moves_each_group_by_its_steps_of_the_direction(self, name):
         net = model()
-        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9)
+        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9, 20)
         walk(net, predictor, 12)
         predictor.close_full()
         before = [p.clone() for p in net.parameters()]
@@ -59,7 +59,7 @@ class TestContract:
 
     def test_a_jump_does_not_feed_its_own_direction(self, name):
         net = model()
-        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9)
+        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9, 20)
         walk(net, predictor, 12)
         predictor.close_full()
         before = predictor.direction()
@@ -69,7 +69,7 @@ class TestContract:
 
     def test_taking_a_jump_back_restores_the_weights(self, name):
         net = model()
-        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9)
+        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9, 20)
         walk(net, predictor, 12)
         before = [p.clone() for p in net.parameters()]
         predictor.apply([7.0, 8.0, 9.0])
@@ -79,12 +79,12 @@ class TestContract:
 
     def test_state_round_trip_continues_identically(self, name):
         net = model()
-        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9)
+        predictor = PREDICTORS[name](LayerGroups.of(net), 0.9, 20)
         walk(net, predictor, 12)
         predictor.close_full()
         predictor.start_full()
         twin_net = copy.deepcopy(net)
-        twin = PREDICTORS[name](LayerGroups.of(twin_net), 0.9)
+        twin = PREDICTORS[name](LayerGroups.of(twin_net), 0.9, 20)
         twin.load_state_dict(predictor.state_dict())
         walk(net, predictor, 5, seed=2)
         walk(twin_net, twin, 5, seed=2)
@@ -95,7 +95,7 @@ class TestContract:
 
 def test_ema_is_the_bias_corrected_average_of_real_updates():
     net = model()
-    predictor = EmaVelocity(LayerGroups.of(net), 0.9, stride=1)
+    predictor = EmaVelocity(LayerGroups.of(net), 0.9, 1)
     updates = walk(net, predictor, 40)
     velocity = [torch.zeros_like(u) for u in updates[0]]
     for update in updates:
@@ -107,7 +107,7 @@ def test_ema_is_the_bias_corrected_average_of_real_updates():
 @pytest.mark.parametrize("steps", [1, 3, 4, 5, 41])
 def test_ema_in_strides_is_unbiased_at_any_step(steps):
     net = model()
-    predictor = EmaVelocity(LayerGroups.of(net), 0.9)
+    predictor = EmaVelocity(LayerGroups.of(net), 0.9, 20)
     for _ in range(steps):
         with torch.no_grad():
             for p in net.parameters():
@@ -119,7 +119,7 @@ def test_ema_in_strides_is_unbiased_at_any_step(steps):
 
 def test_outer_momentum_of_one_phase_is_its_mean_step():
     net = model()
-    predictor = OuterMomentum(LayerGroups.of(net), 0.97)
+    predictor = OuterMomentum(LayerGroups.of(net), 0.97, 20)
     start = [p.clone() for p in net.parameters()]
     assert not predictor.ready
     walk(net, predictor, 20)
@@ -131,7 +131,7 @@ def test_outer_momentum_of_one_phase_is_its_mean_step():
 
 def test_realised_is_one_where_the_direction_held_and_minus_one_where_it_turned():
     net = model()
-    predictor = EmaVelocity(LayerGroups.of(net), 0.9)
+    predictor = EmaVelocity(LayerGroups.of(net), 0.9, 20)
 
     def steps(sign):
         for _ in range(200):
@@ -160,7 +160,7 @@ def spectral_radius(decay, full_steps, horizon, eta_lambda):
     """Return the growth a cycle of an EMA-velocity run on a noiseless quadratic mode."""
     theta = torch.nn.Parameter(torch.ones(1, dtype=torch.double))
     net = nn.ParameterList([theta])
-    predictor = EmaVelocity(LayerGroups.of(net), decay)
+    predictor = EmaVelocity(LayerGroups.of(net), decay, full_steps)
     sizes = []
     for _ in range(400):
         for _ in range(full_steps):
