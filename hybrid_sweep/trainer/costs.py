@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+CPU_STRIDE = 7
+"""One `start` in so many reads the CPU clock, which is a slow system call on some machines."""
+
 
 class Work(StrEnum):
     """The kinds of work of a hybrid run."""
@@ -25,8 +28,9 @@ class Work(StrEnum):
 class CostMeter:
     """A stopwatch with laps: `start`, then `lap(kind)` charges the time since the last mark to `kind`.
 
-    On a CPU it reads the wall clock and the thread's CPU time. On CUDA it records an event a lap and adds
-    them up when they are read, so that the device is never stalled for the sake of a clock.
+    On a CPU it reads the wall clock, and from every seventh `start` to the next the thread's CPU time too.
+    On CUDA it records an event a lap and adds them up when they are read, so that the device is never
+    stalled for the sake of a clock.
 
     Attributes:
         calls: laps of each kind.
@@ -35,10 +39,12 @@ class CostMeter:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._cuda = torch.device(device).type == "cuda"
         self._wall = dict.fromkeys(Work, 0.0)
-        self._cpu = dict.fromkeys(Work, 0.0)
+        self._sampled = dict.fromkeys(Work, (0.0, 0.0))  # CPU and wall-clock seconds of the laps in a sample
         self.calls = dict.fromkeys(Work, 0)
         self._plain: list[float] = []
-        self._mark_wall = self._mark_cpu = 0.0
+        self._starts = 0
+        self._mark_wall = 0.0
+        self._mark_cpu: float | None = None
         self._mark_event: Any = None
         self._pending: list[tuple[Work, Any, Any]] = []
 
@@ -46,20 +52,25 @@ class CostMeter:
         """Set the mark: time before it is nobody's."""
         if self._cuda:
             self._mark_event = self._event()
-        self._mark_wall, self._mark_cpu = time.perf_counter(), time.thread_time()
+        self._mark_cpu = None if self._starts % CPU_STRIDE else time.thread_time()
+        self._starts += 1
+        self._mark_wall = time.perf_counter()
 
     def lap(self, kind: Work) -> None:
         """Charge the time since the mark to `kind`, and set the mark anew."""
-        wall, cpu = time.perf_counter(), time.thread_time()
-        self._cpu[kind] += cpu - self._mark_cpu
+        wall = time.perf_counter()
         self.calls[kind] += 1
+        if self._mark_cpu is not None:
+            now, (cpu, sampled) = time.thread_time(), self._sampled[kind]
+            self._sampled[kind] = cpu + now - self._mark_cpu, sampled + wall - self._mark_wall
+            self._mark_cpu = now
         if self._cuda:
             event = self._event()
             self._pending.append((kind, self._mark_event, event))
             self._mark_event = event
         else:
             self._charge(kind, wall - self._mark_wall)
-        self._mark_wall, self._mark_cpu = wall, cpu
+        self._mark_wall = wall
 
     def seconds(self) -> dict[Work, float]:
         """Return wall-clock seconds (on CUDA: seconds of the device's time line) of each kind."""
@@ -83,13 +94,14 @@ class CostMeter:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that was measured; on CUDA this waits for the device."""
         wall = self.seconds()
-        of_kind = {kind: (wall[kind], self._cpu[kind], self.calls[kind]) for kind in Work}
+        of_kind = {kind: (wall[kind], self._sampled[kind], self.calls[kind]) for kind in Work}
         return {"work": of_kind, "plain": list(self._plain)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         for kind in Work:
-            self._wall[kind], self._cpu[kind], self.calls[kind] = state["work"][kind]
+            self._wall[kind], sampled, self.calls[kind] = state["work"][kind]
+            self._sampled[kind] = sampled[0], sampled[1]
         self._plain = list(state["plain"])
         self._pending.clear()
 
@@ -99,8 +111,13 @@ class CostMeter:
             self._plain.append(seconds)
 
     def cpu_seconds(self) -> dict[Work, float]:
-        """Return CPU seconds of this thread for each kind."""
-        return dict(self._cpu)
+        """Return CPU seconds of this thread for each kind, where a CPU trains.
+
+        The wall clock of a kind times the share of it that the thread was running in the laps sampled; all
+        of it where none was.
+        """
+        shares = {kind: cpu / wall if wall else 1.0 for kind, (cpu, wall) in self._sampled.items()}
+        return {kind: seconds * shares[kind] for kind, seconds in self.seconds().items()}
 
     @staticmethod
     def _event() -> Any:

@@ -36,8 +36,23 @@ def test_laps_are_charged_to_their_kind(clock):
     meter.lap(Work.PLAIN)
     nothing = dict.fromkeys(Work, 0.0)
     assert meter.seconds() == nothing | {Work.BATCH: 1.0, Work.PLAIN: 6.0}
-    assert meter.cpu_seconds() == nothing | {Work.BATCH: 0.5, Work.PLAIN: 4.0}
+    assert meter.cpu_seconds() == nothing | {Work.BATCH: 0.5, Work.PLAIN: 6.0 * 3 / 4}  # of the first start
     assert meter.calls == dict.fromkeys(Work, 0) | {Work.BATCH: 1, Work.PLAIN: 2}
+
+
+def test_the_cpu_clock_is_read_after_every_seventh_start(clock):
+    meter = CostMeter()
+    for i in range(15):
+        clock(10.0 * i, 10.0 * i)
+        meter.start()
+        clock(10.0 * i + 2.0, 10.0 * i + (1.0 if i % 7 == 0 else 2.0))
+        meter.lap(Work.PLAIN)
+    assert meter.seconds()[Work.PLAIN] == 30.0
+    assert meter.cpu_seconds()[Work.PLAIN] == 15.0
+    meter.lap(Work.SCORE)
+    again = CostMeter()
+    again.load_state_dict(meter.state_dict())
+    assert again.cpu_seconds() == meter.cpu_seconds()
 
 
 def test_what_is_read_is_a_copy():
