@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -17,7 +18,7 @@ class _Conditional(Section):
 
 
 class Choice(_Conditional):
-    """Any of some values, in no order."""
+    """Any of some values; the sampler takes evenly spaced numbers as an ordered axis."""
 
     values: list[Any] = Field(min_length=1)
 
@@ -48,7 +49,8 @@ class Range(_Conditional):
             raise ValueError(f"low={self.low} has no logarithm: give a low above 0, or log: false")
         if self.log and self.step is not None:
             raise ValueError("log and step exclude each other: keep one")
-        if self.step is not None and self.step > self.high - self.low:
+        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step or 0))
+        if step > high - low:  # in decimals, as they were written: 0.03 - 0.01 is not 0.02 in floats
             raise ValueError(f"step={self.step} is wider than the range from {self.low} to {self.high}")
         return self
 

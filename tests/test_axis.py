@@ -42,6 +42,10 @@ def test_whole_numbers_are_meant_where_all_are_whole(low, high, step, whole):
     assert Range(low=low, high=high, step=step).whole == whole
 
 
+def test_a_step_as_wide_as_the_range_is_allowed_however_floats_round():
+    assert Range(low=0.01, high=0.03, step=0.02).step == 0.02
+
+
 @pytest.mark.parametrize(
     ("axis", "said"),
     [
