@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.tail import tail_begin
 
 MAX_CONSECUTIVE_PREDICTS = 5
 """Predict phases in a row that `cycle_mode="rust"` allows (Rust library, phases.rs)."""
@@ -131,8 +132,13 @@ class PhaseController:
         steps = max(int(limit * self.horizon_multiplier), 1)
         if self.total_steps is None:
             return steps
-        room = int(self.total_steps * (1 - self.config.stop_fraction)) - step
+        room = tail_begin(self.total_steps, self.config.stop_fraction) - step
         return min(steps, room) if room >= min(HORIZON_FLOOR, steps) else 0
+
+    def in_tail(self, step: int) -> bool:
+        """Whether `step` is one of those, at the end of a run, that are never predicted."""
+        fraction = self.config.stop_fraction
+        return self.total_steps is not None and step > tail_begin(self.total_steps, fraction)
 
     def enter(self, decision: PhaseDecision) -> None:
         """Start the decided phase; the step counter of the phase resets."""
