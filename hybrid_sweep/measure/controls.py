@@ -8,9 +8,9 @@ import torch
 
 from hybrid_sweep.measure.reference import held_out, start
 from hybrid_sweep.trainer.corrector import micro_correction_due
-from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.phases import Phase, tail_begin
 from hybrid_sweep.trainer.records import Segment
-from hybrid_sweep.trainer.tail import TailAverage, tail_begin
+from hybrid_sweep.trainer.tail import TailAverage
 from hybrid_sweep.workload import Workload
 
 

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.tail import tail_begin
 
 MAX_CONSECUTIVE_PREDICTS = 5
 """Predict phases in a row that `cycle_mode="rust"` allows (Rust library, phases.rs)."""
@@ -72,6 +71,11 @@ def compute_predict_steps(max_steps: int, confidence: float, consecutive: int) -
     adaptive = int(_f32(max_steps * squared))
     penalty = _f32(1.0 - min(_f32(_f32(0.1) * consecutive), 0.5))
     return min(max(int(_f32(adaptive * penalty)), HORIZON_FLOOR), max_steps)
+
+
+def tail_begin(total_steps: int, fraction: float) -> int:
+    """Return the step after which the last `fraction` of a run begins."""
+    return int(total_steps * (1 - fraction))
 
 
 class PhaseController:

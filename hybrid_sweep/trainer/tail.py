@@ -11,11 +11,6 @@ STRIDE = 10
 """Steps from one averaged checkpoint to the next: a tenth of the memory traffic, the same mean."""
 
 
-def tail_begin(total_steps: int, fraction: float) -> int:
-    """Return the step after which the last `fraction` of a run begins."""
-    return int(total_steps * (1 - fraction))
-
-
 class TailAverage:
     """A uniform average of every tenth step's weights, as LAWA's of checkpoints (2306.03241).
 

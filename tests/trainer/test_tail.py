@@ -5,7 +5,8 @@ import torch
 from support.problem import Problem
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
-from hybrid_sweep.trainer.tail import TailAverage, tail_begin
+from hybrid_sweep.trainer.phases import tail_begin
+from hybrid_sweep.trainer.tail import TailAverage
 
 AVERAGE = HybridConfig(
     warmup_steps=40,
