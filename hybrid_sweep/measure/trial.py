@@ -27,7 +27,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 1
+FORMAT = 2
 """Of a run's state; another one is not gone on from."""
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
@@ -40,8 +40,8 @@ class Trial:
         config: the hybrid trainer's.
         reference: plain training with the same seed.
         costs: frozen unit costs.
-        frozen: results of frozen runs by (seed, behaviour, interval), shared by the trials of a process; None
-            leaves `quality_vs_frozen` out.
+        frozen: results of frozen runs by (seed, behaviour, interval, averaged share of the tail), shared by
+            the trials of a process; None leaves `quality_vs_frozen` out.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Trial:
         config: HybridConfig,
         reference: Reference,
         costs: UnitCosts,
-        frozen: dict[tuple[int, str, int], dict[str, float]] | None = None,
+        frozen: dict[tuple[int, str, int, float], dict[str, float]] | None = None,
     ) -> None:
         self.workload = workload
         self.config = config
@@ -221,9 +221,10 @@ class Trial:
             return None
         trace = self.trainer.trace()
         interval = self.config.correction_interval
-        key = (self.reference.seed, behaviour(trace), interval)
+        averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
+        key = (self.reference.seed, behaviour(trace), interval, averaged)
         if key not in self._frozen:
-            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace, interval)
+            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace, interval, averaged)
         twin = self._frozen[key]
         loss, accuracy = twin["loss"], twin.get("accuracy")
         own, step = self._quality(self._steps), self._steps

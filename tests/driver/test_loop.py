@@ -2,8 +2,8 @@
 
 import pytest
 
-from hybrid_sweep.driver.events import TrialLost, TrialStarted
-from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec
+from hybrid_sweep.driver.events import Note, TrialLost, TrialStarted
+from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.simulate import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
 from hybrid_sweep.spec import SweepSpec
@@ -156,3 +156,26 @@ def test_a_refused_sitting_changes_nothing(sweep):
     assert folder.journal.path.read_bytes() == before
     with pytest.raises(UserError, match="cannot go on as another one: seed was 0 and is 1"):
         recorded_spec(folder, {"seed": 1})
+
+
+UNSTABLE = {"space": {"max_predict_steps": [10, 20, 30, 500, 600]}, "sampler": "random", "trials": 5}
+
+
+def test_points_masked_as_unstable_are_counted_and_cost_nothing(sweep):
+    sit, told, folder = sweep(**UNSTABLE)
+    assert sit().counts == {"done": 3}
+    assert folder.manifest["masked"] == 2
+    assert Note("2 points masked as unstable, at no cost; `mask: null` would try them") in told
+    assert replayed(folder) == 3
+    sit()
+    assert folder.manifest["masked"] == 2
+    sit, told, folder = sweep(name="all", mask=None, **UNSTABLE)
+    assert sit().counts == {"done": 5}
+    assert "masked" not in folder.manifest
+
+
+def test_a_sweep_of_before_there_was_a_mask_goes_on_without_one(sweep):
+    _, _, folder = sweep(**UNSTABLE)
+    spec = {name: value for name, value in folder.manifest["spec"].items() if name != "mask"}
+    folder.write_manifest({**folder.manifest, "spec": spec})
+    assert recorded_spec(folder).mask is None

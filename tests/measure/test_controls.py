@@ -39,11 +39,16 @@ def hybrid_run(workload, config, steps=150):
     [Toy(), Toy(norm=True), Toy(dropout=0.5), Scheduled()],
     ids=["plain", "norm", "dropout", "schedule"],
 )
-@pytest.mark.parametrize("changes", [{}, {"correct_steps": 0}, {"correction_interval": 6}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"correct_steps": 0}, {"correction_interval": 6}, {"tail": "average", "stop_fraction": 0.2}],
+    ids=str,
+)
 def test_it_is_the_hybrid_run_whose_jumps_stand_still(workload, changes):
     result, trace = hybrid_run(workload, STILL.replace(**changes))
     assert sum(segment.phase == "predict" for segment in trace) >= 3
-    assert frozen_run(workload, 0, trace, changes.get("correction_interval", 0)) == result
+    averaged = 0.2 if "tail" in changes else 0.0
+    assert frozen_run(workload, 0, trace, changes.get("correction_interval", 0), averaged) == result
 
 
 def test_without_a_jump_it_is_the_reference():
