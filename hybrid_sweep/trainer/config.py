@@ -43,6 +43,7 @@ class HybridConfig(Settings):
         confidence_rule: "three_term" is normalised by the scale of the loss; "seed" is 0.7/0.3 stability.
         predictor_hidden_size: width of RSSM-lite's deterministic state.
         predictor_members: ensemble size of RSSM-lite.
+        bptt_steps: k, steps back through which RSSM-lite's GRU learns from each prediction error.
         predictor_seed: seed of RSSM-lite's own random numbers.
         gradient_checkpointing: reserved; only False is accepted so far.
     """
@@ -69,6 +70,7 @@ class HybridConfig(Settings):
     confidence_rule: Literal["three_term", "seed"] = "three_term"
     predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 32
     predictor_members: Annotated[int, Field(ge=1, le=8, strict=True)] = 1
+    bptt_steps: Positive = 1
     predictor_seed: int = 0
     gradient_checkpointing: bool = False
 

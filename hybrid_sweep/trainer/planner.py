@@ -84,6 +84,7 @@ class JumpPlanner:
         self.dynamics = RssmLite(
             hidden_size=config.predictor_hidden_size,
             members=config.predictor_members,
+            bptt_steps=config.bptt_steps,
             seed=config.predictor_seed,
             groups=MAX_GROUPS,
             literal=config.gates == "seed",
