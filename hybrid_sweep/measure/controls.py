@@ -13,7 +13,7 @@ from hybrid_sweep.trainer.records import Segment
 from hybrid_sweep.workload import Workload
 
 
-def frozen_run(workload: Workload, seed: int, trace: Iterable[Segment], interval: int) -> dict[str, float]:
+def frozen_run(workload: Workload, seed: int, trace: Iterable[Segment]) -> dict[str, float]:
     """Repeat a run's phases with zero displacement; return its held-out results.
 
     Real steps fall on the same logical steps, batches and learning rates. The forward passes of Correct and
@@ -23,7 +23,6 @@ def frozen_run(workload: Workload, seed: int, trace: Iterable[Segment], interval
         workload: what was trained.
         seed: of model, data order and global random numbers.
         trace: the run's phases.
-        interval: its `correction_interval`.
     """
     plain = start(workload, seed)
     step = 0
@@ -33,7 +32,7 @@ def frozen_run(workload: Workload, seed: int, trace: Iterable[Segment], interval
             if Phase(segment.phase).is_real:
                 plain(workload.batch(seed, step))
                 continue
-            if segment.phase == Phase.CORRECT or micro_correction_due(into, interval):
+            if segment.phase == Phase.CORRECT or micro_correction_due(into, segment.interval):
                 with torch.no_grad():
                     workload.loss(plain.model, workload.batch(seed, step))
             plain.skip(1)

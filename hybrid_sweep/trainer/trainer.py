@@ -308,7 +308,7 @@ class HybridTrainer:
         return norm
 
     def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
-        controller, interval = self.controller, self.config.correction_interval
+        controller, interval = self.controller, self.planner.schedule.interval
         done = controller.steps_in_current_phase
         length = interval or done + controller.remaining
         into = done % length
@@ -334,7 +334,7 @@ class HybridTrainer:
 
     def _probe(self, load: Callable[[int], Any]) -> StepResult:
         """Measure the loss after a sub-jump: end the horizon where it fails its guard, else correct."""
-        self.tally.micro_correct()
+        self.tally.micro_correct(self.planner.schedule.interval)
         loss, signal = self._measure(load)
         if self.controller.phase is Phase.PREDICT:
             if self.planner.is_bad(loss):
@@ -377,7 +377,7 @@ class HybridTrainer:
     def _tick(self, steps: int) -> None:
         """Count logical steps; predicted ones are logged here, since nothing is measured in them."""
         if self._log and self.controller.phase is Phase.PREDICT:
-            into, interval = self.controller.steps_in_current_phase, self.config.correction_interval
+            into, interval = self.controller.steps_in_current_phase, self.planner.schedule.interval
             for i in range(1, steps + 1):
                 if not micro_correction_due(into + i, interval):
                     step = self.tally.steps + i
