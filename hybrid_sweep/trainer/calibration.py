@@ -18,7 +18,7 @@ MEMORY = 0.98
 class ReliabilityBin(NamedTuple):
     """Predictions of similar confidence: how many, how sure, and the share that came true."""
 
-    count: int
+    predictions: int
     confidence: float
     accuracy: float
 

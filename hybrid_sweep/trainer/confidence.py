@@ -13,7 +13,9 @@ from hybrid_sweep.trainer.features import RealStep
 ConfidenceRule = Literal["three_term", "seed"]
 
 CEILING = 0.99
-"""No confidence is higher, so that a threshold of 0.999 is a gate that is always shut."""
+"""No confidence is higher."""
+SHUT = 0.999
+"""A threshold that is therefore a gate that is always shut."""
 
 ERRORS_KEPT = 50
 ERRORS_NEEDED = 10
@@ -120,14 +122,14 @@ class Confidence:
         return reliability(self._scores)
 
     def calibration_error(self, *, bins: int = BINS, minimum: int = 30) -> float | None:
-        """Return the largest |mean confidence − share confirmed| over bins of equal width; None if all are thin.
+        """Return the largest |mean confidence − share confirmed| over equal bins; None if all are thin.
 
         Args:
             bins: bins of [0, 1].
             minimum: predictions that a bin needs in order to count.
         """
         table = reliability(self._scores, bins)
-        gaps = [abs(each.confidence - each.accuracy) for each in table if each.count >= minimum]
+        gaps = [abs(each.confidence - each.accuracy) for each in table if each.predictions >= minimum]
         return max(gaps, default=None)
 
     def _calibrated(self) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.auto_tune import auto_tune_confidence
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
@@ -152,6 +154,28 @@ class HybridTrainer:
         taken.
         """
         self.recovery.rollback()
+
+    # Trying out
+
+    auto_tune_confidence = auto_tune_confidence
+
+    @contextmanager
+    def rehearsal(self, config: HybridConfig) -> Iterator[None]:
+        """Let training go on by another threshold within, unlogged; put everything back on leaving.
+
+        Args:
+            config: its `confidence_threshold` and `stop_fraction` take effect.
+        """
+        state, total, cycle_at = self.state_dict(), self.controller.total_steps, self._cycle_at
+        log, self._log = self._log, None
+        self.controller.config = config
+        try:
+            with self.recovery.unlogged():
+                yield
+        finally:
+            self._log, self.controller.config = log, self.config
+            self.load_state_dict(state)
+            self.controller.total_steps, self._cycle_at = total, cycle_at
 
     # Saving
 

@@ -1,6 +1,7 @@
 """Calibration: bins, isotonic curve, reliability table."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ LEARNED: list[Calibration] = ["binned", "isotonic"]
 def expected_error(pairs: list[tuple[float, bool]]) -> float:
     """Expected calibration error: the gap of each bin, weighted by its share."""
     table = reliability(pairs)
-    return sum(each.count * abs(each.confidence - each.accuracy) for each in table) / len(pairs)
+    return sum(each.predictions * abs(each.confidence - each.accuracy) for each in table) / len(pairs)
 
 
 @pytest.mark.parametrize("calibration", LEARNED)
@@ -53,7 +54,7 @@ def test_every_confidence_has_a_bin(confidence: float) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=300))
-def test_calibrated_confidences_are_shares_and_isotonic_ones_in_order(
+def test_calibrated_confidences_are_shares_and_isotonic_ones_ordered(
     pairs: list[tuple[float, bool]],
 ) -> None:
     binned, isotonic = Calibrator("binned"), Calibrator("isotonic")
@@ -63,7 +64,7 @@ def test_calibrated_confidences_are_shares_and_isotonic_ones_in_order(
     grid = [i / 40 for i in range(41)]
     assert all(0 <= binned(raw) <= 1 for raw in grid)
     curve = [isotonic(raw) for raw in grid]
-    assert all(a <= b + 1e-9 for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a <= b + 1e-9 for a, b in pairwise(curve))
     assert curve[0] >= 0 and curve[-1] <= 1
 
 
@@ -79,7 +80,7 @@ def test_outcomes_fade() -> None:
 
 def test_the_table_counts_confidence_and_outcomes() -> None:
     table = reliability([(0.81, True), (0.83, False), (0.2, False), (1.0, True)])
-    assert [each.count for each in table] == [1, 2, 1]
+    assert [each.predictions for each in table] == [1, 2, 1]
     assert table[1].confidence == pytest.approx(0.82)
     assert [each.accuracy for each in table] == [0, 0.5, 1]
     assert reliability([]) == []

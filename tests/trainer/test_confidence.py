@@ -168,7 +168,7 @@ def test_calibration_error_and_brier_are_shares(outcomes: list[bool]) -> None:
     error, brier = confidence.calibration_error(minimum=1), confidence.brier
     assert (error is None) == (brier is None) == (not outcomes)
     assert error is None or (0 <= error <= 1 and brier is not None and 0 <= brier <= 1)
-    assert sum(each.count for each in confidence.reliability) == len(outcomes)
+    assert sum(each.predictions for each in confidence.reliability) == len(outcomes)
     assert confidence.calibration_error(minimum=61) is None
 
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from hybrid_sweep.trainer.schedule import CorrectionSchedule
 
 BASES = st.integers(1, 1000)
+UNITS = st.sampled_from([2, 8, 0.5])
+WHOLE = st.lists(st.lists(st.integers(-1000, 1000), min_size=1), max_size=10)
 CYCLES = st.lists(st.lists(st.floats(-1e3, 1e3), max_size=20), max_size=30)
 
 
@@ -22,9 +24,7 @@ def test_the_interval_stays_within_half_and_twice_the_base(base: int, cycles: li
     assert max(base // 2, 1) <= after(base, cycles) <= 2 * base
 
 
-@given(
-    BASES, st.lists(st.lists(st.integers(-1000, 1000), min_size=1), max_size=10), st.sampled_from([2, 8, 0.5])
-)
+@given(BASES, WHOLE, UNITS)
 def test_the_unit_of_the_loss_does_not_matter(base: int, cycles: list[list[float]], unit: float) -> None:
     assert after(base, cycles) == after(base, [[unit * value for value in cycle] for cycle in cycles])
 
