@@ -24,7 +24,7 @@ ACCURATE_WITHIN = 0.1
 ACCURACY_FLOOR = 0.1
 NOISE_DEVIATIONS = 2.0
 """Deviations of one batch's loss that no prediction can be blamed for (two: one measurement in twenty)."""
-OUTCOME_WEIGHT = 0.2
+OUTCOME_WEIGHT = 0.3
 """Share of the way that one outcome moves the confidence in the next prediction of the same jump."""
 STABILITY_WINDOW = 20
 SCORES_KEPT = 10_000

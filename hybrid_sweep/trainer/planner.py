@@ -285,7 +285,8 @@ class JumpPlanner:
         return tuple(LayerResidual(name, want - gate, cosine) for name, want, gate, cosine in parts)
 
     def _file(self, step: int) -> None:
-        """File a residual for every prediction that the phase has measured."""
+        """File a residual for every prediction that was measured since the last jump began."""
+        self.schedule.update([residual.loss_residual for residual in self._scored])
         residuals = self.dynamics.residuals
         rows = self.history.rows(len(residuals) + 1)[:-1]  # the situation before each measurement
         first = step - len(residuals) + 1
@@ -294,7 +295,6 @@ class JumpPlanner:
             for i, (loss_residual, row) in enumerate(zip(residuals, rows, strict=True))
         ]
         self.residuals.extend(self._scored)
-        self.schedule.update([residual.loss_residual for residual in self._scored])
         self._scored = []
 
     def _residual(

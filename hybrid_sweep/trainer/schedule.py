@@ -16,8 +16,10 @@ class CorrectionSchedule:
     """Sets the interval between micro-corrections, once a cycle (seed, Enhancement 5).
 
     The adaptive interval is base · clamp(2/(1 + V/V_ref), ½, 2), with V = 0.9·V + 0.1·(mean squared residual
-    of the cycle) and V_ref that of the first cycle, the Warmup: small errors lengthen it, large ones shorten
-    it, and losses in another unit leave it alone. The seed's own 1/(1 + V) does neither: it never exceeds 1.
+    of the newest jump) and V_ref that of the first jump: small errors lengthen it, large ones shorten it,
+    and losses in another unit leave it alone. The seed's own 1/(1 + V) never exceeds 1 and depends on the
+    unit (C-21). The errors of Warmup are no reference: one step ahead they are so much smaller than a jump's
+    that the interval would stay at its minimum.
 
     Args:
         base: I, logical steps; 0 keeps micro-corrections off.
@@ -40,7 +42,7 @@ class CorrectionSchedule:
         return max(int(self._base * min(max(factor, MINIMUM_FACTOR), MAXIMUM_FACTOR)), 1)
 
     def update(self, loss_residuals: Sequence[float]) -> None:
-        """Take in the residuals (actual − predicted loss) of one cycle; those not finite are left out."""
+        """Take in the residuals (actual − predicted loss) of one jump; those not finite are left out."""
         squares = [residual * residual for residual in loss_residuals if isfinite(residual)]
         if not self._adaptive or not squares:
             return

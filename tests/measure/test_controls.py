@@ -34,12 +34,15 @@ def hybrid_run(workload, config, steps=150):
     return workload.evaluate(plain.model, "val"), trainer.trace()
 
 
+ADAPTIVE = {"correction_interval": 6, "correction_schedule": "adaptive"}
+
+
 @pytest.mark.parametrize(
     "workload",
     [Toy(), Toy(norm=True), Toy(dropout=0.5), Scheduled()],
     ids=["plain", "norm", "dropout", "schedule"],
 )
-@pytest.mark.parametrize("changes", [{}, {"correct_steps": 0}, {"correction_interval": 6}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"correct_steps": 0}, {"correction_interval": 6}, ADAPTIVE], ids=str)
 def test_it_is_the_hybrid_run_whose_jumps_stand_still(workload, changes):
     result, trace = hybrid_run(workload, STILL.replace(**changes))
     assert sum(segment.phase == "predict" for segment in trace) >= 3

@@ -120,7 +120,7 @@ def test_within_a_jump_each_outcome_moves_the_next_confidence() -> None:
     for _ in range(4):
         confidence.score(2.0, 1.0)
     issued = [at for at, _ in confidence.scores]
-    assert issued == pytest.approx([start * 0.8**i for i in range(4)])
+    assert issued == pytest.approx([start * 0.7**i for i in range(4)])
     assert confidence.update([], 0.1, steps([1.0])) == start, "a new decision starts anew"
 
 

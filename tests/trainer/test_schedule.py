@@ -3,7 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.problem import Problem
 
+from hybrid_sweep.trainer import HybridConfig, HybridTrainer
+from hybrid_sweep.trainer.records import Segment
 from hybrid_sweep.trainer.schedule import CorrectionSchedule
 
 BASES = st.integers(1, 1000)
@@ -38,16 +41,16 @@ def test_zero_keeps_micro_corrections_off_and_fixed_keeps_the_base(cycles: list[
     assert fixed.interval == 15
 
 
-def test_errors_as_in_warmup_keep_the_base() -> None:
+def test_errors_like_the_first_jumps_keep_the_base() -> None:
     assert after(15, [[0.1, -0.1]] * 5) == 15
 
 
 def test_small_errors_lengthen_and_large_ones_shorten_it() -> None:
-    warmup = [0.1, -0.1]
-    intervals = [after(15, [warmup] + [[0.0]] * n) for n in range(40)]
+    first = [0.1, -0.1]
+    intervals = [after(15, [first] + [[0.0]] * n) for n in range(40)]
     assert intervals == sorted(intervals)
     assert intervals[-1] > 28
-    intervals = [after(15, [warmup] + [[0.5]] * n) for n in range(40)]
+    intervals = [after(15, [first] + [[0.5]] * n) for n in range(40)]
     assert intervals == sorted(intervals, reverse=True)
     assert intervals[-1] == 7
 
@@ -66,3 +69,30 @@ def test_state_round_trip() -> None:
     for each in (one, other):
         each.update([0.5])
     assert other.interval == one.interval < 15
+
+
+def trained(schedule: str) -> tuple[HybridTrainer, list[Segment]]:
+    problem = Problem()
+    config = HybridConfig(
+        warmup_steps=40,
+        max_predict_steps=40,
+        correction_interval=8,
+        correction_schedule=schedule,
+        confidence_threshold=0.01,
+        horizon_rule="fixed",
+    )
+    trainer = HybridTrainer(problem.model, problem.optimizer, config, loss_fn=problem.loss)
+    trainer.run(problem.batch, 900)
+    return trainer, [segment for segment in trainer.trace() if segment.phase == "predict"]
+
+
+def test_the_trainer_probes_at_the_adaptive_interval_and_says_so() -> None:
+    trainer, jumps = trained("adaptive")
+    intervals = {jump.interval for jump in jumps}
+    assert len(intervals) > 1
+    assert intervals <= set(range(4, 17))
+    assert all(jump.corrections == jump.length // jump.interval for jump in jumps)
+    assert trainer.tally.micro_corrections == sum(jump.corrections for jump in jumps)
+    _, same = trained("adaptive")
+    assert same == jumps
+    assert {jump.interval for jump in trained("fixed")[1]} == {8}
