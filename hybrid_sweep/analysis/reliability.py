@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-BINS = 10
+from hybrid_sweep.trainer.calibration import ReliabilityBin, bin_of
 
 
-class Reliability(NamedTuple):
-    """The predictions of one tenth of confidence: how many, how sure on average, what share came true."""
-
-    predictions: int
-    confidence: float
-    accuracy: float
-
-
-def reliability(trials: pd.DataFrame, trial_id: str) -> list[Reliability]:
+def reliability(trials: pd.DataFrame, trial_id: str) -> list[ReliabilityBin]:
     """Return the reliability table of one configuration, the predictions of all its seeds together."""
-    sums: dict[int, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+    bins: dict[int, list[list[float]]] = defaultdict(list)
     for text in trials.loc[trials["trial_id"] == trial_id, "reliability"]:
-        for count, confidence, accuracy in json.loads(text or "[]"):
-            total = sums[min(int(BINS * confidence), BINS - 1)]
-            for i, value in enumerate((count, count * confidence, count * accuracy)):
-                total[i] += value
-    return [
-        Reliability(int(count), confidence / count, accuracy / count)
-        for _, (count, confidence, accuracy) in sorted(sums.items())
-    ]
+        for row in json.loads(text or "[]"):
+            bins[bin_of(row[1])].append(row)
+    return [_together(bins[each]) for each in sorted(bins)]
 
 
-def constant_brier(table: list[Reliability]) -> float | None:
+def constant_brier(table: list[ReliabilityBin]) -> float | None:
     """Return the Brier score of the best constant forecast, p(1 − p); None without a prediction."""
-    total = sum(each.predictions for each in table)
-    if not total:
+    if not table:
         return None
-    share = sum(each.predictions * each.accuracy for each in table) / total
+    share = _together(table).accuracy
     return share * (1 - share)
+
+
+def _together(rows: list[ReliabilityBin] | list[list[float]]) -> ReliabilityBin:
+    counts, confidences, accuracies = np.array(rows).T
+    total = counts.sum()
+    return ReliabilityBin(int(total), float(counts @ confidences / total), float(counts @ accuracies / total))

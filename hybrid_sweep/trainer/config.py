@@ -74,7 +74,7 @@ class HybridConfig(Settings):
     calibration: Literal["none", "binned", "isotonic"] = "none"
     predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 32
     predictor_members: Annotated[int, Field(ge=1, le=8, strict=True)] = 1
-    bptt_steps: Positive = 1
+    bptt_steps: Positive = 3
     predictor_seed: int = 0
     gradient_checkpointing: bool = False
 

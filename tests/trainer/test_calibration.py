@@ -4,7 +4,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_sweep.trainer.calibration import (
@@ -53,6 +53,7 @@ def test_every_confidence_has_a_bin(confidence: float) -> None:
     assert bin_of(1.0) == BINS - 1
 
 
+@settings(deadline=None)  # SciPy loads at the first call
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=300))
 def test_calibrated_confidences_are_shares_and_isotonic_ones_ordered(
     pairs: list[tuple[float, bool]],
