@@ -23,7 +23,9 @@ from hybrid_sweep.trainer.features import StepHistory
 from hybrid_sweep.trainer.gru import Gru
 from trainables.mnist_mlp import MnistMlp
 
-BASE = HybridConfig(max_predict_steps=75, correction_interval=15, confidence_threshold=0.6)
+BASE = HybridConfig(
+    max_predict_steps=75, correction_interval=15, confidence_threshold=0.6, bptt_steps=3, calibration="none"
+)
 FIRST_SEED = 10
 HORIZONS = (10, 25, 50, 75)
 AROUND = 5

@@ -71,7 +71,7 @@ class HybridConfig(Settings):
     max_rollbacks: Count = 3
     checkpoint_interval: Positive = 1000
     confidence_rule: Literal["three_term", "seed"] = "three_term"
-    calibration: Literal["none", "binned", "isotonic"] = "none"
+    calibration: Literal["none", "binned", "isotonic"] = "binned"
     predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 32
     predictor_members: Annotated[int, Field(ge=1, le=8, strict=True)] = 1
     bptt_steps: Positive = 3
