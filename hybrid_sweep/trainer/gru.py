@@ -100,13 +100,14 @@ class Gru:
         by_candidate = (1 - update) * (1 - candidate * candidate)
         by_reset = by_candidate * recurrent * reset * (1 - reset)
         by_update = (before - candidate) * update * (1 - update)
-        from_state = np.concatenate([by_reset, by_update, by_candidate * reset], axis=1)
+        by_state = np.stack([by_reset, by_update, by_candidate * reset], axis=1)
         d_states = reached = np.outer(slopes, self.v)
         for _ in range(1, min(bptt_steps, len(slopes))):
-            reached = (np.concatenate([reached] * 3, axis=1) * from_state) @ self.u + reached * update
-            reached = np.concatenate([reached[1:], np.zeros_like(reached[:1])])
-            d_states = d_states + reached
-        d_from_state = np.concatenate([d_states] * 3, axis=1) * from_state
+            later = slice(1, len(reached))
+            d_later = (reached[later, None] * by_state[later]).reshape(-1, 3 * self.hidden)
+            reached = d_later @ self.u + reached[later] * update[later]
+            d_states[: len(reached)] += reached
+        d_from_state = (d_states[:, None] * by_state).reshape(-1, 3 * self.hidden)
         d_given = d_from_state.copy()
         d_given[:, 2 * self.hidden :] = d_states * by_candidate
         d_recurrent = d_from_state[:, 2 * self.hidden :]
