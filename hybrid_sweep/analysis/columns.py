@@ -54,7 +54,8 @@ TRIAL_COLUMNS = (
     Column("max_confidence", "number", "highest confidence that the predictor reached", 3),
     Column("mean_confidence", "number", "average confidence of the predictor", 3),
     Column("prediction_accuracy", "number", "share of measured losses predicted within 10 %", 3),
-    Column("calibration_error", "number", "largest gap between confidence and how often it was right", 3),
+    Column("calibration_error", "number", "largest gap between confidence and share of losses confirmed", 3),
+    Column("brier", "number", "mean squared error of the confidence as a forecast, 0 is perfect", 4),
     Column("warning_rate", "number", "share of steps with a divergence signal at Warning or above", 4),
     Column("nonfinite_steps", "count", "steps with a NaN or infinite loss, recovered or not"),
     Column("rollbacks", "count", "times that the trainer went back to a snapshot"),
@@ -67,5 +68,6 @@ TRIAL_COLUMNS = (
     Column("attempts", "count", "times that it was begun: again where its worker or the sweep was lost"),
     Column("number", "count", "the point's place in the order in which the points were chosen"),
     Column("source", "text", "who chose the point: grid, preset, point or the sampler's name"),
+    Column("reliability", "text", "count, confidence and accuracy of each tenth of confidence, as JSON"),
     Column("config", "text", "every setting of the trainer, as JSON"),
 )

@@ -16,6 +16,7 @@ from hybrid_sweep.analysis.figures import front_figure, settings_figure, swept_s
 from hybrid_sweep.analysis.front_picture import FrontPicture
 from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
+from hybrid_sweep.analysis.reliability import constant_brier, reliability
 from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
 from hybrid_sweep.journal import plain
 
@@ -48,6 +49,7 @@ def render_report(
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2")
+    table = reliability(trials, picture.best) if picture.best else []
     return page.render(
         title=title,
         headline=[line.split(": ", 1) for line in analyze(trials, picture.speedup, min_quality)],
@@ -59,6 +61,9 @@ def render_report(
         picture=picture,
         swept=swept,
         checks=list(_checks(picture, trials)),
+        reliability=table,
+        constant_brier=constant_brier(table),
+        brier=trials.loc[trials["trial_id"] == picture.best, "brier"].mean(),
         columns=TRIAL_COLUMNS,
         data=plain(
             {
@@ -123,7 +128,7 @@ def _pairs(values: Mapping[str, Any], leave_out: str | None = None) -> list[str]
 
 def _table(trials: pd.DataFrame, picture: FrontPicture) -> dict[str, Any]:
     """Return the table of trials for the page: columns, rows, which rows are on the front, and twins."""
-    columns = [column for column in TRIAL_COLUMNS if column.name not in ("reason", "config")]
+    columns = [column for column in TRIAL_COLUMNS if column.name not in ("reason", "reliability", "config")]
     columns += [column for column in TRIAL_COLUMNS if column.name == "reason"]  # the widest at the end
     rows = trials[[column.name for column in columns]]
     return {

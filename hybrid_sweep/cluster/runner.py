@@ -13,7 +13,7 @@ from hybrid_sweep.cluster.gpu_memory import shortage
 from hybrid_sweep.cluster.work import Shared
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
-from hybrid_sweep.measure.trial import Trial
+from hybrid_sweep.measure.trial import FrozenRuns, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Runner:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._workload: Any = None
-        self._frozen: dict[tuple[int, str, int], dict[str, float]] = {}
+        self._frozen: FrozenRuns = {}
         self._point: dict[str, Any] = {}
         self._from: bytes | None = None
         self._trial: Trial | None = None

@@ -15,7 +15,7 @@ from hybrid_sweep.workload import Workload
 
 
 def frozen_run(
-    workload: Workload, seed: int, trace: Sequence[Segment], interval: int, averaged_fraction: float = 0.0
+    workload: Workload, seed: int, trace: Sequence[Segment], averaged_fraction: float = 0.0
 ) -> dict[str, float]:
     """Repeat a run's phases with zero displacement; return its held-out results.
 
@@ -26,7 +26,6 @@ def frozen_run(
         workload: what was trained.
         seed: of model, data order and global random numbers.
         trace: the run's phases.
-        interval: its `correction_interval`.
         averaged_fraction: share of the run, at its end, whose weights are averaged, as `tail="average"` does.
     """
     plain = start(workload, seed)
@@ -41,7 +40,7 @@ def frozen_run(
                 if step > begin:
                     tail.observe()
                 continue
-            if segment.phase == Phase.CORRECT or micro_correction_due(into, interval):
+            if segment.phase == Phase.CORRECT or micro_correction_due(into, segment.interval):
                 with torch.no_grad():
                     workload.loss(plain.model, workload.batch(seed, step))
             plain.skip(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from importlib.metadata import version
 from math import isfinite
@@ -23,12 +24,14 @@ from hybrid_sweep.measure.score import (
 )
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import Work
-from hybrid_sweep.trainer.records import TrainingDiverged
+from hybrid_sweep.trainer.records import Segment, TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
 FORMAT = 2
 """Of a run's state; another one is not gone on from."""
+FrozenRuns = dict[tuple[int, tuple[Segment, ...], float], dict[str, float]]
+"""Held-out results of frozen runs by seed and trace."""
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 
@@ -40,8 +43,8 @@ class Trial:
         config: the hybrid trainer's.
         reference: plain training with the same seed.
         costs: frozen unit costs.
-        frozen: results of frozen runs by (seed, behaviour, interval, averaged share of the tail), shared by
-            the trials of a process; None leaves `quality_vs_frozen` out.
+        frozen: results of frozen runs by seed, trace and averaged share of the tail, shared by the trials of
+            a process; None leaves `quality_vs_frozen` out.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Trial:
         config: HybridConfig,
         reference: Reference,
         costs: UnitCosts,
-        frozen: dict[tuple[int, str, int, float], dict[str, float]] | None = None,
+        frozen: FrozenRuns | None = None,
     ) -> None:
         self.workload = workload
         self.config = config
@@ -188,6 +191,7 @@ class Trial:
             "mean_confidence": s.mean_confidence,
             "prediction_accuracy": s.prediction_accuracy,
             "calibration_error": s.calibration_error,
+            "brier": s.brier,
             "warning_rate": s.warning_rate,
             "nonfinite_steps": s.nonfinite_steps,
             "rollbacks": s.rollbacks,
@@ -197,6 +201,7 @@ class Trial:
             "train_seconds": sum(seconds.values()),
             "eval_seconds": self._eval_seconds,
             "steps": s.steps,
+            "reliability": json.dumps(s.reliability),
             "config": self.config.to_json(),
         }
 
@@ -220,11 +225,10 @@ class Trial:
         if self._frozen is None:
             return None
         trace = self.trainer.trace()
-        interval = self.config.correction_interval
         averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
-        key = (self.reference.seed, behaviour(trace), interval, averaged)
+        key = self.reference.seed, tuple(trace), averaged
         if key not in self._frozen:
-            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace, interval, averaged)
+            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace, averaged)
         twin = self._frozen[key]
         loss, accuracy = twin["loss"], twin.get("accuracy")
         own, step = self._quality(self._steps), self._steps

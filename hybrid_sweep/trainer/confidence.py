@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from math import isfinite, sqrt
 from typing import Any, Literal
 
+from hybrid_sweep.trainer.calibration import BINS, Calibration, Calibrator, ReliabilityBin, reliability
 from hybrid_sweep.trainer.features import RealStep
 
 ConfidenceRule = Literal["three_term", "seed"]
 
 CEILING = 0.99
-"""No confidence is higher, so that a threshold of 0.999 is a gate that is always shut."""
+"""No confidence is higher."""
+SHUT = 0.999
+"""A threshold that is therefore a gate that is always shut."""
 
 ERRORS_KEPT = 50
 ERRORS_NEEDED = 10
 UNPROVEN_HISTORY = 0.7
 ACCURATE_WITHIN = 0.1
 ACCURACY_FLOOR = 0.1
+NOISE_DEVIATIONS = 2.0
+"""Deviations of one batch's loss that no prediction can be blamed for (two: one measurement in twenty)."""
+OUTCOME_WEIGHT = 0.3
+"""Share of the way that one outcome moves the confidence in the next prediction of the same jump."""
 STABILITY_WINDOW = 20
 SCORES_KEPT = 10_000
 
@@ -26,13 +33,21 @@ SCORES_KEPT = 10_000
 class Confidence:
     """One number in [0, 0.99] after each Full phase, and a record of how often it was right.
 
+    It is meant as the probability that a measured loss confirms the prediction: that it lies within 10 % of
+    it, but for the noise of the one batch that it was measured on. (A batch's loss may well scatter by 30 %;
+    then no prediction, however good, lies within 10 % of most of them.) Within a jump each outcome moves the
+    confidence in the next prediction.
+
     Args:
         rule: "three_term" (later upstream, normalised by the scale of the loss) or "seed" (0.7 loss stability
             + 0.3 gradient stability).
+        calibration: how outcomes so far correct what the rule says.
     """
 
-    def __init__(self, rule: ConfidenceRule = "three_term") -> None:
+    def __init__(self, rule: ConfidenceRule = "three_term", calibration: Calibration = "none") -> None:
         self._rule = rule
+        self._calibrator = Calibrator(calibration)
+        self._raw = 0.0  # of the next prediction
         self._errors: deque[float] = deque(maxlen=ERRORS_KEPT)
         self._scores: deque[tuple[float, bool]] = deque(maxlen=SCORES_KEPT)
         self._scored = 0
@@ -59,25 +74,31 @@ class Confidence:
             value += 0.3 * stability([step.gradient_norm for step in newest])
         else:
             value = three_term(spread, self._errors, steps[-1].fast, steps[-1].slow)
-        self.value = min(max(value, 0.0), CEILING) if isfinite(value) else 0.0
+        self._raw = min(max(value, 0.0), CEILING) if isfinite(value) else 0.0
+        self._calibrator.fade()
+        self.value = self._calibrated()
         self.max_reached = max(self.max_reached, self.value)
         return self.value
 
-    def score(self, predicted: float, actual: float, confidence: float | None = None) -> bool:
+    def score(self, predicted: float, actual: float, noise: float = 0.0) -> bool:
         """Record one prediction whose loss has been measured; return whether it was accurate.
 
-        Accurate is |L̂ − L| < 0.1·max(|L|, 0.1) (upstream's definition).
+        Accurate is |L̂ − L| < 0.1·max(|L|, 0.1) (upstream's definition); confirmed, which confidence is about,
+        is that with two deviations of noise on the right.
 
         Args:
             predicted: L̂.
             actual: L.
-            confidence: at the time of the prediction; the present one where not given.
+            noise: standard deviation of one batch's loss.
         """
-        accurate = abs(predicted - actual) < ACCURATE_WITHIN * max(abs(actual), ACCURACY_FLOOR)
-        self._scores.append((self.value if confidence is None else confidence, accurate))
+        error, allowed = abs(predicted - actual), ACCURATE_WITHIN * max(abs(actual), ACCURACY_FLOOR)
+        confirmed = error < allowed + NOISE_DEVIATIONS * noise
+        self._scores.append((self._calibrated(), confirmed))
+        self._calibrator.learn(self._raw, confirmed)
+        self._raw += OUTCOME_WEIGHT * (confirmed - self._raw)
         self._scored += 1
-        self._accurate += accurate
-        return accurate
+        self._accurate += error < allowed
+        return error < allowed
 
     @property
     def prediction_accuracy(self) -> float | None:
@@ -86,25 +107,33 @@ class Confidence:
 
     @property
     def scores(self) -> list[tuple[float, bool]]:
-        """The newest scored predictions: confidence at the prediction, and whether it was accurate."""
+        """The newest scored predictions: confidence at the prediction, and whether it was confirmed."""
         return list(self._scores)
 
-    def calibration_error(self, *, bins: int = 10, minimum: int = 30) -> float | None:
-        """Return the largest |mean confidence − accuracy| over the bins of equal width; None if all are thin.
+    @property
+    def brier(self) -> float | None:
+        """Mean (confidence − outcome)² of the scored predictions (Brier 1950); None before the first."""
+        squares = [(confidence - confirmed) ** 2 for confidence, confirmed in self._scores]
+        return sum(squares) / len(squares) if squares else None
+
+    @property
+    def reliability(self) -> list[ReliabilityBin]:
+        """The scored predictions by tenths of confidence."""
+        return reliability(self._scores)
+
+    def calibration_error(self, *, bins: int = BINS, minimum: int = 30) -> float | None:
+        """Return the largest |mean confidence − share confirmed| over equal bins; None if all are thin.
 
         Args:
             bins: bins of [0, 1].
             minimum: predictions that a bin needs in order to count.
         """
-        filled: dict[int, list[tuple[float, bool]]] = {}
-        for pair in self._scores:
-            filled.setdefault(min(int(pair[0] * bins), bins - 1), []).append(pair)
-        gaps = [
-            abs(sum(confidence - accurate for confidence, accurate in pairs)) / len(pairs)
-            for pairs in filled.values()
-            if len(pairs) >= minimum
-        ]
+        table = reliability(self._scores, bins)
+        gaps = [abs(each.confidence - each.accuracy) for each in table if each.predictions >= minimum]
         return max(gaps, default=None)
+
+    def _calibrated(self) -> float:
+        return min(self._calibrator(self._raw), CEILING)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as plain data that later updates do not change."""
@@ -113,6 +142,8 @@ class Confidence:
             "scores": list(self._scores),
             "scored": self._scored,
             "accurate": self._accurate,
+            "calibrator": self._calibrator.state_dict(),
+            "raw": self._raw,
             "value": self.value,
             "max_reached": self.max_reached,
         }
@@ -122,6 +153,8 @@ class Confidence:
         self._errors = deque(state["errors"], ERRORS_KEPT)
         self._scores = deque(map(tuple, state["scores"]), SCORES_KEPT)
         self._scored, self._accurate = state["scored"], state["accurate"]
+        self._calibrator.load_state_dict(state["calibrator"])
+        self._raw = state["raw"]
         self.value, self.max_reached = state["value"], state["max_reached"]
 
 

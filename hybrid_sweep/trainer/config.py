@@ -25,6 +25,7 @@ class HybridConfig(Settings):
         full_steps: real steps of one Full phase.
         max_predict_steps: H, the longest horizon of one Predict phase, in logical steps.
         correction_interval: I, logical steps between micro-corrections in Predict; 0 switches them off.
+        correction_schedule: "fixed" keeps I; "adaptive" lets it range over [I/2, 2·I] by prediction errors.
         confidence_threshold: a Predict phase starts only at or above this confidence.
         divergence_threshold: standard deviations of loss that count as divergence.
         correct_steps: forward-only logical steps after a Predict phase.
@@ -43,8 +44,10 @@ class HybridConfig(Settings):
         max_rollbacks: a run that needs more is declared diverged.
         checkpoint_interval: logical steps between checkpoints where no jump makes one.
         confidence_rule: "three_term" is normalised by the scale of the loss; "seed" is 0.7/0.3 stability.
+        calibration: "binned" and "isotonic" correct the confidence by how often it has been right.
         predictor_hidden_size: width of RSSM-lite's deterministic state.
         predictor_members: ensemble size of RSSM-lite.
+        bptt_steps: k, steps back through which RSSM-lite's GRU learns from each prediction error.
         predictor_seed: seed of RSSM-lite's own random numbers.
         gradient_checkpointing: reserved; only False is accepted so far.
     """
@@ -53,6 +56,7 @@ class HybridConfig(Settings):
     full_steps: Positive = 20
     max_predict_steps: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 80
     correction_interval: Count = 0
+    correction_schedule: Literal["fixed", "adaptive"] = "fixed"
     confidence_threshold: OpenUnit = 0.85
     divergence_threshold: Annotated[float, Field(gt=0)] = 3.0
     correct_steps: Count = 5
@@ -82,8 +86,10 @@ class HybridConfig(Settings):
     max_rollbacks: Count = 3
     checkpoint_interval: Positive = 1000
     confidence_rule: Literal["three_term", "seed"] = "three_term"
+    calibration: Literal["none", "binned", "isotonic"] = "binned"
     predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 32
     predictor_members: Annotated[int, Field(ge=1, le=8, strict=True)] = 1
+    bptt_steps: Positive = 3
     predictor_seed: int = 0
     gradient_checkpointing: bool = False
 

@@ -114,12 +114,13 @@ class RssmLite:
         hidden_size: deterministic state, 1…64.
         members: weight sets of the ensemble; with more than one, `spread` is their disagreement.
         learning_rate: of the GRU and the loss head (Adam).
+        bptt_steps: steps back through which the gradient of a prediction error goes.
         seed: of the initial weights.
         groups: layer groups of the weight-delta head, whose output has 2 + groups dimensions.
         literal: the seed's own group gates, σ(ŷ) taught towards clamp(t − 0.5, ±0.4) + 0.5.
 
     Raises:
-        UserError: when `hidden_size` or `members` is out of range.
+        UserError: when `hidden_size`, `members` or `bptt_steps` is out of range.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class RssmLite:
         hidden_size: int = MAX_HIDDEN_SIZE,
         members: int = 1,
         learning_rate: float = 1e-3,
+        bptt_steps: int = 1,
         seed: int = 0,
         groups: int = 8,
         literal: bool = False,
@@ -136,6 +138,9 @@ class RssmLite:
             raise UserError(f"hidden_size={hidden_size} is not allowed: choose 1 to {MAX_HIDDEN_SIZE}")
         if members < 1:
             raise UserError(f"members={members} is not allowed: choose 1 or more")
+        if bptt_steps < 1:
+            raise UserError(f"bptt_steps={bptt_steps} is not allowed: choose 1 or more")
+        self._bptt_steps = bptt_steps
         generator = np.random.default_rng(seed % 2**64)
         self._members = [Gru(FEATURES, hidden_size, generator) for _ in range(members)]
         self._optimizers = [Adam(len(member.vector), learning_rate) for member in self._members]
@@ -153,7 +158,7 @@ class RssmLite:
     def train(self, history: StepHistory, new_steps: int) -> list[float]:
         """Advance the hidden state over the newest real steps and take one Adam step on their Huber loss.
 
-        Truncated backpropagation through one step: each state is a constant to the step after it.
+        Truncated backpropagation through `bptt_steps` steps, at most back to the first new one.
 
         Args:
             history: the real steps.
@@ -181,7 +186,7 @@ class RssmLite:
         for member, optimizer, trace in zip(self._members, self._optimizers, traces, strict=True):
             levels = member.levels(trace.states[:-1])
             slopes = ((levels - targets).clip(-1, 1) / len(targets)).astype(np.float32)
-            optimizer.step(member.vector, member.gradient(trace, slopes))
+            optimizer.step(member.vector, member.gradient(trace, slopes, self._bptt_steps))
             predicted.append([_loss_ratio(level) for level in levels.tolist()])
         return self._measure(predicted, history.newest(new_steps))
 

@@ -89,19 +89,28 @@ class Gru:
         """Return what the head reads off `states` [n, hidden]."""
         return states @ self.v + self.d
 
-    def gradient(self, trace: Trace, slopes: Array) -> Array:
-        """Return the gradient by `vector` of a loss whose slopes by the first k levels are `slopes` [k].
+    def gradient(self, trace: Trace, slopes: Array, bptt_steps: int = 1) -> Array:
+        """Return the gradient by `vector` of a loss whose slopes by the first n levels are `slopes` [n].
 
-        Truncated backpropagation through one step: the state before a step counts as a constant.
+        Truncated backpropagation through time (seed, Enhancement 4): each level reaches back through
+        `bptt_steps` steps, and the state before them counts as a constant. The slopes by the states of all
+        rows go back together, one step a pass, and the weights see their sum.
         """
         inputs, before, reset, update, candidate, recurrent, states = (part[: len(slopes)] for part in trace)
-        d_state = np.outer(slopes, self.v)
-        d_candidate = d_state * (1 - update) * (1 - candidate**2)
-        d_recurrent = d_candidate * reset
-        d_reset = d_candidate * recurrent * reset * (1 - reset)
-        d_update = d_state * (before - candidate) * update * (1 - update)
-        d_given = np.concatenate([d_reset, d_update, d_candidate], axis=1)
-        d_from_state = np.concatenate([d_reset, d_update, d_recurrent], axis=1)
+        by_candidate = (1 - update) * (1 - candidate * candidate)
+        by_reset = by_candidate * recurrent * reset * (1 - reset)
+        by_update = (before - candidate) * update * (1 - update)
+        by_state = np.stack([by_reset, by_update, by_candidate * reset], axis=1)
+        d_states = reached = np.outer(slopes, self.v)
+        for _ in range(1, min(bptt_steps, len(slopes))):
+            later = slice(1, len(reached))
+            d_later = (reached[later, None] * by_state[later]).reshape(-1, 3 * self.hidden)
+            reached = d_later @ self.u + reached[later] * update[later]
+            d_states[: len(reached)] += reached
+        d_from_state = (d_states[:, None] * by_state).reshape(-1, 3 * self.hidden)
+        d_given = d_from_state.copy()
+        d_given[:, 2 * self.hidden :] = d_states * by_candidate
+        d_recurrent = d_from_state[:, 2 * self.hidden :]
         parts = [d_given.T @ inputs, d_from_state.T @ before, d_given.sum(axis=0), d_recurrent.sum(axis=0)]
         return np.concatenate([*(part.ravel() for part in parts), slopes @ states, [slopes.sum()]])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import sqrt
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +19,7 @@ from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
 from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
+from hybrid_sweep.trainer.schedule import CorrectionSchedule
 from hybrid_sweep.trainer.tail import TailAverage
 
 AUDITS = 3
@@ -94,13 +96,15 @@ class JumpPlanner:
         self.dynamics = RssmLite(
             hidden_size=config.predictor_hidden_size,
             members=config.predictor_members,
+            bptt_steps=config.bptt_steps,
             seed=config.predictor_seed,
             groups=MAX_GROUPS,
             literal=config.gates == "seed",
         )
-        self.confidence = Confidence(rule=config.confidence_rule)
+        self.confidence = Confidence(config.confidence_rule, config.calibration)
         self.residuals = ResidualStore()
         self.corrector = Corrector(self.residuals)
+        self.schedule = CorrectionSchedule(config.correction_interval, config.correction_schedule)
         self._new_steps = 0
         self._first_loss: float | None = None
         self._features: tuple[float, ...] = (0.0,) * FEATURES
@@ -216,7 +220,7 @@ class JumpPlanner:
         if self._loss_correction is None:
             self._loss_correction = self.corrector.loss_correction(raw, self._features, step)
         predicted = raw + self._loss_correction
-        self.confidence.score(predicted, actual)
+        self.confidence.score(predicted, actual, sqrt(self.history.tracker.variance))
         self.corrector.learn(actual - raw, self._features)
         self._scored.append(self._residual(step, Phase.CORRECT, ahead, actual - raw, self._features))
         return predicted
@@ -231,6 +235,7 @@ class JumpPlanner:
             "confidence": self.confidence.state_dict(),
             "residuals": self.residuals.state_dict(),
             "corrector": self.corrector.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "new_steps": self._new_steps,
             "first_loss": self._first_loss,
             "features": self._features,
@@ -244,7 +249,17 @@ class JumpPlanner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for name in ("predictor", "tail", "history", "dynamics", "confidence", "residuals", "corrector"):
+        parts = (
+            "predictor",
+            "tail",
+            "history",
+            "dynamics",
+            "confidence",
+            "residuals",
+            "corrector",
+            "schedule",
+        )
+        for name in parts:
             getattr(self, name).load_state_dict(state[name])
         self._new_steps = state["new_steps"]
         self._first_loss = state["first_loss"]
@@ -293,7 +308,8 @@ class JumpPlanner:
         return tuple(LayerResidual(name, want - gate, cosine) for name, want, gate, cosine in parts)
 
     def _file(self, step: int) -> None:
-        """File a residual for every prediction that the phase has measured."""
+        """File a residual for every prediction that was measured since the last jump began."""
+        self.schedule.update([residual.loss_residual for residual in self._scored])
         residuals = self.dynamics.residuals
         rows = self.history.rows(len(residuals) + 1)[:-1]  # the situation before each measurement
         first = step - len(residuals) + 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple
 
+from hybrid_sweep.trainer.calibration import ReliabilityBin
 from hybrid_sweep.trainer.confidence import Confidence
 from hybrid_sweep.trainer.divergence import DivergenceSignal
 from hybrid_sweep.trainer.phases import Phase
@@ -17,11 +18,12 @@ class TrainingDiverged(RuntimeError):
 
 
 class Segment(NamedTuple):
-    """One phase as it was run: its length in logical steps and its micro-corrections."""
+    """One phase as it was run: its length in logical steps, its micro-corrections and the steps between."""
 
     phase: str
     length: int
     corrections: int
+    interval: int = 0
 
 
 class StepResult:
@@ -137,6 +139,7 @@ class Tally:
     trace: list[Segment] = field(default_factory=list)
     _phase_began: int = 0
     _phase_corrections: int = 0
+    _phase_interval: int = 0
     _aborted: bool = False
 
     @property
@@ -167,10 +170,11 @@ class Tally:
         else:
             self.nonfinite_steps += 1
 
-    def micro_correct(self) -> None:
-        """Count a micro-correction of the current phase."""
+    def micro_correct(self, interval: int) -> None:
+        """Count a micro-correction of the current phase, `interval` steps after the one before."""
         self.micro_corrections += 1
         self._phase_corrections += 1
+        self._phase_interval = interval
 
     def abort(self) -> None:
         """Count the current horizon as aborted, once for Predict and its Correct."""
@@ -180,13 +184,14 @@ class Tally:
     def segment(self, phase: Phase) -> list[Segment]:
         """Return the current phase so far; nothing while it has no step."""
         length = self.steps - self._phase_began
-        return [Segment(str(phase), length, self._phase_corrections)] if length else []
+        corrections, interval = self._phase_corrections, self._phase_interval
+        return [Segment(str(phase), length, corrections, interval)] if length else []
 
     def leave(self, phase: Phase) -> None:
         """Close the books of a phase that ends."""
         self.trace += self.segment(phase)
         self._phase_began = self.steps
-        self._phase_corrections = 0
+        self._phase_corrections = self._phase_interval = 0
         self._aborted = self._aborted and phase is Phase.PREDICT
 
 
@@ -204,7 +209,10 @@ class TrainingStatistics:
         abort_rate: share of Predict phases cut short by their guard or taken back.
         warning_rate: logical steps with a warning or worse, as a share of all.
         prediction_accuracy: share of scored loss predictions within 10 %; None without one.
-        calibration_error: largest |confidence − accuracy| over bins with enough points; None without one.
+        calibration_error: largest |confidence − share confirmed| over bins with enough points; None without
+            one.
+        brier: mean squared error of the confidence as a forecast; None without a scored prediction.
+        reliability: the scored predictions by tenths of confidence.
     """
 
     steps: int
@@ -224,6 +232,8 @@ class TrainingStatistics:
     warning_rate: float
     prediction_accuracy: float | None
     calibration_error: float | None
+    brier: float | None
+    reliability: list[ReliabilityBin]
 
     @classmethod
     def of(
@@ -255,4 +265,6 @@ class TrainingStatistics:
             warning_rate=tally.warning_steps / max(tally.steps, 1),
             prediction_accuracy=confidence.prediction_accuracy,
             calibration_error=confidence.calibration_error(),
+            brier=confidence.brier,
+            reliability=confidence.reliability,
         )

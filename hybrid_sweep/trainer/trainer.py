@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.auto_tune import auto_tune_confidence
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
@@ -156,6 +158,28 @@ class HybridTrainer:
         taken.
         """
         self.recovery.rollback()
+
+    # Trying out
+
+    auto_tune_confidence = auto_tune_confidence
+
+    @contextmanager
+    def rehearsal(self, config: HybridConfig) -> Iterator[None]:
+        """Let training go on by another threshold within, unlogged; put everything back on leaving.
+
+        Args:
+            config: its `confidence_threshold` and `stop_fraction` take effect.
+        """
+        state, total, cycle_at = self.state_dict(), self.controller.total_steps, self._cycle_at
+        log, self._log = self._log, None
+        self.controller.config = config
+        try:
+            with self.recovery.unlogged():
+                yield
+        finally:
+            self._log, self.controller.config = log, self.config
+            self.load_state_dict(state)
+            self.controller.total_steps, self._cycle_at = total, cycle_at
 
     # Saving
 
@@ -314,7 +338,7 @@ class HybridTrainer:
         return norm
 
     def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
-        controller, interval = self.controller, self.config.correction_interval
+        controller, interval = self.controller, self.planner.schedule.interval
         done = controller.steps_in_current_phase
         length = interval or done + controller.remaining
         into = done % length
@@ -352,7 +376,7 @@ class HybridTrainer:
 
     def _probe(self, load: Callable[[int], Any]) -> StepResult:
         """Measure the loss after a sub-jump: end the horizon where it fails its guard, else correct."""
-        self.tally.micro_correct()
+        self.tally.micro_correct(self.planner.schedule.interval)
         loss, signal = self._measure(load)
         if self.controller.phase is Phase.PREDICT:
             if self.planner.is_bad(loss):
@@ -395,7 +419,7 @@ class HybridTrainer:
     def _tick(self, steps: int) -> None:
         """Count logical steps; predicted ones are logged here, since nothing is measured in them."""
         if self._log and self.controller.phase is Phase.PREDICT:
-            into, interval = self.controller.steps_in_current_phase, self.config.correction_interval
+            into, interval = self.controller.steps_in_current_phase, self.planner.schedule.interval
             for i in range(1, steps + 1):
                 if not micro_correction_due(into + i, interval):
                     step = self.tally.steps + i

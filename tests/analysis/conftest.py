@@ -79,6 +79,8 @@ def result_of(horizon: int, interval: int, threshold: float, seed: int) -> dict[
         "mean_confidence": 0.91,
         "prediction_accuracy": 0.88,
         "calibration_error": 0.06 + 0.0006 * realised,
+        "brier": 0.09,
+        "reliability": json.dumps([[40, 0.75, 0.7], [160, 0.93, 0.95]]),
         "warning_rate": 0.002 + float(abs(twin.normal(0, 0.004))),
         "nonfinite_steps": 0,
         "rollbacks": 0,

@@ -52,6 +52,12 @@ def test_it_has_the_headline_and_every_part(grid60: ResultsFolder) -> None:
         assert f"<dt>{column.name}</dt>" in page
 
 
+def test_it_has_the_reliability_table_of_the_recommended_point(grid60: ResultsFolder) -> None:
+    page = own_part(grid60)
+    assert "<tr><td>40</td><td>0.75</td><td>0.70</td></tr>" in page
+    assert "Brier score 0.090, against 0.090" in page
+
+
 def test_the_figure_shows_front_reference_and_both_controls(grid60: ResultsFolder) -> None:
     names = [trace.get("name", "") for trace in data_of(grid60)["front"]["data"]]
     for name in (

@@ -34,6 +34,9 @@ def hybrid_run(workload, config, steps=150):
     return workload.evaluate(plain.model, "val"), trainer.trace()
 
 
+ADAPTIVE = {"correction_interval": 6, "correction_schedule": "adaptive"}
+
+
 @pytest.mark.parametrize(
     "workload",
     [Toy(), Toy(norm=True), Toy(dropout=0.5), Scheduled()],
@@ -41,20 +44,26 @@ def hybrid_run(workload, config, steps=150):
 )
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"correct_steps": 0}, {"correction_interval": 6}, {"tail": "average", "stop_fraction": 0.2}],
+    [
+        {},
+        {"correct_steps": 0},
+        {"correction_interval": 6},
+        ADAPTIVE,
+        {"tail": "average", "stop_fraction": 0.2},
+    ],
     ids=str,
 )
 def test_it_is_the_hybrid_run_whose_jumps_stand_still(workload, changes):
     result, trace = hybrid_run(workload, STILL.replace(**changes))
     assert sum(segment.phase == "predict" for segment in trace) >= 3
     averaged = 0.2 if "tail" in changes else 0.0
-    assert frozen_run(workload, 0, trace, changes.get("correction_interval", 0), averaged) == result
+    assert frozen_run(workload, 0, trace, averaged) == result
 
 
 def test_without_a_jump_it_is_the_reference():
     reference = reference_run(Toy(dropout=0.5), 0, 50, 50)
     trace = [Segment("warmup", 20, 0), Segment("full", 30, 0)]
-    assert frozen_run(Toy(dropout=0.5), 0, trace, 0)["loss"] == reference.val_loss[-1]
+    assert frozen_run(Toy(dropout=0.5), 0, trace)["loss"] == reference.val_loss[-1]
 
 
 def test_only_batches_that_were_looked_at_are_loaded():
@@ -67,9 +76,9 @@ def test_only_batches_that_were_looked_at_are_loaded():
 
     trace = [
         Segment("warmup", 3, 0),
-        Segment("predict", 5, 2),
+        Segment("predict", 5, 2, 2),
         Segment("correct", 2, 0),
         Segment("full", 2, 0),
     ]
-    frozen_run(Watched(), 0, trace, interval=2)
+    frozen_run(Watched(), 0, trace)
     assert loaded == [1, 2, 3, 5, 7, 9, 10, 11, 12]

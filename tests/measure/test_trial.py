@@ -130,6 +130,15 @@ class TestTelling:
         assert list(result) == [name for name in columns if name not in known_to_the_journal]
         assert HybridConfig(**json.loads(result["config"])) == JUMPING
 
+    def test_the_result_tells_how_far_confidence_is_to_be_trusted(self):
+        trial, _ = run()
+        result, scores = trial.result(), trial.trainer.planner.confidence.scores
+        table = json.loads(result["reliability"])
+        assert sum(row[0] for row in table) == len(scores) > 0
+        assert 0 <= result["brier"] <= 1
+        squares = [(confidence - confirmed) ** 2 for confidence, confirmed in scores]
+        assert result["brier"] == pytest.approx(sum(squares) / len(squares))
+
     def test_the_same_seed_gives_the_same_result(self):
         one, other = (run(frozen={}, workload=Toy(dropout=0.3))[0].result() for _ in range(2))
         assert str(counted(one)) == str(counted(other))  # as text, since a NaN equals nothing

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_sweep.trainer.calibration import Calibration
 from hybrid_sweep.trainer.confidence import CEILING, Confidence, stability, three_term
 from hybrid_sweep.trainer.dynamics import RssmLite
 from hybrid_sweep.trainer.features import RealStep, StepHistory
@@ -105,25 +106,70 @@ def test_accuracy_counts_predictions_within_a_tenth_of_the_loss() -> None:
     assert confidence.prediction_accuracy == 0.5
 
 
-def test_calibration_error_is_the_largest_gap_of_a_well_filled_bin() -> None:
+def test_a_loss_within_two_deviations_of_its_batch_confirms_a_prediction() -> None:
     confidence = Confidence()
-    for i in range(40):
-        confidence.score(1.0 if i % 2 else 2.0, 1.0, confidence=0.85)
-    for _ in range(5):
-        confidence.score(2.0, 1.0, confidence=0.95)
-    assert confidence.calibration_error(minimum=30) == pytest.approx(0.35)
-    assert confidence.calibration_error(minimum=5) == pytest.approx(0.95)
-    assert confidence.calibration_error(minimum=50) is None
+    assert not confidence.score(1.29, 1.0, noise=0.1), "it is not within a tenth"
+    confidence.score(1.31, 1.0, noise=0.1)
+    assert [confirmed for _, confirmed in confidence.scores] == [True, False]
+    assert confidence.prediction_accuracy == 0
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=50), st.integers(1, 20))
-def test_calibration_error_is_a_share(pairs: list[tuple[float, bool]], bins: int) -> None:
+def test_within_a_jump_each_outcome_moves_the_next_confidence() -> None:
     confidence = Confidence()
-    for at, accurate in pairs:
-        confidence.score(1.0 if accurate else 2.0, 1.0, confidence=at)
-    error = confidence.calibration_error(bins=bins, minimum=1)
-    assert (error is None) == (not pairs)
-    assert error is None or 0 <= error <= 1
+    start = confidence.update([0.1] * 20, 0.1, steps([1.0]))
+    for _ in range(4):
+        confidence.score(2.0, 1.0)
+    issued = [at for at, _ in confidence.scores]
+    assert issued == pytest.approx([start * 0.7**i for i in range(4)])
+    assert confidence.update([], 0.1, steps([1.0])) == start, "a new decision starts anew"
+
+
+def overconfident(calibration: Calibration) -> Confidence:
+    """A predictor that is sure and right half of the time."""
+    confidence, rng = Confidence("three_term", calibration), random.Random(0)
+    for _ in range(40):
+        confidence.update([0.0] * 50, 0.0, steps([1.0]))
+        for _ in range(5):
+            confidence.score(1.0 if rng.random() < 0.5 else 2.0, 1.0)
+    return confidence
+
+
+@pytest.mark.parametrize("calibration", ["binned", "isotonic"])
+def test_the_confidence_that_gates_is_the_calibrated_one(calibration: Calibration) -> None:
+    raw, calibrated = overconfident("none"), overconfident(calibration)
+    assert raw.value == CEILING
+    assert calibrated.value == pytest.approx(0.5, abs=0.15)
+    assert calibrated.brier is not None and raw.brier is not None
+    assert calibrated.brier < raw.brier
+
+
+@pytest.mark.parametrize("calibration", ["binned", "isotonic"])
+def test_a_gate_shut_by_bad_outcomes_opens_again(calibration: Calibration) -> None:
+    confidence = overconfident(calibration)
+    values = [confidence.update([0.0] * 50, 0.0, steps([1.0])) for _ in range(80)]
+    assert values[0] < 0.7 < 0.85 < values[-1]
+
+
+def test_a_well_behaved_run_reaches_every_threshold_calibrated() -> None:
+    confidence = Confidence("three_term", "binned")
+    for _ in range(20):
+        confidence.update([0.01] * 20, 0.01, steps([1.0]))
+        for _ in range(10):
+            confidence.score(1.0, 1.0)
+    assert confidence.value == CEILING
+    assert confidence.calibration_error() is not None
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_calibration_error_and_brier_are_shares(outcomes: list[bool]) -> None:
+    confidence = Confidence()
+    for accurate in outcomes:
+        confidence.score(1.0 if accurate else 2.0, 1.0)
+    error, brier = confidence.calibration_error(minimum=1), confidence.brier
+    assert (error is None) == (brier is None) == (not outcomes)
+    assert error is None or (0 <= error <= 1 and brier is not None and 0 <= brier <= 1)
+    assert sum(each.predictions for each in confidence.reliability) == len(outcomes)
+    assert confidence.calibration_error(minimum=61) is None
 
 
 def test_state_round_trip() -> None:

@@ -70,6 +70,39 @@ def test_the_gradient_is_autograds_with_the_states_before_as_constants(measured)
     np.testing.assert_allclose(cell.gradient(trace, slopes), flat, atol=1e-12)
 
 
+@pytest.mark.parametrize("bptt_steps", [1, 2, 3, 5, STEPS, 50])
+@pytest.mark.parametrize("measured", [STEPS, STEPS - 1, 1])
+def test_the_gradient_through_k_steps_is_autograds(bptt_steps, measured):
+    cell, torchs = twins()
+    x, start = inputs()
+    trace = cell.run(x, start)
+    slopes = np.random.default_rng(2).standard_normal(measured)
+    v = torch.tensor(cell.v, requires_grad=True)
+    d = torch.tensor(cell.d, requires_grad=True)
+    for t in range(measured):
+        first = max(t + 1 - bptt_steps, 0)
+        window = torch.tensor(x[first : t + 1])[None]
+        constant = torch.tensor(trace.before[first])[None, None]
+        level = torchs(window, constant)[1].flatten() @ v + d
+        level.backward(torch.tensor(slopes[t : t + 1]))
+    of_torch = [*torchs.parameters(), v, d]
+    expected = [parameter.grad.numpy().ravel() for parameter in of_torch]
+    expected[3] = expected[3][-HIDDEN:]
+    ours = cell.gradient(trace, slopes, bptt_steps)
+    np.testing.assert_allclose(ours, np.concatenate(expected), atol=1e-12)
+
+
+def test_the_gradient_through_k_steps_sees_nothing_older():
+    cell, _ = twins()
+    x, start = inputs()
+    trace = cell.run(x, start)
+    last_alone = np.eye(STEPS)[-1]
+    moved = trace._replace(inputs=np.where(np.arange(STEPS)[:, None] < STEPS - 3, 9.0, trace.inputs))
+    same, other = (cell.gradient(each, last_alone, 3) for each in (trace, moved))
+    np.testing.assert_array_equal(same, other)
+    assert not np.allclose(cell.gradient(trace, last_alone, 4), cell.gradient(moved, last_alone, 4))
+
+
 def test_the_parameters_are_one_vector():
     cell = Gru(FEATURES, HIDDEN, np.random.default_rng(0))
     cell.vector[:] = 3

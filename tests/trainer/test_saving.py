@@ -56,6 +56,8 @@ def milestones(optimizer):
 CASES = {
     "jumps alone": (Problem, {}, {}),
     "micro-corrections": (Problem, {"correction_interval": 7}, {}),
+    "adaptive corrections": (Problem, {"correction_interval": 7, "correction_schedule": "adaptive"}, {}),
+    "calibrated": (Problem, {"correction_interval": 7, "calibration": "binned", "bptt_steps": 3}, {}),
     "momentum": (lambda: Problem(momentum=0.9), {"correction_interval": 7}, {}),
     "dropout and batch norm": (lambda: Problem(dropout=0.4, norm=True), {"correction_interval": 7}, {}),
     "adam": (with_optimizer(lambda p: torch.optim.AdamW(p, lr=1e-2), dropout=0.4), {}, {}),

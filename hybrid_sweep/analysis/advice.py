@@ -1,0 +1,108 @@
+"""The seed's debugging rules (Debugging Poor Performance), each given only where its symptom was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+
+import pandas as pd
+
+from hybrid_sweep.analysis.checklist import Row
+
+WORSE_LOSS = 1.02
+FREQUENT_WARNINGS = 0.05
+LOW_SPEEDUP = 3.0
+LOW_REDUCTION_PCT = 60.0
+
+
+def advice(row: Row, reports: pd.DataFrame | None = None) -> list[str]:
+    """Return what the seed would change about a configuration, a sentence a rule (inventory rows 87 to 90).
+
+    A setting that is already as the seed advises is not advised again.
+
+    Args:
+        row: A trial, or a front's row of means over seeds.
+        reports: Its rows of the table of steps; they say how lasting its warnings were.
+    """
+    rules: tuple[Callable[[], str | None], ...] = (
+        lambda: _never_predicts(row),
+        lambda: _quality(row),
+        lambda: _divergence(row, reports),
+        lambda: _low_speedup(row),
+    )
+    return [sentence for rule in rules if (sentence := rule())]
+
+
+def _never_predicts(row: Row) -> str | None:
+    highest, threshold = _number(row, "max_confidence"), _number(row, "confidence_threshold")
+    if _number(row, "predict_phases") != 0 or not highest < threshold:
+        return None
+    return (
+        f"Predict never started: confidence reached {highest:.2f} and the threshold is {threshold:.2f}; "
+        f"lower confidence_threshold to {min(0.5, math.floor(100 * highest) / 100):.2f}"
+    )
+
+
+def _quality(row: Row) -> str | None:
+    ratio = _number(row, "val_loss") / _number(row, "reference_val_loss")
+    if not ratio > WORSE_LOSS:
+        return None
+    changes = []
+    if _number(row, "max_predict_steps") > 50:
+        changes.append("shorten max_predict_steps to 50")
+    interval = _number(row, "correction_interval")
+    if interval == 0 or interval > 10:
+        changes.append("set correction_interval to 10")
+    found = f"The held-out loss is {100 * (ratio - 1):.1f} % above plain training's"
+    return f"{found}: {' and '.join(changes)}" if changes else None
+
+
+def _divergence(row: Row, reports: pd.DataFrame | None) -> str | None:
+    rate = _number(row, "warning_rate")
+    if not rate >= FREQUENT_WARNINGS:
+        return None
+    changes = [
+        f"raise {name} to {value}"
+        for name, value in (("warmup_steps", 200), ("full_steps", 30))
+        if _setting(row, name) < value
+    ]
+    when = ""
+    if reports is not None and "divergence_events" in reports and len(reports):
+        rises = reports["divergence_events"].diff().fillna(reports["divergence_events"]) > 0
+        when = f", in {int(rises.sum())} of {len(reports)} reports"
+    return (
+        f"{100 * rate:.1f} % of the steps warned of divergence{when}: "
+        f"{', '.join([*changes, 'or lower the learning rate'])} (the seed would also tighten "
+        "divergence_threshold to 2.5, which warns more often, not less)"
+    )
+
+
+def _low_speedup(row: Row) -> str | None:
+    speedup, reduction = _number(row, "speedup"), _number(row, "backward_reduction_pct")
+    if math.isnan(speedup):
+        speedup = _number(row, "speedup_counted")
+    if not (speedup < LOW_SPEEDUP and reduction < LOW_REDUCTION_PCT and _number(row, "predict_phases") > 0):
+        return None
+    longest = _number(row, "max_predict_steps")
+    changes = []
+    if longest < 100:
+        changes.append("raise max_predict_steps to 100")
+    if _number(row, "confidence_threshold") > 0.5:
+        changes.append("lower confidence_threshold to 0.50")
+    if not changes:
+        return None
+    return (
+        f"{speedup:.2f} times as fast with {reduction:.0f} % of the backward passes saved: horizons were "
+        f"{_number(row, 'realised_horizon_mean'):.0f} of at most {longest:.0f} steps; {' and '.join(changes)}"
+    )
+
+
+def _setting(row: Row, name: str) -> float:
+    """Return a setting that has no column of its own; not-a-number where it is not known."""
+    return float(json.loads(row.get("config") or "{}").get(name, math.nan))
+
+
+def _number(row: Row, name: str) -> float:
+    value = row.get(name)
+    return math.nan if value is None or pd.isna(value) else float(value)

@@ -1,0 +1,94 @@
+"""The seed's debugging rules: each speaks of its symptom, and of nothing else."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from hybrid_sweep.analysis.advice import advice
+
+HEALTHY = {
+    "predict_phases": 20,
+    "max_confidence": 0.95,
+    "confidence_threshold": 0.85,
+    "val_loss": 1.01,
+    "reference_val_loss": 1.0,
+    "warning_rate": 0.01,
+    "speedup": 3.4,
+    "backward_reduction_pct": 75.0,
+    "realised_horizon_mean": 60.0,
+    "max_predict_steps": 80,
+    "correction_interval": 15,
+    "config": json.dumps({"warmup_steps": 100, "full_steps": 20}),
+}
+SYMPTOMS = {
+    "never predicts": {
+        "predict_phases": 0,
+        "max_confidence": 0.78,
+        "backward_reduction_pct": 0.0,
+        "speedup": 0.9,
+    },
+    "poor quality": {"val_loss": 1.05},
+    "diverges": {"warning_rate": 0.08},
+    "slow": {"speedup": 1.8, "backward_reduction_pct": 45.0, "realised_horizon_mean": 24.0},
+}
+
+
+def test_a_healthy_trial_gets_no_advice() -> None:
+    assert advice(HEALTHY) == []
+    assert advice(pd.Series(HEALTHY)) == []
+
+
+@pytest.mark.parametrize(
+    ("symptom", "says"),
+    [
+        ("never predicts", ["0.78", "0.85", "confidence_threshold to 0.50"]),
+        ("poor quality", ["5.0 %", "max_predict_steps to 50", "correction_interval to 10"]),
+        ("diverges", ["8.0 %", "warmup_steps to 200", "full_steps to 30", "learning rate"]),
+        ("slow", ["24 of at most 80", "max_predict_steps to 100", "confidence_threshold to 0.50"]),
+    ],
+)
+def test_a_symptom_gets_the_seeds_advice_and_no_other(symptom: str, says: list[str]) -> None:
+    (sentence,) = advice({**HEALTHY, "speedup": 1.1, **SYMPTOMS[symptom]})
+    assert all(word in sentence for word in says)
+
+
+def test_just_inside_every_bound_there_is_no_symptom() -> None:
+    edge = {"val_loss": 1.02, "warning_rate": 0.0499, "speedup": 2.9, "backward_reduction_pct": 60.0}
+    assert advice({**HEALTHY, **edge}) == []
+
+
+def test_what_is_so_already_is_not_advised() -> None:
+    poor = {**HEALTHY, "val_loss": 1.05}
+    assert "max_predict_steps" not in advice({**poor, "max_predict_steps": 50})[0]
+    assert "correction_interval" not in advice({**poor, "correction_interval": 10})[0]
+    assert advice({**poor, "max_predict_steps": 40, "correction_interval": 5}) == []
+    slow = {**HEALTHY, **SYMPTOMS["slow"], "max_predict_steps": 150, "confidence_threshold": 0.4}
+    assert advice(slow) == []
+    late = {**HEALTHY, "warning_rate": 0.2, "config": json.dumps({"warmup_steps": 300, "full_steps": 30})}
+    assert "raise" not in advice(late)[0]
+
+
+def test_a_gate_that_nothing_reached_is_lowered_below_what_was_reached() -> None:
+    shut = {**HEALTHY, **SYMPTOMS["never predicts"], "max_confidence": 0.318}
+    assert "confidence_threshold to 0.31" in advice(shut)[0]
+
+
+def test_a_gate_that_was_open_is_not_the_reason() -> None:
+    assert advice({**HEALTHY, **SYMPTOMS["never predicts"], "max_confidence": 0.9}) == []
+
+
+def test_reports_tell_how_lasting_warnings_were() -> None:
+    reports = pd.DataFrame({"divergence_events": [0, 4, 4, 9]})
+    (sentence,) = advice({**HEALTHY, "warning_rate": 0.1}, reports)
+    assert "in 2 of 4 reports" in sentence
+
+
+def test_a_row_that_measured_nothing_gets_no_advice() -> None:
+    assert advice({}) == []
+    assert advice({name: float("nan") for name in HEALTHY if name != "config"}) == []
+
+
+def test_a_counted_speedup_stands_in_for_a_wall_clock() -> None:
+    row = {**HEALTHY, **SYMPTOMS["slow"], "speedup": None, "speedup_counted": 1.7}
+    assert "1.70 times" in advice(row)[0]
