@@ -22,6 +22,7 @@ SETTINGS = ("max_predict_steps", "correction_interval", "confidence_threshold", 
 TRIAL_COLUMNS = (
     Column("trial_id", "text", "the configuration, by the settings that the sweep varies"),
     Column("seed", "count", "seed of the data order, the initial weights and the reference run"),
+    Column("arm", "text", "which control it is, empty for a configuration of the sweep"),
     Column("state", "text", "done, diverged, pruned, failed, or running when the table was made"),
     Column("reason", "text", "why the trial ended in that state"),
     Column("max_predict_steps", "count", "H: the most steps that one jump may replace"),
@@ -37,6 +38,12 @@ TRIAL_COLUMNS = (
     Column("quality_vs_truncated", "number", "against plain training stopped at as many backward passes", 4),
     Column(
         "quality_vs_frozen", "number", "against the same phases with jumps that leave the weights alone", 4
+    ),
+    Column(
+        "quality_vs_lr_matched",
+        "number",
+        "against the same real steps at the learning rate that makes up for the jumps",
+        4,
     ),
     Column("val_loss", "number", "loss on the validation split at the last step", 4),
     Column("reference_val_loss", "number", "the same of plain training with this seed", 4),

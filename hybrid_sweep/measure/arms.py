@@ -47,6 +47,10 @@ class HybridCurve(Curve):
     forward_only_calls: int
 
 
+class NotApplicable(UserError):
+    """The arm changes what the workload's recipe does not have."""
+
+
 def run_arm(
     workload: Workload,
     seed: int,
@@ -69,7 +73,8 @@ def run_arm(
         test: whether the test split is evaluated too, once, at the end.
 
     Raises:
-        UserError: the arm does not apply to this recipe, or lacks its trace.
+        NotApplicable: the arm does not apply to this recipe.
+        UserError: it lacks its trace.
     """
     run = ArmRun(workload, seed, arm, steps=steps, trace=trace, eval_every=eval_every)
     while not run.done:
@@ -310,7 +315,7 @@ def _replayed(arm: Arm, trace: Sequence[Segment]) -> Iterator[Work | None]:
 def _add_momentum(optimizer: Optimizer, momentum: float) -> None:
     """Give plain SGD a momentum, in place."""
     if not isinstance(optimizer, SGD) or any(group["momentum"] for group in optimizer.param_groups):
-        raise UserError("arm 'momentum' needs a recipe of SGD without momentum: leave it out here")
+        raise NotApplicable("arm 'momentum' needs a recipe of SGD without momentum: leave it out here")
     for group in optimizer.param_groups:
         group["momentum"] = momentum
 
