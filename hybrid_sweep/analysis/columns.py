@@ -22,7 +22,6 @@ SETTINGS = ("max_predict_steps", "correction_interval", "confidence_threshold", 
 TRIAL_COLUMNS = (
     Column("trial_id", "text", "the configuration, by the settings that the sweep varies"),
     Column("seed", "count", "seed of the data order, the initial weights and the reference run"),
-    Column("arm", "text", "which control it is, empty for a configuration of the sweep"),
     Column("state", "text", "done, diverged, pruned, failed, or running when the table was made"),
     Column("reason", "text", "why the trial ended in that state"),
     Column("max_predict_steps", "count", "H: the most steps that one jump may replace"),
@@ -39,12 +38,6 @@ TRIAL_COLUMNS = (
     Column(
         "quality_vs_frozen", "number", "against the same phases with jumps that leave the weights alone", 4
     ),
-    Column(
-        "quality_vs_lr_matched",
-        "number",
-        "against the same real steps at the learning rate that makes up for the jumps",
-        4,
-    ),
     Column("val_loss", "number", "loss on the validation split at the last step", 4),
     Column("reference_val_loss", "number", "the same of plain training with this seed", 4),
     Column("backward_reduction_pct", "number", "share of all steps that ran no backward pass, in percent", 1),
@@ -54,6 +47,13 @@ TRIAL_COLUMNS = (
     Column("micro_corrections", "count", "corrections applied inside the jumps"),
     Column("abort_rate", "number", "share of Predict phases cut short by the guard", 3),
     Column("behaviour", "text", "trials with the same phases, lengths and corrections share one"),
+    Column(
+        "quality_vs_lr_matched",
+        "number",
+        "against the same real steps at a learning rate that makes up for those left out",
+        4,
+    ),
+    Column("arm", "text", "which control it is, empty for a configuration of the sweep"),
     Column("speedup_cpu", "number", "speedup by CPU time of the one thread instead of wall clock", 3),
     Column("val_accuracy", "number", "accuracy on the validation split at the last step", 4),
     Column("reference_val_accuracy", "number", "the same of plain training with this seed", 4),

@@ -21,7 +21,7 @@ from hybrid_sweep.analysis.pareto import (
 from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
 
 LADDER_ARM = "lr"
-"""The control whose curve stands beside every front: fewer steps at a learning rate as much higher."""
+"""The control whose curve stands beside every front: fewer steps at a higher learning rate."""
 _LABELLED = 8  # a longer front is too crowded for more than one name
 _NAME_WIDTH, _NAME_HEIGHT = 0.18, 0.04  # as shares of the picture
 

@@ -12,8 +12,8 @@ from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.table import INTERRUPTED
 
 _CONTROLS = {
-    "quality_vs_lr_matched": "plain training in the same real steps at a learning rate as much higher",
     "quality_vs_truncated": "stopping plain training early, at as many backward passes",
+    "quality_vs_lr_matched": "the same real steps at a learning rate that makes up for the steps left out",
     "quality_vs_frozen": "the same schedule with the weights held still while predicting",
 }
 
@@ -76,7 +76,7 @@ def _against_ladder(picture: FrontPicture) -> Note | None:
     if len(curve) == 1 or front.empty:
         return None
     gains = 100 * (front["y"] / np.interp(front["x"], curve["x"], curve["y"]) - 1)
-    name = f"the curve of fewer plain steps at a learning rate as much higher (up to {curve['x'].max():.1f}×)"
+    name = f"the curve of fewer plain steps at a higher learning rate (up to {curve['x'].max():.1f}×)"
     span, better = f"{gains.min():+.2f} to {gains.max():+.2f} % in quality", int((gains > 0).sum())
     if better == len(front):
         return Note("good", f"The whole front lies above {name}: {span}.")

@@ -38,13 +38,9 @@ def control_points(table: pd.DataFrame) -> pd.DataFrame:
 
     Of a tuned arm it is the trial of the best quality at each number of backward passes.
     """
-    if "arm" not in table:
-        return table.iloc[:0]
-    rows = _means(table[table["arm"] != ""])
-    best_first = rows.sort_values("quality", ascending=False, kind="stable")
-    ladder = best_first["arm"] != ABLATION
-    first = ~best_first.duplicated(["arm", "backward_calls"]) | ~ladder
-    return best_first[first].sort_index().reset_index(drop=True)
+    rows = _means(table[table["arm"] != ""]).sort_values("quality", ascending=False, kind="stable")
+    best = ~rows.duplicated(["arm", "backward_calls"]) | (rows["arm"] == ABLATION)
+    return rows[best].reset_index(drop=True)
 
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:

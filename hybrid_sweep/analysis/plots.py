@@ -18,7 +18,7 @@ _INK, _GREY, _GRID = "#1d2733", "#8c99a8", "#e4e9ef"
 _FRONT, _TRUNCATED, _FROZEN, _LADDER = "#0b62c4", "#c8540a", "#9a5fb5", "#1f7a4d"
 _SHAPES = {LADDER_ARM: "s", "momentum": "P", "tuned": "D", "average": "o", "schedule_free": "^"}
 NAMES = {
-    LADDER_ARM: "plain training: N/s steps, learning rate × s",
+    LADDER_ARM: "plain training: fewer steps, higher learning rate",
     "momentum": "heavy ball, μ = 1 − 1/s",
     "tuned": "tuned SGD-Nesterov or AdamW",
     "average": "tail average of plain training",

@@ -12,6 +12,9 @@ from hybrid_sweep.trainer.config import HybridConfig
 
 LADDER = (2.0, 3.0, 4.5, 6.0)
 """Speedups at which plain training is run: N/s real steps."""
+GAINS = (1.0, 2.0, 4.0)
+"""Learning rates of the ladder, in multiples of the one that makes up for the steps left out: a jump whose
+gates exceed 1 moves farther than those steps would have, and the best of these is what it must beat."""
 ABLATIONS = ("frozen", "random", "sign_flipped", "shuffled", "oracle")
 """Predictors that show whether prediction matters, as far as the trainer has them."""
 
@@ -41,7 +44,9 @@ def controls(spec: SweepSpec, steps: int, points: int) -> list[Control]:
 def _arms(spec: SweepSpec, m: float, steps: int, points: int) -> Iterator[tuple[str, Arm]]:
     """Yield the arms of one budget, which is 1/m of the run, with what tells equal names apart."""
     yield "", Arm(name="truncated")
-    yield "", Arm(name="lr", multiplier=m, schedule_steps=steps)
+    for gain in GAINS:
+        suffix = "" if gain == 1 else f"_{gain:g}m"
+        yield suffix, Arm(name="lr", multiplier=gain * m, schedule_steps=steps)
     if spec.controls == "full":
         yield "", Arm(name="momentum", multiplier=m, schedule_steps=steps)
         yield "", Arm(name="average")
