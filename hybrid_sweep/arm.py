@@ -45,7 +45,8 @@ class Arm(Settings):
         momentum: of SGD, or AdamW's beta1.
         weight_decay: theirs.
         decay: to 0 at the end of the run, of `tuned`.
-        tail: share of the steps, the last ones, whose weights `average` averages.
+        tail: share of the steps, the last ones, whose weights are averaged; None is 0.25 of `average` and
+            none of the others. With `lr_matched` and `frozen` it is that of their hybrid.
         correction_interval: of the hybrid that `frozen` repeats.
     """
 
@@ -57,7 +58,7 @@ class Arm(Settings):
     momentum: float = Field(default=0.9, gt=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     decay: Literal["linear", "cosine"] = "linear"
-    tail: float = Field(default=0.25, gt=0, le=1)
+    tail: Annotated[float, Field(ge=0, le=1)] | None = None
     correction_interval: int = Field(default=0, ge=0)
 
 

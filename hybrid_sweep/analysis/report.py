@@ -108,6 +108,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "versions": manifest.get("versions"),
         "git": manifest.get("git"),
         "unit costs (seconds)": manifest.get("unit_costs"),
+        "points masked as unstable": manifest.get("masked"),
         "created": manifest.get("created"),
         "sweep": manifest.get("sweep_id"),
     }

@@ -122,13 +122,7 @@ class Loop:
             self._exhausted = True
             return False
         point = asked.point
-        self.recorder.asked(
-            trial_id=point.trial_id,
-            number=asked.number,
-            config=point.config,
-            params=asked.params,
-            source=asked.source,
-        )
+        self.recorder.asked(asked.event())
         self._waiting.extend(
             Run(trial_id=point.trial_id, seed=seed, config=point.config) for seed in self.seeds
         )

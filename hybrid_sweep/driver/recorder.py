@@ -40,9 +40,9 @@ class Recorder:
         self.arms: dict[str, str] = {}
         self._folder = folder
 
-    def asked(self, **fields: Any) -> None:
+    def asked(self, event: dict[str, Any]) -> None:
         """Record that the study chose a point."""
-        self._append("asked", **fields)
+        self._append(**event)
 
     def known(self, **fields: Any) -> None:
         """Record what the study was taught from an earlier sweep."""

@@ -106,8 +106,9 @@ def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = Non
             f"carries on format {FORMAT} only: resume it with that version, or run the sweep anew"
         )
     try:
-        recorded = SweepSpec(**manifest["spec"])
-        spec = SweepSpec(**{**manifest["spec"], **(changes or {})})
+        began = {"mask": None, **manifest["spec"]}  # a sweep of before there was a mask goes on without
+        recorded = SweepSpec(**began)
+        spec = SweepSpec(**{**began, **(changes or {})})
         refuse_other_space(spec, recorded)
         return spec
     except (KeyError, TypeError) as error:
@@ -198,6 +199,10 @@ def carry_on(
                 interrupted = loop.run(controls=left(others))
         else:
             tell(Note("nothing is left to run"))
+        if masked := len(study.masked):
+            folder.write_manifest({**folder.manifest, "masked": masked})
+            points = "point" if masked == 1 else "points"
+            tell(Note(f"{masked} {points} masked as unstable, at no cost; `mask: null` would try them"))
         if study.flat and not interrupted:
             tell(Note("the hypervolume has stopped growing: no more points are tried"))
         elif not interrupted:  # a space may hold fewer points than it seemed to

@@ -158,7 +158,8 @@ class Trial:
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
-        interval = self.config.correction_interval
+        averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
+        frozen = Arm(name="frozen", correction_interval=self.config.correction_interval, tail=averaged)
         forward = seconds[Work.FORWARD] / meter.calls[Work.FORWARD] if meter.calls[Work.FORWARD] else 0.0
         diverged = self.state == "diverged"
         one_thread = torch.get_num_threads() == 1 and not self.trainer.plain.parameters[0].is_cuda
@@ -175,7 +176,9 @@ class Trial:
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
             "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
-            "quality_vs_frozen": self._versus(Arm(name="frozen", correction_interval=interval)),
+            "quality_vs_frozen": self._versus(
+                Arm(name="frozen", correction_interval=interval, tail=averaged)
+            ),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
             "backward_reduction_pct": s.backward_reduction_pct,
@@ -185,7 +188,7 @@ class Trial:
             "micro_corrections": s.micro_corrections,
             "abort_rate": s.abort_rate,
             "behaviour": behaviour(trace),
-            "quality_vs_lr_matched": self._versus(Arm(name="lr_matched")),
+            "quality_vs_lr_matched": self._versus(Arm(name="lr_matched", tail=averaged)),
             "speedup_cpu": speedup(s.steps, meter.cpu_seconds(), meter.calls) if one_thread else None,
             "val_accuracy": accuracy,
             "reference_val_accuracy": self.reference.accuracy_at(s.steps),
