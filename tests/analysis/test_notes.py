@@ -133,7 +133,7 @@ Controlled = Callable[..., pd.DataFrame]
     [
         ([0.5, 0.4, 0.3, 0.2], "good", "The whole front lies above the curve of fewer plain steps"),
         ([1.5, 1.4, 1.3, 1.2], "warning", "No front point lies above the curve of fewer plain steps"),
-        ([0.99, 0.98, 0.96, 0.5], "plain", "front points lie above the curve of fewer plain steps"),
+        ([0.995, 0.98, 0.96, 0.955], "plain", "front points lie above the curve of fewer plain steps"),
     ],
 )
 def test_the_front_is_held_against_the_ladder(
