@@ -40,6 +40,7 @@ FRONT_COLUMNS = {  # column of trials.csv -> its heading
     "speedup": "speedup",
     "speedup_counted": "speedup\ncounted",
     "quality": "quality",
+    "quality_vs_lr_matched": "vs\nlr × m",
     "quality_vs_truncated": "vs\ntrunc.",
     "quality_vs_frozen": "vs\nfrozen",
     "backward_reduction_pct": "backward\nsaved %",

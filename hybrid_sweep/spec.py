@@ -148,7 +148,11 @@ class SweepSpec(Settings):
         timing: which speedup the front is made of, wall clock or counted work.
         eval_every: logical steps between evaluations of the reference run.
         unit_costs: frozen seconds of each kind of work; None measures them with the reference run.
-        frozen_control: whether each trial is also compared with the same phases without displacement.
+        controls: what is compared with the hybrid: "basic" holds each trial against the same real steps at
+            a scaled learning rate and against jumps that stand still, and runs plain training at several
+            budgets; "full" adds momentum, averaging, tuned optimizers and other predictors; "none" nothing.
+        tuning_trials: the most tuning trials of a tuned control and budget; it has as many as the sweep has
+            points, if that is fewer.
         hypervolume_reference: the corner of the hypervolume.
     """
 
@@ -178,7 +182,8 @@ class SweepSpec(Settings):
     timing: Literal["measured", "counted"] = "measured"
     eval_every: int = Field(25, ge=1, strict=True)
     unit_costs: UnitCosts | None = None
-    frozen_control: bool = True
+    controls: Literal["none", "basic", "full"] = "basic"
+    tuning_trials: int = Field(20, ge=1, strict=True)
     hypervolume_reference: ReferencePoint = ReferencePoint()
 
     @property

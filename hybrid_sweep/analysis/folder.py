@@ -23,7 +23,7 @@ from hybrid_sweep.analysis.plots import write_front
 from hybrid_sweep.analysis.report import render_report
 from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
 from hybrid_sweep.analysis.summary import MIN_QUALITY
-from hybrid_sweep.analysis.table import steps_table, trials_table
+from hybrid_sweep.analysis.table import hybrid_runs, steps_table, trials_table
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal, plain
 
@@ -267,7 +267,7 @@ class ResultsFolder:
         Raises:
             UserError: no such trial, with the ids that come close.
         """
-        trials = self.trials()
+        trials = hybrid_runs(self.trials())
         found = trials.loc[trials["trial_id"] == trial_id, "config"]
         if len(found):
             try:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from hybrid_sweep.analysis.pareto import (
     configurations,
+    control_points,
     hypervolume,
     hypervolume_reference,
     pareto_front,
@@ -19,6 +20,8 @@ from hybrid_sweep.analysis.pareto import (
 )
 from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
 
+LADDER_ARM = "lr"
+"""The control whose curve stands beside every front: fewer steps at a higher learning rate."""
 _LABELLED = 8  # a longer front is too crowded for more than one name
 _NAME_WIDTH, _NAME_HEIGHT = 0.18, 0.04  # as shares of the picture
 
@@ -29,8 +32,9 @@ class FrontPicture:
 
     Attributes:
         speedup: The column that is the sweep's speed.
-        points: All done configurations, with `x`, `y`, and `truncated` and `frozen`: the quality that
-            the two controls reach, drawn at the configuration's own speed.
+        points: All done configurations, with `x`, `y`, and `truncated`, `frozen` and `lr_matched`: the
+            quality that these controls reach, drawn at the configuration's own speed.
+        controls: The controls that ran on their own, with `arm`, `x` and `y`, slowest first.
         front: The rows of `points` on the front, fastest first; with several seeds also `seeds`, and
             `x_low`, `x_high`, `y_low` and `y_high`, the 95 % intervals of the means.
         reference: The corner of the hypervolume, as (speedup, quality).
@@ -43,6 +47,7 @@ class FrontPicture:
 
     speedup: str
     points: pd.DataFrame
+    controls: pd.DataFrame
     front: pd.DataFrame
     reference: tuple[float, float]
     hypervolume: float
@@ -57,7 +62,7 @@ class FrontPicture:
         best_first = self.front.sort_values("trial_id", key=lambda ids: ids != self.best, kind="stable")
         if len(best_first) > _LABELLED:
             return best_first.head(1)
-        wide = _NAME_WIDTH * max(self.points["x"].max() - self.points["x"].min(), 0.5)
+        wide = _NAME_WIDTH * (self.width[1] - self.width[0])
         high = _NAME_HEIGHT * (self.frame[1] - self.frame[0])
         places = list(zip(best_first["x"], best_first["y"], strict=True))
         named: list[int] = []
@@ -84,6 +89,9 @@ def front_picture(
     speedup, reference = speedup_column(manifest), hypervolume_reference(manifest)
     done = _with_controls(configurations(trials), speedup)
     points = done[np.isfinite(done["x"]) & np.isfinite(done["y"])]
+    controls = control_points(trials)
+    controls = controls.assign(x=controls[speedup].astype("float64"), y=controls["quality"].astype("float64"))
+    controls = controls[np.isfinite(controls["x"]) & np.isfinite(controls["y"])].sort_values("x")
     front = _with_controls(pareto_front(trials, speedup), speedup)
     for axis, column in (("x", speedup), ("y", "quality")):
         if f"{column}_low" in front:
@@ -92,14 +100,26 @@ def front_picture(
     return FrontPicture(
         speedup=speedup,
         points=points,
+        controls=controls,
         front=front,
         reference=reference,
         hypervolume=hypervolume(trials, reference, speedup),
         min_quality=min_quality,
         best=None if best is None else str(best["trial_id"]),
-        frame=_frame(points, front),
-        width=_width(points, front),
+        frame=_frame(points, front, controls),
+        width=_width(points, front, controls),
     )
+
+
+def ladder(picture: FrontPicture, arm: str = LADDER_ARM) -> pd.DataFrame:
+    """Return speeds `x` of an arm and the best quality `y` that it reaches so fast or faster.
+
+    Plain training (1, 1) is the slowest of `LADDER_ARM`.
+    """
+    rows = picture.controls.loc[picture.controls["arm"] == arm, ["x", "y"]]
+    if arm == LADDER_ARM:
+        rows = pd.concat([pd.DataFrame({"x": [1.0], "y": [1.0]}), rows], ignore_index=True).sort_values("x")
+    return rows.assign(y=rows["y"][::-1].cummax()[::-1])
 
 
 def staircase(front: pd.DataFrame) -> tuple[list[float], list[float]]:
@@ -118,12 +138,14 @@ def _with_controls(rows: pd.DataFrame, speedup: str) -> pd.DataFrame:
         y=quality,
         truncated=quality / rows["quality_vs_truncated"].astype("float64"),
         frozen=quality / rows["quality_vs_frozen"].astype("float64"),
+        lr_matched=quality / rows["quality_vs_lr_matched"].astype("float64"),
     )
 
 
-def _frame(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
+def _frame(points: pd.DataFrame, front: pd.DataFrame, controls: pd.DataFrame) -> tuple[float, float]:
     """Return a range that holds the front, plain training and all but far outliers."""
-    values = pd.concat([points["y"], points["truncated"], points["frozen"]])
+    beside = controls.loc[controls["arm"] == LADDER_ARM, "y"]
+    values = pd.concat([points["y"], points["truncated"], points["frozen"], points["lr_matched"], beside])
     values = values[np.isfinite(values)]
     if values.empty:
         return 0.9, 1.05
@@ -136,9 +158,10 @@ def _frame(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
     return float(bottom - margin), float(top + margin)
 
 
-def _width(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
-    """Return a range that holds every point, plain training, and room for the last point's name."""
-    speeds = pd.concat([points["x"], pd.Series([1.0] if len(points) else [1.0, 2.0])])
+def _width(points: pd.DataFrame, front: pd.DataFrame, controls: pd.DataFrame) -> tuple[float, float]:
+    """Return a range that holds every point, the ladder, and room for the last point's name."""
+    beside = controls.loc[controls["arm"] == LADDER_ARM, "x"]
+    speeds = pd.concat([points["x"], beside, pd.Series([1.0] if len(points) else [1.0, 2.0])])
     span = max(speeds.max() - speeds.min(), 0.5)
     ends = _ends(front, "x", speeds.min() - 0.5 * span, speeds.max() + 0.5 * span)
     slowest, fastest = min(speeds.min(), ends.min()), max(speeds.max(), ends.max())

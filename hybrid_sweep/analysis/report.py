@@ -18,13 +18,20 @@ from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
 from hybrid_sweep.analysis.reliability import constant_brier, reliability
 from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
+from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.journal import plain
 
 _MOST_CHECKED = 100  # front points with a checklist of their own
 _STATES = ("done", "running", "diverged", "pruned", "failed")
 _SHOWN_FIRST = (
-    *("trial_id", "seed", "state", "speedup", "speedup_counted", "quality", "quality_vs_truncated"),
-    *("quality_vs_frozen", "backward_reduction_pct", "realised_horizon_mean", "micro_corrections"),
+    *("trial_id", "seed", "arm", "state", "speedup", "speedup_counted", "quality", "quality_vs_lr_matched"),
+    *(
+        "quality_vs_truncated",
+        "quality_vs_frozen",
+        "backward_reduction_pct",
+        "realised_horizon_mean",
+        "micro_corrections",
+    ),
     *("behaviour", "reason"),
 )
 
@@ -40,6 +47,7 @@ def render_report(
     """Return the report of a sweep as one HTML page; every text of the user's is escaped."""
     from plotly.offline import get_plotlyjs  # only the report needs it
 
+    runs, trials = trials, hybrid_runs(trials)
     swept = swept_settings(trials, manifest) if len(picture.points) else []
     environment = Environment(
         loader=PackageLoader("hybrid_sweep.analysis"),
@@ -69,7 +77,7 @@ def render_report(
             {
                 "front": front_figure(picture),
                 "settings": settings_figure(picture, swept) if swept else None,
-                "table": _table(trials, picture),
+                "table": _table(runs, picture),
             }
         ),
         plotly=get_plotlyjs(),

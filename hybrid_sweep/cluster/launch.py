@@ -147,7 +147,7 @@ def _carry_on(
         order=place.order,
         references=references,
         costs={key: UnitCosts(**costs) for key, costs in manifest["unit_costs_by_setting"].items()},
-        frozen_control=spec.frozen_control,
+        controls=spec.controls != "none",
         checkpoint_seconds=spec.checkpoint_seconds,
         gpu_memory_bytes=needed_bytes(references, place.share["gpu"]),
         models=models,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import asdict, dataclass
-from math import ceil, exp, isfinite, log
+from math import ceil, isfinite
 from typing import Any
 
 import torch
 from torch import nn
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.curve import interpolate
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
 from hybrid_sweep.workload import Workload, quality_of
@@ -39,11 +39,11 @@ class Reference:
 
     def loss_at(self, step: int) -> float:
         """Return the held-out loss at `step`, interpolated in log loss (linearly where it is not > 0)."""
-        return _interpolate(self.steps, self.val_loss, step, in_log=min(self.val_loss) > 0)
+        return interpolate(self.steps, self.val_loss, step, in_log=min(self.val_loss) > 0)
 
     def accuracy_at(self, step: int) -> float | None:
         """Return the held-out accuracy at `step`, interpolated."""
-        return None if self.val_accuracy is None else _interpolate(self.steps, self.val_accuracy, step)
+        return None if self.val_accuracy is None else interpolate(self.steps, self.val_accuracy, step)
 
     def target(self) -> tuple[float, float]:
         """Return a loss and the step at which plain training has it: the first whose 110 % reaches N."""
@@ -98,14 +98,19 @@ def start(workload: Workload, seed: int) -> PlainStep:
     return PlainStep(model, optimizer, workload.loss, scheduler)
 
 
-def held_out(workload: Workload, model: nn.Module) -> dict[str, float]:
-    """Evaluate on the validation split; training goes on as if it had not: same mode, same random numbers.
+def held_out(workload: Workload, model: nn.Module, split: str = "val") -> dict[str, float]:
+    """Evaluate on `split`; training goes on as if it had not: same mode, same random numbers.
 
     Arms are evaluated at different steps, so a trace of it in one of them would make the comparison unfair.
+
+    Raises:
+        UserError: the workload gives no loss.
     """
     modes = {module: module.training for module in model.modules()}
     before = random_state()
-    result = workload.evaluate(model, "val")
+    result = workload.evaluate(model, split)
+    if "loss" not in result:
+        raise UserError("the workload's evaluate() returns no 'loss': add the mean held-out loss to it")
     set_random_state(before)
     for module, training in modes.items():
         module.training = training
@@ -113,8 +118,6 @@ def held_out(workload: Workload, model: nn.Module) -> dict[str, float]:
 
 
 def _check(result: dict[str, float], quality: str, step: int) -> None:
-    if "loss" not in result:
-        raise UserError("the workload's evaluate() returns no 'loss': add the mean held-out loss to it")
     loss = float(result["loss"])
     if not isfinite(loss):
         raise UserError(
@@ -128,14 +131,3 @@ def _check(result: dict[str, float], quality: str, step: int) -> None:
         )
     if quality == "accuracy_ratio" and "accuracy" not in result:
         raise UserError('quality = "accuracy_ratio" needs evaluate() to return "accuracy"')
-
-
-def _interpolate(at: list[int], values: list[float], step: int, in_log: bool = False) -> float:
-    right = min(bisect_left(at, step), len(at) - 1)
-    if at[right] <= step or right == 0:
-        return values[right]
-    share = (step - at[right - 1]) / (at[right] - at[right - 1])
-    low, high = values[right - 1], values[right]
-    if in_log:
-        return exp((1 - share) * log(low) + share * log(high))
-    return (1 - share) * low + share * high

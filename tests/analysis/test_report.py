@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder, analyzer_lines
 from hybrid_sweep.analysis.figures import front_figure, setting_values, settings_figure, swept_settings
 from hybrid_sweep.analysis.front_picture import front_picture
+from hybrid_sweep.analysis.report import render_report
 
 EVIL = "<script>alert(1)</script>&\"'{{x}}"
 
@@ -58,17 +60,18 @@ def test_it_has_the_reliability_table_of_the_recommended_point(grid60: ResultsFo
     assert "Brier score 0.090, against 0.090" in page
 
 
-def test_the_figure_shows_front_reference_and_both_controls(grid60: ResultsFolder) -> None:
+def test_the_figure_shows_front_reference_and_controls(grid60: ResultsFolder) -> None:
     names = [trace.get("name", "") for trace in data_of(grid60)["front"]["data"]]
     for name in (
         "frozen control",
         "truncated control",
+        "matched control",
         "configurations (58)",
         "Pareto front",
         "plain training",
     ):
         assert any(found.startswith(name) for found in names), name
-    hover = data_of(grid60)["front"]["data"][4]["text"]
+    hover = data_of(grid60)["front"]["data"][5]["text"]
     assert any("H075_I15_C0.60" in text and "max predict steps 75" in text for text in hover)
 
 
@@ -97,7 +100,7 @@ def test_user_text_is_escaped(sweep: Callable[..., ResultsFolder]) -> None:
     page = own_part(folder)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
-    hover = data_of(folder)["front"]["data"][4]["text"]
+    hover = data_of(folder)["front"]["data"][5]["text"]
     assert all("<script>" not in text for text in hover)
 
 
@@ -196,3 +199,14 @@ def test_bands_are_only_columns_of_a_repeated_front(
     assert header == [*columns, *bands]
     assert list(json.loads((folder.path / "pareto.json").read_text())[0]) == header
     assert (grid60.path / "pareto.csv").read_text().splitlines()[0].split(",") == columns
+
+
+def test_controls_of_their_own_are_curves_and_rows(
+    grid60: ResultsFolder, controlled: Callable[..., pd.DataFrame]
+) -> None:
+    trials = controlled([0.99, 0.97])
+    picture = front_picture(trials, grid60.manifest)
+    page = render_report(trials, picture, grid60.manifest, "x")
+    assert "fewer steps, higher learning rate" in page
+    assert "lr_x2" in page
+    assert re.search(r"really pay\? 60\s+configurations", page)

@@ -1,0 +1,408 @@
+"""Control arms A0 to A8: what the same budget reaches without prediction, and the hybrid beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import cos, inf, isfinite, pi
+from typing import Any
+
+import torch
+from schedulefree import AdamWScheduleFree, SGDScheduleFree
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from hybrid_sweep.arm import REPLAYED, Arm
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.measure.reference import held_out, start
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.corrector import micro_correction_due
+from hybrid_sweep.trainer.costs import CostMeter, Work
+from hybrid_sweep.trainer.phases import Phase, tail_begin
+from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.random_state import random_state, set_random_state
+from hybrid_sweep.trainer.records import Segment, TrainingDiverged
+from hybrid_sweep.trainer.tail import TailAverage
+from hybrid_sweep.trainer.trainer import HybridTrainer
+from hybrid_sweep.workload import Workload
+
+WARM_UP_SHARE = 0.05
+"""Of the steps of `tuned` and `schedule_free`, in which the learning rate rises linearly."""
+AVERAGED_SHARE = 0.25
+"""Of the steps of `average`, the last ones."""
+NORM_BATCHES = 20
+"""Newest batches on which BatchNorm's buffers of averaged weights are estimated anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HybridCurve(Curve):
+    """Held-out results of one hybrid run, evaluated at the end of each cycle.
+
+    Attributes:
+        trace: its phases, which `lr_matched` and `frozen` repeat.
+        forward_only_calls: forward passes without backward, in the whole run.
+    """
+
+    trace: list[Segment]
+    forward_only_calls: int
+
+
+class NotApplicable(UserError):
+    """The arm changes what the workload's recipe does not have."""
+
+
+def run_arm(
+    workload: Workload,
+    seed: int,
+    arm: Arm,
+    *,
+    steps: int,
+    trace: Sequence[Segment] | None = None,
+    eval_every: int | None = 25,
+    test: bool = False,
+) -> Curve:
+    """Train one control from the same start and on the same batches as the hybrid.
+
+    Args:
+        workload: what to train.
+        seed: of model, data order and global random numbers.
+        arm: which control.
+        steps: real steps, on the first batches; `lr_matched` and `frozen` take those of the trace instead.
+        trace: phases of the hybrid run that `lr_matched` and `frozen` repeat.
+        eval_every: logical steps between evaluations; None evaluates at the end alone.
+        test: whether the test split is evaluated too, once, at the end.
+
+    Raises:
+        NotApplicable: the arm does not apply to this recipe.
+        UserError: it lacks its trace.
+    """
+    run = ArmRun(workload, seed, arm, steps=steps, trace=trace, eval_every=eval_every)
+    while not run.done:
+        run.advance()
+    return run.curve(test=test)
+
+
+def run_hybrid(
+    workload: Workload, seed: int, config: HybridConfig, steps: int, *, test: bool = False
+) -> HybridCurve:
+    """Train with prediction for `steps` logical steps, evaluating at the end of each cycle.
+
+    Args:
+        workload: what to train.
+        seed: of model, data order and global random numbers.
+        config: the hybrid trainer's.
+        steps: N, logical steps.
+        test: whether the test split is evaluated too, once, at the end.
+    """
+    plain = start(workload, seed)
+    trainer = HybridTrainer(
+        plain.model, plain.optimizer, config, loss_fn=workload.loss, lr_scheduler=plain.scheduler
+    )
+    log = _Log(trainer.plain, trainer.meter)
+    log.add(0, held_out(workload, plain.model))
+    more = True
+    while more:
+        try:
+            more = trainer.run_cycle(lambda step: workload.batch(seed, step), steps)
+            log.add(trainer.tally.steps, held_out(workload, plain.model))
+        except TrainingDiverged:
+            more = False
+            log.add(trainer.tally.steps, {"loss": inf, "accuracy": 0.0})
+    return HybridCurve(
+        **log.columns(),
+        test=_infinite_where_not_finite(held_out(workload, plain.model, "test")) if test else {},
+        trace=trainer.trace(),
+        forward_only_calls=trainer.tally.forward_only_calls,
+    )
+
+
+class ArmRun:
+    """One control's training run, an evaluation at a time.
+
+    Args:
+        workload, seed, arm, steps, trace, eval_every: as `run_arm`.
+
+    Attributes:
+        plain: what trains.
+        meter: seconds and calls of its work.
+        steps: logical steps of the whole run.
+        step: logical steps so far.
+        done: whether the run is over.
+        diverged: whether a held-out loss was not finite, which ends the run.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        seed: int,
+        arm: Arm,
+        *,
+        steps: int,
+        trace: Sequence[Segment] | None = None,
+        eval_every: int | None = 25,
+    ) -> None:
+        if arm.name in REPLAYED and trace is None:
+            raise UserError(f"arm {arm.name!r} repeats a hybrid run: give the trace of one")
+        self._workload, self._seed, self._arm = workload, seed, arm
+        self.plain = start(workload, seed)
+        self.meter = CostMeter(self.plain.parameters[0].device)
+        self._work = list(_replayed(arm, trace or ())) if arm.name in REPLAYED else [Work.PLAIN] * steps
+        self.steps = len(self._work)
+        self.step = 0
+        self.done = self.diverged = False
+        every = eval_every or self.steps
+        self._evaluate_at = {*range(0 if eval_every else every, self.steps, every), self.steps}
+        self._log = _Log(self.plain, self.meter)
+        share = arm.tail if arm.tail is not None else AVERAGED_SHARE if arm.name == "average" else 0.0
+        self._tail = TailAverage([p.detach() for p in self.plain.parameters])
+        self._tail_begin = tail_begin(self.steps, share)
+        self._free: SGDScheduleFree | AdamWScheduleFree | None = None
+        self._prepare(trace or ())
+        if 0 in self._evaluate_at:
+            self._evaluate()
+
+    def advance(self) -> None:
+        """Train up to the next evaluation, and evaluate."""
+        while True:
+            self._advance_one()
+            if self.step in self._evaluate_at:
+                break
+        self._evaluate()
+
+    def curve(self, *, test: bool = False) -> Curve:
+        """Return what was measured so far; with `test`, evaluate the test split now."""
+        if not test:
+            return Curve(**self._log.columns())
+        with self._published():
+            result = held_out(self._workload, self.plain.model, "test")
+        return Curve(**self._log.columns(), test=_infinite_where_not_finite(result))
+
+    def _prepare(self, trace: Sequence[Segment]) -> None:
+        """Change what the arm trains with."""
+        arm, plain = self._arm, self.plain
+        m = arm.multiplier or 1.0
+        match arm.name:
+            case "lr":
+                scale_learning_rate(plain.optimizer, lambda: m)
+            case "lr_matched":
+                first, last, own = jump_part(trace)
+                on = arm.multiplier or own
+                scale_learning_rate(plain.optimizer, lambda: on if first <= self.step <= last else 1.0)
+            case "momentum":
+                _add_momentum(plain.optimizer, 1 - 1 / m)
+            case "tuned":
+                plain.optimizer, plain.scheduler = _tuned(arm, plain.optimizer, self.steps)
+            case "schedule_free":
+                plain.optimizer = self._free = _schedule_free(arm, plain.optimizer, self.steps)
+                plain.scheduler = None
+                self._free.train()
+
+    def _advance_one(self) -> None:
+        work = self._work[self.step]
+        self.step += 1
+        if work is None:
+            self.plain.skip(1)
+            return
+        self.meter.start()
+        batch = self._workload.batch(self._seed, self.step)
+        self.meter.lap(Work.BATCH)
+        if work is Work.FORWARD:
+            with torch.no_grad():
+                self._workload.loss(self.plain.model, batch)
+            self.plain.skip(1)
+        else:
+            self.plain(batch)
+            if n := self._arm.schedule_steps:
+                ahead = self.step * n // self.steps - (self.step - 1) * n // self.steps
+                if ahead > 1:
+                    self.plain.skip(ahead - 1)
+            if self.step > self._tail_begin:
+                self._tail.observe()
+        self.meter.lap(work)
+
+    def _evaluate(self) -> None:
+        with self._published():
+            self._log.add(self.step, held_out(self._workload, self.plain.model))
+        self.diverged = not isfinite(self._log.val_loss[-1])
+        self.done = self.diverged or self.step == self.steps
+
+    @contextmanager
+    def _published(self) -> Iterator[None]:
+        """Put the weights in place that the arm would hand out; training goes on as if it had not.
+
+        BatchNorm's buffers belong to the weights that moved them, so they are estimated anew, outside the
+        clock, by forward passes over the newest batches.
+        """
+        model, free = self.plain.model, self._free
+        average = self._tail.state_dict()
+        if not (free or average["mean"]):
+            yield
+            return
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+        before = random_state()
+        if free:
+            free.eval()
+        self._tail.finish()
+        if self._arm.name not in REPLAYED:  # those hand out what their hybrid would
+            newest = range(max(self.step - NORM_BATCHES, 0) + 1, self.step + 1)
+            _estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self._workload.loss)
+        yield
+        if free:
+            free.train()
+        model.load_state_dict(kept)  # to the last bit, which train() after eval() is not
+        self._tail.load_state_dict(average)
+        set_random_state(before)
+
+
+def jump_part(trace: Sequence[Segment]) -> tuple[int, int, float]:
+    """Return first and last logical step of the part of a run where jumps are on, and its m.
+
+    It begins with the real phase before the first jump and ends with the last phase that is not real, or
+    has no step where nothing was predicted. m is its logical steps / its real steps.
+    """
+    jumps = [i for i, segment in enumerate(trace) if segment.phase == Phase.PREDICT]
+    if not jumps:
+        return 1, 0, 1.0
+    first = max(jumps[0] - 1, 0)
+    last = max(i for i, segment in enumerate(trace) if not Phase(segment.phase).is_real)
+    before, inside = trace[:first], trace[first : last + 1]
+    logical = sum(segment.length for segment in inside)
+    real = sum(segment.length for segment in inside if Phase(segment.phase).is_real)
+    begin = sum(segment.length for segment in before)
+    return begin + 1, begin + logical, logical / max(real, 1)
+
+
+def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> None:
+    """Multiply the learning rate by `factor()` within each step of the optimizer.
+
+    It is put back before a schedule looks at it, since a schedule may compute the next one from it.
+    """
+    rates: list[Any] = []
+
+    def scale(*_: Any) -> None:
+        rates[:] = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * factor()
+
+    def put_back(*_: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    optimizer.register_step_pre_hook(scale)
+    optimizer.register_step_post_hook(put_back)
+
+
+def _replayed(arm: Arm, trace: Sequence[Segment]) -> Iterator[Work | None]:
+    """Yield what a repeated run does at each logical step.
+
+    `frozen` repeats the forward passes of Correct and of probes too, for they move BatchNorm's buffers and
+    draw dropout's random numbers.
+    """
+    for segment in trace:
+        for into in range(1, segment.length + 1):
+            looks = segment.phase == Phase.CORRECT or micro_correction_due(into, segment.interval)
+            if Phase(segment.phase).is_real:
+                yield Work.PLAIN
+            else:
+                yield Work.FORWARD if arm.name == "frozen" and looks else None
+
+
+def _add_momentum(optimizer: Optimizer, momentum: float) -> None:
+    """Give plain SGD a momentum, in place."""
+    if not isinstance(optimizer, SGD) or any(group["momentum"] for group in optimizer.param_groups):
+        raise NotApplicable("arm 'momentum' needs a recipe of SGD without momentum: leave it out here")
+    for group in optimizer.param_groups:
+        group["momentum"] = momentum
+
+
+def _tuned(arm: Arm, recipe: Optimizer, steps: int) -> tuple[Optimizer, LambdaLR]:
+    """Return SGD-Nesterov or AdamW with a short linear warm-up, and decay to 0 at the end of the run."""
+    lr = _rate(arm, recipe)
+    optimizer: Optimizer
+    if arm.optimizer == "adamw":
+        betas = (arm.momentum, 0.999)
+        optimizer = AdamW(_trained(recipe), lr=lr, betas=betas, weight_decay=arm.weight_decay)
+    else:
+        optimizer = SGD(
+            _trained(recipe), lr=lr, momentum=arm.momentum, weight_decay=arm.weight_decay, nesterov=True
+        )
+    warm_up = WARM_UP_SHARE * steps
+
+    def share(done: int) -> float:
+        left = 1 - done / steps
+        decayed = left if arm.decay == "linear" else (1 + cos(pi * (1 - left))) / 2
+        return min((done + 1) / (warm_up + 1), decayed)
+
+    return optimizer, LambdaLR(optimizer, share)
+
+
+def _schedule_free(arm: Arm, recipe: Optimizer, steps: int) -> SGDScheduleFree | AdamWScheduleFree:
+    shared = {"weight_decay": arm.weight_decay, "warmup_steps": int(WARM_UP_SHARE * steps)}
+    if arm.optimizer == "adamw":
+        return AdamWScheduleFree(
+            _trained(recipe), lr=_rate(arm, recipe), betas=(arm.momentum, 0.999), **shared
+        )
+    return SGDScheduleFree(_trained(recipe), lr=_rate(arm, recipe), momentum=arm.momentum, **shared)
+
+
+def _trained(recipe: Optimizer) -> list[Tensor]:
+    return [p for group in recipe.param_groups for p in group["params"]]
+
+
+def _rate(arm: Arm, recipe: Optimizer) -> float:
+    return arm.lr or (arm.multiplier or 1.0) * float(recipe.param_groups[0]["lr"])
+
+
+def _estimate_norms(model: nn.Module, batches: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> None:
+    """Average BatchNorm's statistics over `batches`; a model without such buffers looks at none."""
+    norms: list[Any] = [
+        module for module in model.modules() if getattr(module, "running_mean", None) is not None
+    ]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a plain mean
+    with torch.no_grad():
+        for batch in batches:
+            loss(model, batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+class _Log:
+    """Takes down what a curve is made of."""
+
+    def __init__(self, plain: PlainStep, meter: CostMeter) -> None:
+        self._plain, self._meter = plain, meter
+        self.steps: list[int] = []
+        self.backward_calls: list[int] = []
+        self.seconds: list[float] = []
+        self.val_loss: list[float] = []
+        self.val_accuracy: list[float] = []
+
+    def add(self, step: int, result: dict[str, float]) -> None:
+        self.steps.append(step)
+        self.backward_calls.append(self._plain.backward_calls)
+        self.seconds.append(sum(self._meter.seconds().values()))
+        self.val_loss.append(_infinite_where_not_finite(result)["loss"])
+        if "accuracy" in result:
+            self.val_accuracy.append(result["accuracy"])
+
+    def columns(self) -> dict[str, Any]:
+        """Return keyword arguments of a `Curve`."""
+        return {
+            "steps": list(self.steps),
+            "backward_calls": list(self.backward_calls),
+            "seconds": list(self.seconds),
+            "val_loss": list(self.val_loss),
+            "val_accuracy": list(self.val_accuracy) if len(self.val_accuracy) == len(self.steps) else None,
+        }
+
+
+def _infinite_where_not_finite(result: dict[str, float]) -> dict[str, float]:
+    return {**result, "loss": result["loss"] if isfinite(result["loss"]) else inf}

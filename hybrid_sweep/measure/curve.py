@@ -1,0 +1,63 @@
+"""Curve: held-out loss along one training run, against steps, backward passes and seconds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, isfinite, log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Held-out results of one training run.
+
+    Attributes:
+        steps: logical steps at which it was evaluated, increasing.
+        backward_calls: backward passes up to each of them.
+        seconds: wall-clock seconds of training up to each of them, batch loading included and evaluation
+            not (on CUDA: of the device's time line).
+        val_loss: on the validation split; infinite from where the run has diverged, which ends it.
+        val_accuracy: on the same split, where the workload gives one.
+        test: results on the test split at the end; {} unless asked for.
+    """
+
+    steps: list[int]
+    backward_calls: list[int]
+    seconds: list[float]
+    val_loss: list[float]
+    val_accuracy: list[float] | None = None
+    test: dict[str, float] = field(default_factory=dict)
+
+    def loss_at(self, step: int) -> float:
+        """Return the validation loss at `step`, interpolated in log loss (linearly where it is not > 0)."""
+        return interpolate(self.steps, self.val_loss, step, in_log=min(self.val_loss) > 0)
+
+    def seconds_to(self, loss: float) -> float:
+        """Return the training seconds at which validation loss first reaches `loss`; inf where it never does.
+
+        Between evaluations it is interpolated in log loss (linearly where it is not > 0).
+        """
+        for i, right in enumerate(self.val_loss):
+            if right > loss:
+                continue
+            left = self.val_loss[i - 1] if i else inf
+            if not isfinite(left):
+                return self.seconds[i]
+            in_log = min(right, loss) > 0
+            high, at, low = (log(value) if in_log else value for value in (left, loss, right))
+            share = (high - at) / (high - low)
+            return self.seconds[i - 1] + share * (self.seconds[i] - self.seconds[i - 1])
+        return inf
+
+
+def interpolate(at: Sequence[int], values: Sequence[float], step: int, in_log: bool = False) -> float:
+    """Return the value at `step` between those of `values` at the increasing steps `at`."""
+    right = min(bisect_left(at, step), len(at) - 1)
+    if at[right] <= step or right == 0:
+        return values[right]
+    share = (step - at[right - 1]) / (at[right] - at[right - 1])
+    low, high = values[right - 1], values[right]
+    if in_log:
+        return exp((1 - share) * log(low) + share * log(high))
+    return (1 - share) * low + share * high
