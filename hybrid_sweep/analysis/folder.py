@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.export import encode, write_table
 from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.analysis.front_picture import front_picture
@@ -110,6 +111,19 @@ class ResultsFolder:
     def models_path(self) -> Path:
         """Where trained weights are kept, if they are."""
         return self.path / "models"
+
+    @property
+    def confirm_path(self) -> Path:
+        """Where `confirm` writes."""
+        return self.path / "confirm"
+
+    def confirmation(self) -> Confirmation | None:
+        """Return what `confirm` found; None where it has not run to its end.
+
+        Raises:
+            UserError: what it wrote is damaged.
+        """
+        return Confirmation.read(self.confirm_path)
 
     def checkpoint_path(self, trial_id: str, seed: int) -> Path:
         """Where the newest checkpoint of an unfinished run is."""
