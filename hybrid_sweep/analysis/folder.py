@@ -25,6 +25,7 @@ from hybrid_sweep.analysis.report import render_report
 from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
 from hybrid_sweep.analysis.summary import MIN_QUALITY
 from hybrid_sweep.analysis.table import steps_table, trials_table
+from hybrid_sweep.analysis.verdict import Verdict, verdict
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal, plain
 
@@ -124,6 +125,15 @@ class ResultsFolder:
             UserError: what it wrote is damaged.
         """
         return Confirmation.read(self.confirm_path)
+
+    def verdict(self) -> Verdict:
+        """Return what to do with the sweep's best point.
+
+        Raises:
+            UserError: the journal, the manifest or the confirmation is corrupt.
+        """
+        speedup = speedup_column(self.manifest)
+        return verdict(self.table("front"), self.confirmation(), folder=str(self.path), speedup=speedup)
 
     def checkpoint_path(self, trial_id: str, seed: int) -> Path:
         """Where the newest checkpoint of an unfinished run is."""
