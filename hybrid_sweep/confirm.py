@@ -17,7 +17,7 @@ from hybrid_sweep.analysis.comparison import PAIR_COLUMNS, Confirmation, compari
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import speedup_column
+from hybrid_sweep.analysis.pareto import configurations, speedup_column
 from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
 from hybrid_sweep.arm import Arm, ArmName, tuning_trials
 from hybrid_sweep.cluster.work import WorkloadOrder
@@ -115,7 +115,7 @@ def confirm(
             points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
             arms=ARMS[arms],
             tuning_seed=spec.seed,
-            tuning_trials=min(folder.trials()["trial_id"].nunique(), MOST_TUNING_TRIALS),
+            tuning_trials=min(len(configurations(folder.trials())), MOST_TUNING_TRIALS),
             seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
         )
         try:
