@@ -253,11 +253,15 @@ def confirmed(found: Confirmation) -> RenderableType:
             quality = str(ratio(row, "quality")).replace("×", "")
             speeds = (str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run"))
             table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, quality)
-    head = f"Confirmed on seeds {_listed(found.seeds)}, target at quality {found.min_quality:g}"
-    others = len(found.left_out)
-    left = f"Left out: {others} other point{'s' * (others > 1)} of the front (--points)." if others else ""
-    parts: list[RenderableType] = [Text(head, "bold"), table, *([left] if left else []), ""]
-    return Group(*parts)
+    speed, quality_lost = found.luck()
+    parts: list[RenderableType] = [
+        Text(f"Confirmed on seeds {_listed(found.seeds)}, target at quality {found.min_quality:g}", "bold"),
+        table,
+        f"Against what the sweep saw of these points: speed {speed:+.0%}, quality {quality_lost:+.3f}.",
+    ]
+    if others := len(found.left_out):
+        parts.append(f"Left out: {others} other point{'s' * (others > 1)} of the front (--points).")
+    return Group(*parts, "")
 
 
 def print_verdict(verdict: Verdict, format: str) -> None:

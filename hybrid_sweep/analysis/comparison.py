@@ -64,7 +64,7 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     near 1 by design. Both are geometric means of the paired ratios. A seed on which the hybrid does not reach
     the target counts as 0, whatever the control did. A seed on which only the control does not is infinite:
     it enters with the control's whole run, the mean is then a lower bound (`at_least`) and its interval has
-    no upper end. `reached` and `hybrid_reached` count the seeds that did.
+    no upper end. `reached` and `hybrid_reached` count the seeds that did, `backward_calls` are the control's.
 
     `quality` compares the ends of both runs on the test split, `val_quality` on the validation split: means.
     A diverged hybrid counts as 0. Every interval is `bootstrap_interval` over seeds.
@@ -83,6 +83,7 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
             "seeds": len(group),
             "reached": int(reached.sum()),
             "hybrid_reached": int(hybrid_reached.sum()),
+            "backward_calls": round(group["backward_calls"].mean()),
         }
         row |= _columns("speedup_to_target", geometric_mean(to_target, at_least=at_least))
         row |= {"at_least": at_least}
@@ -131,6 +132,15 @@ class Confirmation:
         """Return a point's comparisons by arm."""
         rows = self.table[self.table["trial_id"] == trial_id].to_dict("records")
         return {str(row["arm"]): {str(name): value for name, value in row.items()} for row in rows}
+
+    def luck(self) -> tuple[float, float]:
+        """Return what was left of the explored front: confirmed - explored, means over the points.
+
+        In speed as a share of the explored one, whole runs, and in quality, both on the validation split.
+        """
+        rows = self.table[self.table["arm"] == "reference"]
+        speed = (rows["speedup_whole_run"] / rows["explored_speedup"]).mean() - 1
+        return float(speed), float((rows["val_quality"] - rows["explored_quality"]).mean())
 
     def write(self, folder: Path) -> None:
         """Write confirmed.csv and confirmed.json."""

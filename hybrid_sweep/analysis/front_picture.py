@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.pareto import (
     configurations,
     hypervolume,
@@ -39,6 +40,7 @@ class FrontPicture:
         best: The id of the point that the analyzer lines recommend, None for an empty front.
         frame: Lowest and highest quality to draw; a rare far outlier may lie outside.
         width: Slowest and fastest speed to draw; an interval may reach beyond either.
+        confirmed: Points run again on fresh seeds, with `trial_id`, `x`, `y` and the ends of both intervals.
     """
 
     speedup: str
@@ -50,6 +52,7 @@ class FrontPicture:
     best: str | None
     frame: tuple[float, float]
     width: tuple[float, float]
+    confirmed: pd.DataFrame
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -78,9 +81,12 @@ class FrontPicture:
 
 
 def front_picture(
-    trials: pd.DataFrame, manifest: Mapping[str, Any], min_quality: float = MIN_QUALITY
+    trials: pd.DataFrame,
+    manifest: Mapping[str, Any],
+    min_quality: float = MIN_QUALITY,
+    confirmation: Confirmation | None = None,
 ) -> FrontPicture:
-    """Return what to draw of a sweep."""
+    """Return what to draw of a sweep, and of its confirmation where it has one."""
     speedup, reference = speedup_column(manifest), hypervolume_reference(manifest)
     done = _with_controls(configurations(trials), speedup)
     points = done[np.isfinite(done["x"]) & np.isfinite(done["y"])]
@@ -99,6 +105,7 @@ def front_picture(
         best=None if best is None else str(best["trial_id"]),
         frame=_frame(points, front),
         width=_width(points, front),
+        confirmed=_confirmed(confirmation),
     )
 
 
@@ -109,6 +116,16 @@ def staircase(front: pd.DataFrame) -> tuple[list[float], list[float]]:
     for (slower, _), (faster, quality) in pairwise(points):
         corners += [(slower, quality), (faster, quality)]
     return [x for x, _ in corners], [y for _, y in corners]
+
+
+def _confirmed(confirmation: Confirmation | None) -> pd.DataFrame:
+    """Return the confirmed points on the axes of the sweep: whole runs, validation split."""
+    axes = {"x": "speedup_whole_run", "y": "val_quality"}
+    names = {f"{name}{end}": f"{axis}{end}" for axis, name in axes.items() for end in ("", "_low", "_high")}
+    if confirmation is None:
+        return pd.DataFrame(columns=["trial_id", *names.values()])
+    rows = confirmation.table[confirmation.table["arm"] == "reference"]
+    return rows[["trial_id", *names]].rename(columns=names)
 
 
 def _with_controls(rows: pd.DataFrame, speedup: str) -> pd.DataFrame:

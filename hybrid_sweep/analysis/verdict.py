@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from shlex import quote
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Verdict:
         trial_id: the point it speaks of; None where there is none.
         settings: what to copy: TOML of the trainer's settings that are not the default, or in words the
             control that does as well; "" where the sweep recommends neither.
+        comparisons: the point's row of `comparisons` for each control; {} where none is confirmed.
         advice: what to change in the next sweep.
     """
 
@@ -38,6 +39,7 @@ class Verdict:
     text: str
     trial_id: str | None = None
     settings: str = ""
+    comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     advice: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +109,7 @@ def verdict(
         text=f"{trial_id}, on {len(confirmation.seeds)} fresh seeds: {text}",
         trial_id=trial_id,
         settings=settings,
+        comparisons=rows,
         advice=advice,
     )
 
@@ -137,9 +140,10 @@ def _judge(rows: Mapping[str, Mapping[str, Any]], min_quality: float) -> tuple[s
     controls = [arm for arm in rows if arm != REFERENCE and stand[arm] in ("loses", "equal")]
     if controls:
         best = min(controls, key=lambda arm: ratio(rows[arm], "speedup_to_target").value)
-        name = str(rows[best]["what"])
+        name, steps = str(rows[best]["what"]), f"{rows[best]['backward_calls']:.0f} steps"
         how = "does better" if stand[best] == "loses" else "does as well"
-        return f"REJECT: {best}", f"{_capital(name)} {how} without prediction: {_do(best)}.", name
+        why = f"{_capital(name)} {how} in {steps} without prediction: {_do(best)}."
+        return f"REJECT: {best}", why, f"{name}, {steps}"
     unclear = [str(rows[arm]["what"]) for arm in rows if stand[arm] == "unclear"]
     if quality.low < min_quality:
         unclear.append(f"quality against the bar of {min_quality:g}")

@@ -127,6 +127,13 @@ def test_a_confirmation_comes_back_as_it_was_written(tmp_path):
     assert len(pd.read_csv(tmp_path / "confirmed.csv")) == 1
 
 
+def test_luck_is_what_the_fresh_seeds_did_not_show_again():
+    table = confirmation().table.assign(explored_speedup=5.0, explored_quality=1.1)
+    speed, quality = confirmation(table=table).luck()
+    assert speed == pytest.approx(4.0 / 5.0 - 1)
+    assert quality == pytest.approx(1.05 - 1.1)
+
+
 def test_there_is_no_confirmation_before_it_is_written(tmp_path):
     assert Confirmation.read(tmp_path) is None
 

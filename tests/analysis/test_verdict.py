@@ -24,7 +24,7 @@ WIN, EQUAL, LOSS, WIDE = (4.1, 3.9, 4.3), (1.02, 0.97, 1.06), (0.5, 0.45, 0.6), 
 
 def row(arm, speed, quality=(1.05, 1.02, 1.08), trial_id="H100", reached=5, hybrid_reached=5):
     values = {"trial_id": trial_id, "arm": arm, "what": WHAT[arm], "seeds": 5, "reached": reached}
-    values |= {"hybrid_reached": hybrid_reached, "at_least": reached < 5 and hybrid_reached == 5}
+    values |= {"backward_calls": 850, "hybrid_reached": hybrid_reached, "at_least": reached < 5 and hybrid_reached == 5}
     named = {"speedup_to_target": speed, "speedup_whole_run": (3.4, 3.3, 3.5), "quality": quality}
     for name, (value, low, high) in {**named, "val_quality": (1.04, 1.0, 1.08)}.items():
         values |= {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -73,17 +73,17 @@ def test_a_win_only_over_the_own_recipe_names_the_larger_learning_rate():
     assert found.recommendation == "REJECT: lr_matched"
     assert "1.02× [0.97, 1.06] over the same recipe at learning rate 0.045" in found.text
     assert found.text.endswith(
-        "The same recipe at learning rate 0.045 where the jumps were does as well without prediction: "
-        "raise the learning rate instead."
+        "The same recipe at learning rate 0.045 where the jumps were does as well in 850 steps without "
+        "prediction: raise the learning rate instead."
     )
-    assert found.settings == WHAT["lr_matched"]
+    assert found.settings == f"{WHAT['lr_matched']}, 850 steps"
 
 
 def test_of_several_controls_that_do_as_well_the_best_is_named():
     found = of(matched=EQUAL, tuned=LOSS)
     assert found.recommendation == "REJECT: tuned"
-    assert found.text.endswith("linear decay to 0 does better without prediction: use that instead.")
-    assert found.settings == WHAT["tuned"]
+    assert found.text.endswith("to 0 does better in 850 steps without prediction: use that instead.")
+    assert found.settings == f"{WHAT['tuned']}, 850 steps"
 
 
 @pytest.mark.parametrize("recipe", [LOSS, EQUAL])
@@ -142,5 +142,6 @@ def test_no_result():
 
 def test_as_json_and_with_advice():
     found = verdict(FRONT, None, folder="DIR", advice=["raise max_predict_steps"])
+    assert json.loads(json.dumps(of().to_dict()))["comparisons"]["tuned"]["speedup_to_target_low"] == 3.9
     assert json.loads(json.dumps(found.to_dict()))["advice"] == ["raise max_predict_steps"]
     assert found.lines()[-1] == "  raise max_predict_steps"
