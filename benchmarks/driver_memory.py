@@ -70,6 +70,7 @@ def measure(kind, sampler, trials):
             "full_steps": [8, 16, 32],
         },
         timing="counted",
+        controls="none",
     )
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:

@@ -34,7 +34,7 @@ SWEEP = [
     "grid60",
     "--steps=1200",
     "--set=timing=counted",
-    "--set=frozen_control=false",
+    "--set=controls=none",
     "--set=checkpoint_seconds=0.3",
     f"--set=unit_costs={COSTS}",
 ]

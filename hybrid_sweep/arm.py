@@ -20,10 +20,12 @@ ArmName = Literal[
     "schedule_free",  # A7
     "frozen",  # A8, the ablation that moves nothing; the others are hybrids with another predictor
 ]
+ABLATION = "ablation"
+"""What a hybrid run with another predictor is called beside the arms (A8)."""
 REPLAYED = ("lr_matched", "frozen")
 """Arms that take their real steps where a hybrid run took them."""
-SGD_LEARNING_RATES = (1e-3, 1.0)
-ADAMW_LEARNING_RATES = (1e-4, 3e-2)
+LEARNING_RATES = {"sgd": (1e-3, 1.0), "adamw": (1e-4, 3e-2)}
+GOLDEN = 0.6180339887498949
 SCHEDULE_FREE_GAIN = 10.0
 """Schedule-Free SGD wants 10 to 50 times the rate of SGD with momentum (its own README)."""
 
@@ -43,7 +45,8 @@ class Arm(Settings):
         momentum: of SGD, or AdamW's beta1.
         weight_decay: theirs.
         decay: to 0 at the end of the run, of `tuned`.
-        tail: share of the steps, the last ones, whose weights `average` averages.
+        tail: share of the steps, the last ones, whose weights are averaged; None is 0.25 of `average` and
+            none of the others. With `lr_matched` and `frozen` it is that of their hybrid.
         correction_interval: of the hybrid that `frozen` repeats.
     """
 
@@ -55,31 +58,39 @@ class Arm(Settings):
     momentum: float = Field(default=0.9, gt=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     decay: Literal["linear", "cosine"] = "linear"
-    tail: float = Field(default=0.25, gt=0, le=1)
+    tail: Annotated[float, Field(ge=0, le=1)] | None = None
     correction_interval: int = Field(default=0, ge=0)
 
 
 def tuning_trials(name: Literal["tuned", "schedule_free"], count: int, seed: int) -> list[Arm]:
-    """Draw `count` settings of a tuned arm: half SGD with Nesterov momentum, half AdamW.
+    """Draw `count` settings of a tuned arm: SGD with Nesterov momentum and AdamW by turns.
 
     Learning rate, 1 − momentum (0.02 to 0.3) and weight decay (1e-5 to 0.1) are log-uniform; the learning
-    rates are stratified over their range, since few trials are to cover it. The same seed draws the same.
+    rates of each optimizer are spread evenly (an additive recurrence with the golden ratio), since few
+    trials are to cover their range. More draws of a seed begin with those of fewer.
     """
-    generator = random.Random(f"{name}:{seed}")
-    of_each: dict[Literal["sgd", "adamw"], int] = {"sgd": (count + 1) // 2, "adamw": count // 2}
-    drawn = []
-    for optimizer, trials in of_each.items():
-        low, high = SGD_LEARNING_RATES if optimizer == "sgd" else ADAMW_LEARNING_RATES
-        gain = SCHEDULE_FREE_GAIN if (name, optimizer) == ("schedule_free", "sgd") else 1.0
-        for stratum in range(trials):
-            share = (stratum + generator.random()) / trials
-            arm = Arm(
-                name=name,
-                optimizer=optimizer,
-                lr=gain * low * (high / low) ** share,
-                momentum=1 - 0.02 * 15 ** generator.random(),
-                weight_decay=1e-5 * 1e4 ** generator.random(),
-                decay=generator.choice(("linear", "cosine")),
-            )
-            drawn.append(arm)
-    return drawn
+    generator = random.Random(f"{name} {seed}")
+    begin = generator.random()
+    return [
+        _draw(name, "adamw" if i % 2 else "sgd", (begin + i // 2 * GOLDEN) % 1, generator)
+        for i in range(count)
+    ]
+
+
+def _draw(
+    name: Literal["tuned", "schedule_free"],
+    optimizer: Literal["sgd", "adamw"],
+    share: float,
+    generator: random.Random,
+) -> Arm:
+    """Return the arm whose learning rate lies at `share` of its range, the rest drawn."""
+    low, high = LEARNING_RATES[optimizer]
+    gain = SCHEDULE_FREE_GAIN if (name, optimizer) == ("schedule_free", "sgd") else 1.0
+    return Arm(
+        name=name,
+        optimizer=optimizer,
+        lr=gain * low * (high / low) ** share,
+        momentum=1 - 0.02 * 15 ** generator.random(),
+        weight_decay=1e-5 * 1e4 ** generator.random(),
+        decay=generator.choice(("linear", "cosine")),
+    )

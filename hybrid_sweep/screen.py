@@ -47,6 +47,7 @@ FRONT_COLUMNS = {  # column of trials.csv -> its heading
     "speedup": "speedup",
     "speedup_counted": "speedup\ncounted",
     "quality": "quality",
+    "quality_vs_lr_matched": "vs\nlr × m",
     "quality_vs_truncated": "vs\ntrunc.",
     "quality_vs_frozen": "vs\nfrozen",
     "backward_reduction_pct": "backward\nsaved %",
@@ -107,9 +108,11 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         UserError: where the sweep or its workload could not run.
     """
     from hybrid_sweep.axis import described
+    from hybrid_sweep.search.mask import refuse_masked_space
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.workload import load_workload
 
+    refuse_masked_space(spec)
     points = grid(spec) if spec.sampler == "grid" else []
     count = spec.budget(len(points))
     workload = load_workload(spec.workload.name, **spec.workload.keywords)

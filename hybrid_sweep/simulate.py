@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet
 
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Finished, Happening, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.space import complete_hash
@@ -300,7 +301,7 @@ class Recorded:
     """Runs as they were recorded, by configuration and seed: an `outcome` for `SimulatedBackend`.
 
     Args:
-        runs: by `complete_hash` of the configuration, and seed.
+        runs: by `complete_hash` of the configuration (of a control, its settings as JSON), and seed.
     """
 
     def __init__(self, runs: Mapping[Key, SimulatedRun]) -> None:
@@ -325,7 +326,8 @@ class Recorded:
         for row in trials[trials["state"].isin(["done", "diverged", "failed"])].to_dict("records"):
             result = {str(name): value for name, value in row.items() if not _missing(value)}
             key = result.pop("trial_id"), result.pop("seed")
-            runs[complete_hash(json.loads(result.pop("config"))), key[1]] = SimulatedRun(
+            what = _settings(json.loads(result.pop("config")), result.pop("arm", ""))
+            runs[what, key[1]] = SimulatedRun(
                 reports=tuple(reports.get(key, ())),
                 state=result.pop("state"),
                 reason=result.pop("reason", ""),
@@ -371,11 +373,18 @@ class Recorded:
             UserError: nothing was.
         """
         try:
-            return self._runs[complete_hash(run.config), run.seed]
+            return self._runs[_settings(run.config, run.arm), run.seed]
         except KeyError:
             raise UserError(
                 f"{run.trial_id} with seed {run.seed} was not recorded: search among those that were"
             ) from None
+
+
+def _settings(config: Mapping[str, Any], arm: str) -> str:
+    """Return what runs of the same settings have in common, also where only some say a default."""
+    if arm in ("", ABLATION):
+        return complete_hash(config)
+    return json.dumps(dict(config), sort_keys=True)
 
 
 def _missing(value: Any) -> bool:

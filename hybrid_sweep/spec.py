@@ -72,6 +72,22 @@ class Constraints(Section):
     max_memory_ratio: float | None = Field(None, gt=0)
 
 
+class Mask(Section):
+    """What is expected of the workload when points are refused whose jumps cannot be stable.
+
+    With gates off, quality on the bundled digits falls off at the computed bound; learned gates shorten a
+    jump that is too long, and it falls off at about twice that.
+
+    Attributes:
+        eta_lambda: largest learning rate × curvature; 2 is the edge of stability. It matters for small
+            `full_steps` and `velocity_decay` alone, for otherwise slower modes are the first to grow.
+        learned_gate: smallest factor that learned gates are trusted to make of a jump.
+    """
+
+    eta_lambda: float = Field(1.5, gt=0, lt=2)
+    learned_gate: float = Field(0.5, gt=0, le=1)
+
+
 class EarlyStopping(Section):
     """Asynchronous successive halving by Pareto rank, at rungs of equal logical step.
 
@@ -117,6 +133,8 @@ class SweepSpec(Settings):
         presets: names of presets that are tried first, with the settings of `trainer` changed in them.
         points: points that are tried next, each as fields of `HybridConfig`.
         constraints: what the sampler is taught to avoid.
+        mask: which points of a sampler are refused as unstable before they cost anything; None refuses none.
+            A grid, a preset and a point that is given are never masked.
         early_stopping: whether and how hopeless runs are stopped; None lets all of them end.
         stop_when_flat: the sweep ends when the hypervolume has not grown over this many points.
         storage: Optuna storage URL that mirrors the study; None is a journal file in the results folder.
@@ -130,7 +148,11 @@ class SweepSpec(Settings):
         timing: which speedup the front is made of, wall clock or counted work.
         eval_every: logical steps between evaluations of the reference run.
         unit_costs: frozen seconds of each kind of work; None measures them with the reference run.
-        frozen_control: whether each trial is also compared with the same phases without displacement.
+        controls: what is compared with the hybrid: "basic" holds each trial against the same real steps at
+            a scaled learning rate and against jumps that stand still, and runs plain training at several
+            budgets; "full" adds momentum, averaging, tuned optimizers and other predictors; "none" nothing.
+        tuning_trials: the most tuning trials of a tuned control and budget; it has as many as the sweep has
+            points, if that is fewer.
         hypervolume_reference: the corner of the hypervolume.
     """
 
@@ -147,6 +169,7 @@ class SweepSpec(Settings):
     presets: list[str] = Field(default_factory=list)
     points: list[dict[str, Any]] = Field(default_factory=list)
     constraints: Constraints = Field(default_factory=lambda: Constraints.model_validate({}))
+    mask: Mask | None = Mask()  # type: ignore[call-arg]
     early_stopping: EarlyStopping | None = None
     stop_when_flat: int | None = Field(None, ge=2, strict=True)
     storage: str | None = None
@@ -159,7 +182,8 @@ class SweepSpec(Settings):
     timing: Literal["measured", "counted"] = "measured"
     eval_every: int = Field(25, ge=1, strict=True)
     unit_costs: UnitCosts | None = None
-    frozen_control: bool = True
+    controls: Literal["none", "basic", "full"] = "basic"
+    tuning_trials: int = Field(20, ge=1, strict=True)
     hypervolume_reference: ReferencePoint = ReferencePoint()
 
     @property

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from support.killable import POINTS, REPORTS, SPEC, new_sweep, run_whole, sit
+from support.killable import CONTROLS, POINTS, REPORTS, SPEC, new_sweep, run_whole, sit
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import pareto_front
@@ -30,7 +30,7 @@ processes.set_forkserver_preload(["pytest", "hybrid_sweep.driver.sweep", "hybrid
 def whole(tmp_path_factory: pytest.TempPathFactory) -> ResultsFolder:
     """The sweep unbroken."""
     folder = run_whole(tmp_path_factory.mktemp("whole") / "sweep")
-    assert len(folder.trials()) == POINTS
+    assert len(folder.trials()) == POINTS + CONTROLS
     return folder
 
 
@@ -48,9 +48,12 @@ def check(folder: ResultsFolder, whole: ResultsFolder) -> None:
     }
     expected = [(e["trial_id"], None) for e in Journal.read(whole.journal.path) if e["event"] == "asked"]
     assert keys["asked"] == expected  # each once, in the same order
-    assert Counter(keys["finished"]) == dict.fromkeys([(trial_id, 0) for trial_id, _ in expected], 1)
     trials = folder.trials()
-    assert dict(trials["state"].value_counts()) == {"done": POINTS - 1, "diverged": 1}
+    controls = trials.loc[trials["arm"] != "", "trial_id"]
+    assert len(controls) == CONTROLS
+    each = [(trial_id, 0) for trial_id in [*(trial_id for trial_id, _ in expected), *controls]]
+    assert Counter(keys["finished"]) == dict.fromkeys(each, 1)
+    assert dict(trials["state"].value_counts()) == {"done": POINTS - 1 + CONTROLS, "diverged": 1}
     fronts = [pareto_front(f.trials(), SPEC.speedup_column)[FRONT] for f in (folder, whole)]
     assert fronts[0].equals(fronts[1])
     steps = folder.steps()

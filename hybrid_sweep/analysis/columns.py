@@ -47,6 +47,13 @@ TRIAL_COLUMNS = (
     Column("micro_corrections", "count", "corrections applied inside the jumps"),
     Column("abort_rate", "number", "share of Predict phases cut short by the guard", 3),
     Column("behaviour", "text", "trials with the same phases, lengths and corrections share one"),
+    Column(
+        "quality_vs_lr_matched",
+        "number",
+        "against the same real steps at a learning rate that makes up for those left out",
+        4,
+    ),
+    Column("arm", "text", "which control it is, empty for a configuration of the sweep"),
     Column("speedup_cpu", "number", "speedup by CPU time of the one thread instead of wall clock", 3),
     Column("val_accuracy", "number", "accuracy on the validation split at the last step", 4),
     Column("reference_val_accuracy", "number", "the same of plain training with this seed", 4),

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from hybrid_sweep.analysis.columns import SETTINGS
-from hybrid_sweep.analysis.front_picture import FrontPicture, staircase
-from hybrid_sweep.analysis.plots import QUALITY_LABEL, SPEED_LABELS
+from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, ladder, staircase
+from hybrid_sweep.analysis.plots import NAMES, QUALITY_LABEL, SPEED_LABELS
 
 Figure = dict[str, Any]
 """`data` and `layout` as Plotly's JavaScript takes them; "--name" stands for that colour of the page."""
@@ -20,13 +20,15 @@ _MANY_VALUES = 12  # a setting with more values than this is drawn as a scatter,
 
 
 def front_figure(picture: FrontPicture) -> Figure:
-    """Return speed against quality: front, configurations, both controls and plain training."""
+    """Return speed against quality: front, configurations, their controls and plain training."""
     points, front = picture.points, picture.front
     traces = [
         _dominated(picture),
         _threads(front),
         _markers("frozen control", points, "frozen", "--frozen", "x-thin", 7, line=1.4),
         _markers("truncated control", points, "truncated", "--truncated", "triangle-down-open", 7, line=1.3),
+        _markers("matched control", points, "lr_matched", "--matched", "square-open", 6, line=1.2),
+        *_curves(picture),
         _markers("configurations", points, "y", "--point", "circle", 8),
         {**_markers("Pareto front", front, "y", "--front", "circle", 12, ring=True), **_intervals(picture)},
         {
@@ -37,7 +39,16 @@ def front_figure(picture: FrontPicture) -> Figure:
     stairs_x, stairs_y = staircase(front)
     line = {"color": "--front", "width": 2}
     stairs = {"type": "scatter", "mode": "lines", "x": stairs_x, "y": stairs_y, "line": line}
-    traces.insert(5, {**stairs, "hoverinfo": "skip", "showlegend": False})
+    traces.insert(-2, {**stairs, "hoverinfo": "skip", "showlegend": False})
+    if len(again := picture.confirmed):
+        name = "confirmed on fresh seeds"
+        trace = _trace(
+            f"{name} ({len(again)})", again["x"].tolist(), again["y"].tolist(), "--confirmed", "diamond", 10
+        )
+        trace |= {"text": [f"{name}<br>{point}" for point in _names(again)], **_bars(again, "--confirmed")}
+        traces.append(
+            {**trace, "hovertemplate": "%{text}<br>speedup %{x:.3f}, quality %{y:.4f}<extra></extra>"}
+        )
     layout = {
         "xaxis": {
             "title": {"text": SPEED_LABELS[picture.speedup]},
@@ -76,6 +87,21 @@ def settings_figure(picture: FrontPicture, names: Sequence[str]) -> Figure:
             )
             layout[f"yaxis{number}"] = {**shared, **({"range": list(picture.frame)} if row else {})}
     return {"data": traces, "layout": layout}
+
+
+def _curves(picture: FrontPicture) -> list[Figure]:
+    """Return plain training at a scaled learning rate as a curve, and each other control as one."""
+    found = []
+    for arm, name in NAMES.items():
+        rows = ladder(picture, arm)
+        if len(rows) == 1:
+            continue
+        colour = "--matched" if arm == LADDER_ARM else "--muted"
+        trace = _trace(name, rows["x"].tolist(), rows["y"].tolist(), colour, "diamond", 7)
+        trace |= {"mode": "lines+markers", "line": {"color": colour, "width": 1.6, "dash": "dash"}}
+        trace["hovertemplate"] = f"{name}<br>speedup %{{x:.3f}}, quality %{{y:.4f}}<extra></extra>"
+        found.append(trace)
+    return found
 
 
 def _axis(place: int) -> str:
@@ -118,15 +144,15 @@ def _dominated(picture: FrontPicture) -> Figure:
 
 def _intervals(picture: FrontPicture) -> Figure:
     """Return the front's 95 % intervals as error bars."""
-    if picture.seeds == 1:
-        return {}
-    front, bars = picture.front, {"type": "data", "symmetric": False, "thickness": 1.2, "width": 3}
+    return {} if picture.seeds == 1 else _bars(picture.front, "--front-bar")
+
+
+def _bars(rows: pd.DataFrame, colour: str) -> Figure:
     return {
         f"error_{axis}": {
-            **bars,
-            "color": "--front-bar",
-            "array": (front[f"{axis}_high"] - front[axis]).tolist(),
-            "arrayminus": (front[axis] - front[f"{axis}_low"]).tolist(),
+            **{"type": "data", "symmetric": False, "thickness": 1.2, "width": 3, "color": colour},
+            "array": (rows[f"{axis}_high"] - rows[axis]).tolist(),
+            "arrayminus": (rows[axis] - rows[f"{axis}_low"]).tolist(),
         }
         for axis in "xy"
     }
@@ -176,7 +202,11 @@ def _names(rows: pd.DataFrame) -> list[str]:
 
 def _hover(rows: pd.DataFrame) -> list[str]:
     """Return for each row its id, its seeds, its settings and how it stands against the controls."""
-    controls = {"quality_vs_truncated": "vs truncated", "quality_vs_frozen": "vs frozen"}
+    controls = {
+        "quality_vs_lr_matched": "vs learning rate × m",
+        "quality_vs_truncated": "vs truncated",
+        "quality_vs_frozen": "vs frozen",
+    }
     intervals = {"x": ("95 % of speedup", 3), "y": ("95 % of quality", 4)} if "x_low" in rows else {}
     texts = []
     ends = [f"{axis}_{end}" for axis in intervals for end in ("low", "high")]

@@ -24,7 +24,7 @@ from hybrid_sweep.analysis.plots import write_front
 from hybrid_sweep.analysis.report import render_report
 from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
 from hybrid_sweep.analysis.summary import MIN_QUALITY
-from hybrid_sweep.analysis.table import steps_table, trials_table
+from hybrid_sweep.analysis.table import hybrid_runs, steps_table, trials_table
 from hybrid_sweep.analysis.verdict import Verdict, verdict
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal, plain
@@ -132,8 +132,11 @@ class ResultsFolder:
         Raises:
             UserError: the journal, the manifest or the confirmation is corrupt.
         """
+        return self._verdict(self.table("front"), self.confirmation())
+
+    def _verdict(self, front: pd.DataFrame, confirmation: Confirmation | None) -> Verdict:
         speedup = speedup_column(self.manifest)
-        return verdict(self.table("front"), self.confirmation(), folder=str(self.path), speedup=speedup)
+        return verdict(front, confirmation, folder=str(self.path), speedup=speedup)
 
     def checkpoint_path(self, trial_id: str, seed: int) -> Path:
         """Where the newest checkpoint of an unfinished run is."""
@@ -291,7 +294,7 @@ class ResultsFolder:
         Raises:
             UserError: no such trial, with the ids that come close.
         """
-        trials = self.trials()
+        trials = hybrid_runs(self.trials())
         found = trials.loc[trials["trial_id"] == trial_id, "config"]
         if len(found):
             try:
@@ -311,10 +314,10 @@ class ResultsFolder:
             UserError: the journal or the manifest is corrupt.
         """
         manifest, trials, steps = self.manifest, self.trials(), self.steps()
-        front = pareto_front(trials, speedup_column(manifest))
+        front, confirmation = pareto_front(trials, speedup_column(manifest)), self.confirmation()
         name = (manifest.get("spec") or {}).get("name")
         title = str(name or self.path.resolve().name)
-        picture = front_picture(trials, manifest, min_quality)
+        picture = front_picture(trials, manifest, min_quality, confirmation)
         files: dict[str, bytes] = {
             "trials.csv": encode(trials, "csv"),
             "trials.parquet": encode(trials, "parquet"),
@@ -323,7 +326,13 @@ class ResultsFolder:
             "pareto.json": encode(front, "json"),
             seed_file_name(manifest.get("created")): json.dumps(seed_records(trials), indent=1).encode(),
             self.report_path.name: render_report(
-                trials, picture, manifest, title, min_quality=min_quality
+                trials,
+                picture,
+                manifest,
+                title,
+                verdict=self._verdict(front, confirmation),
+                confirmation=confirmation,
+                min_quality=min_quality,
             ).encode(),
         }
         for file, content in files.items():

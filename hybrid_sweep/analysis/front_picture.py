@@ -13,6 +13,7 @@ import pandas as pd
 from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.pareto import (
     configurations,
+    control_points,
     hypervolume,
     hypervolume_reference,
     pareto_front,
@@ -20,6 +21,8 @@ from hybrid_sweep.analysis.pareto import (
 )
 from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
 
+LADDER_ARM = "lr"
+"""The control whose curve stands beside every front: fewer steps at a higher learning rate."""
 _LABELLED = 8  # a longer front is too crowded for more than one name
 _NAME_WIDTH, _NAME_HEIGHT = 0.18, 0.04  # as shares of the picture
 
@@ -30,8 +33,9 @@ class FrontPicture:
 
     Attributes:
         speedup: The column that is the sweep's speed.
-        points: All done configurations, with `x`, `y`, and `truncated` and `frozen`: the quality that
-            the two controls reach, drawn at the configuration's own speed.
+        points: All done configurations, with `x`, `y`, and `truncated`, `frozen` and `lr_matched`: the
+            quality that these controls reach, drawn at the configuration's own speed.
+        controls: The controls that ran on their own, with `arm`, `x` and `y`, slowest first.
         front: The rows of `points` on the front, fastest first; with several seeds also `seeds`, and
             `x_low`, `x_high`, `y_low` and `y_high`, the 95 % intervals of the means.
         reference: The corner of the hypervolume, as (speedup, quality).
@@ -45,6 +49,7 @@ class FrontPicture:
 
     speedup: str
     points: pd.DataFrame
+    controls: pd.DataFrame
     front: pd.DataFrame
     reference: tuple[float, float]
     hypervolume: float
@@ -90,23 +95,35 @@ def front_picture(
     speedup, reference = speedup_column(manifest), hypervolume_reference(manifest)
     done = _with_controls(configurations(trials), speedup)
     points = done[np.isfinite(done["x"]) & np.isfinite(done["y"])]
+    controls = control_points(trials)
+    controls = controls.assign(x=controls[speedup].astype("float64"), y=controls["quality"].astype("float64"))
+    controls = controls[np.isfinite(controls["x"]) & np.isfinite(controls["y"])].sort_values("x")
     front = _with_controls(pareto_front(trials, speedup), speedup)
     for axis, column in (("x", speedup), ("y", "quality")):
         if f"{column}_low" in front:
             front = front.assign(**{f"{axis}_{end}": front[f"{column}_{end}"] for end in ("low", "high")})
     best = best_point(front, min_quality)
+    again = _confirmed(confirmation)
+    shown = pd.concat([front, again]) if len(again) else front
     return FrontPicture(
         speedup=speedup,
         points=points,
+        controls=controls,
         front=front,
         reference=reference,
         hypervolume=hypervolume(trials, reference, speedup),
         min_quality=min_quality,
         best=None if best is None else str(best["trial_id"]),
-        frame=_frame(points, front),
-        width=_width(points, front),
-        confirmed=_confirmed(confirmation),
+        frame=_frame(points, shown, controls),
+        width=_width(pd.concat([points, again]) if len(again) else points, shown),
+        confirmed=again,
     )
+
+
+def ladder(picture: FrontPicture, arm: str = LADDER_ARM) -> pd.DataFrame:
+    """Return speed `x` and quality `y` of plain training (1, 1) and of an arm at its budgets."""
+    rows = picture.controls.loc[picture.controls["arm"] == arm, ["x", "y"]]
+    return pd.concat([pd.DataFrame({"x": [1.0], "y": [1.0]}), rows], ignore_index=True)
 
 
 def staircase(front: pd.DataFrame) -> tuple[list[float], list[float]]:
@@ -135,12 +152,14 @@ def _with_controls(rows: pd.DataFrame, speedup: str) -> pd.DataFrame:
         y=quality,
         truncated=quality / rows["quality_vs_truncated"].astype("float64"),
         frozen=quality / rows["quality_vs_frozen"].astype("float64"),
+        lr_matched=quality / rows["quality_vs_lr_matched"].astype("float64"),
     )
 
 
-def _frame(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
+def _frame(points: pd.DataFrame, front: pd.DataFrame, controls: pd.DataFrame) -> tuple[float, float]:
     """Return a range that holds the front, plain training and all but far outliers."""
-    values = pd.concat([points["y"], points["truncated"], points["frozen"]])
+    beside = controls.loc[controls["arm"] == LADDER_ARM, "y"]
+    values = pd.concat([points["y"], points["truncated"], points["frozen"], points["lr_matched"], beside])
     values = values[np.isfinite(values)]
     if values.empty:
         return 0.9, 1.05

@@ -7,12 +7,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hybrid_sweep.analysis.front_picture import FrontPicture
+from hybrid_sweep.analysis.front_picture import FrontPicture, ladder
 from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.table import INTERRUPTED
 
 _CONTROLS = {
     "quality_vs_truncated": "stopping plain training early, at as many backward passes",
+    "quality_vs_lr_matched": "the same real steps at a learning rate that makes up for the steps left out",
     "quality_vs_frozen": "the same schedule with the weights held still while predicting",
 }
 
@@ -29,6 +30,7 @@ def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
     front = picture.front
     notes = [
         *([_control(picture, column, name) for column, name in _CONTROLS.items()] if len(front) else []),
+        _against_ladder(picture),
         _reaches_too_low(picture),
         _not_told_apart(picture),
         _unfinished(trials),
@@ -65,6 +67,22 @@ def _control(picture: FrontPicture, column: str, name: str) -> Note:
     if picture.best is not None and picture.best in gains:
         text += f", the recommended one {gains[picture.best]:+.2f} %"
     return Note("plain", f"{text}.")
+
+
+def _against_ladder(picture: FrontPicture) -> Note | None:
+    """Say whether the front lies above the curve of plain training at a scaled learning rate."""
+    curve = ladder(picture)
+    front = picture.front[picture.front["x"] <= curve["x"].max()]
+    if len(curve) == 1 or front.empty:
+        return None
+    gains = 100 * (front["y"] / np.interp(front["x"], curve["x"], curve["y"]) - 1)
+    name = f"the curve of fewer plain steps at a higher learning rate (up to {curve['x'].max():.1f}×)"
+    span, better = f"{gains.min():+.2f} to {gains.max():+.2f} % in quality", int((gains > 0).sum())
+    if better == len(front):
+        return Note("good", f"The whole front lies above {name}: {span}.")
+    if better == 0:
+        return Note("warning", f"No front point lies above {name}: {span}; raise the learning rate instead.")
+    return Note("plain", f"{better} of {len(front)} front points lie above {name}: {span}.")
 
 
 def _span(least: float, most: float) -> str:

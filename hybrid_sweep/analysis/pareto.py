@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from hybrid_sweep.analysis.columns import SETTINGS
 from hybrid_sweep.analysis.intervals import with_intervals
+from hybrid_sweep.analysis.table import hybrid_runs
+from hybrid_sweep.arm import ABLATION
 
 _NOT_MEASURED = ("seed", "number", *SETTINGS)
 
@@ -26,8 +28,22 @@ def configurations(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row a configuration that is done on all its seeds: with several seeds, their means.
 
     All its seeds are as many as any configuration of the table was started with. `seed` then reads "0,1,2",
-    and `behaviour` lists the different ones.
+    and `behaviour` lists the different ones. Controls are no configurations.
     """
+    return _means(hybrid_runs(table))
+
+
+def control_points(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a control that is done on all its seeds, as `configurations` does.
+
+    Of a tuned arm it is the trial of the best quality at each number of backward passes.
+    """
+    rows = _means(table[table["arm"] != ""]).sort_values("quality", ascending=False, kind="stable")
+    best = ~rows.duplicated(["arm", "backward_calls"]) | (rows["arm"] == ABLATION)
+    return rows[best].reset_index(drop=True)
+
+
+def _means(table: pd.DataFrame) -> pd.DataFrame:
     seeds = table[table["state"] == "done"].groupby("trial_id").size()
     most = table["trial_id"].value_counts().max()
     rows = table.loc[table["trial_id"].isin(seeds.index[seeds == most])]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_sweep.analysis.files import replacing
-from hybrid_sweep.analysis.front_picture import FrontPicture, staircase
+from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, ladder, staircase
 
 SPEED_LABELS = {
     "speedup": "speedup over plain training (wall clock)",
@@ -15,8 +15,16 @@ SPEED_LABELS = {
 QUALITY_LABEL = "quality: held-out loss of plain training / of the trial"
 
 _INK, _GREY, _GRID = "#1d2733", "#8c99a8", "#e4e9ef"
-_FRONT, _TRUNCATED, _FROZEN = "#0b62c4", "#c8540a", "#9a5fb5"
+_FRONT, _TRUNCATED, _FROZEN, _LADDER = "#0b62c4", "#c8540a", "#9a5fb5", "#1f7a4d"
 _CONFIRMED = "#b3123c"
+_SHAPES = {LADDER_ARM: "s", "momentum": "P", "tuned": "D", "average": "o", "schedule_free": "^"}
+NAMES = {
+    LADDER_ARM: "plain training: fewer steps, higher learning rate",
+    "momentum": "heavy ball, μ = 1 − 1/s",
+    "tuned": "tuned SGD-Nesterov or AdamW",
+    "average": "tail average of plain training",
+    "schedule_free": "tuned Schedule-Free",
+}
 
 
 def write_front(picture: FrontPicture, path: Path, title: str) -> None:
@@ -42,6 +50,24 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
         axes.fill(*zip(*corners, strict=True), color=_FRONT, alpha=0.07, linewidth=0)
         axes.plot(xs, ys, color=_FRONT, linewidth=1.8, zorder=4)
         axes.vlines(front["x"], front["truncated"], front["y"], color=_TRUNCATED, linewidth=1, linestyle=":")
+    for arm, name in NAMES.items():
+        curve = ladder(picture, arm)
+        if len(curve) > 1:
+            colour = _LADDER if arm == LADDER_ARM else _GREY
+            axes.plot(
+                curve["x"], curve["y"], "--", color=colour, marker=_SHAPES[arm], markersize=5, label=name
+            )
+    axes.scatter(
+        points["x"],
+        points["lr_matched"],
+        24,
+        marker="s",
+        facecolor="none",
+        edgecolor=_LADDER,
+        linewidth=1.1,
+        alpha=0.7,
+        label="matched control: its real steps, learning rate × m",
+    )
     axes.scatter(
         points["x"],
         points["frozen"],
@@ -101,7 +127,9 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
         label=f"Pareto front ({len(front)})",
     )
     if len(again := picture.confirmed):
-        reach = {axis: [again[axis] - again[f"{axis}_low"], again[f"{axis}_high"] - again[axis]] for axis in "xy"}
+        reach = {
+            axis: [again[axis] - again[f"{axis}_low"], again[f"{axis}_high"] - again[axis]] for axis in "xy"
+        }
         axes.errorbar(
             again["x"],
             again["y"],

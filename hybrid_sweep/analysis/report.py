@@ -12,18 +12,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hybrid_sweep.analysis.checklist import Item, check, recommendation
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.analysis.comparison import Confirmation, ratio
 from hybrid_sweep.analysis.figures import front_figure, settings_figure, swept_settings
 from hybrid_sweep.analysis.front_picture import FrontPicture
 from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
 from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
+from hybrid_sweep.analysis.table import hybrid_runs
+from hybrid_sweep.analysis.verdict import Verdict
 from hybrid_sweep.journal import plain
 
 _MOST_CHECKED = 100  # front points with a checklist of their own
 _STATES = ("done", "running", "diverged", "pruned", "failed")
 _SHOWN_FIRST = (
-    *("trial_id", "seed", "state", "speedup", "speedup_counted", "quality", "quality_vs_truncated"),
-    *("quality_vs_frozen", "backward_reduction_pct", "realised_horizon_mean", "micro_corrections"),
+    *("trial_id", "seed", "arm", "state", "speedup", "speedup_counted", "quality", "quality_vs_lr_matched"),
+    *(
+        "quality_vs_truncated",
+        "quality_vs_frozen",
+        "backward_reduction_pct",
+        "realised_horizon_mean",
+        "micro_corrections",
+    ),
     *("behaviour", "reason"),
 )
 
@@ -34,11 +43,14 @@ def render_report(
     manifest: Mapping[str, Any],
     title: str,
     *,
+    verdict: Verdict,
+    confirmation: Confirmation | None,
     min_quality: float = MIN_QUALITY,
 ) -> str:
     """Return the report of a sweep as one HTML page; every text of the user's is escaped."""
     from plotly.offline import get_plotlyjs  # only the report needs it
 
+    runs, trials = trials, hybrid_runs(trials)
     swept = swept_settings(trials, manifest) if len(picture.points) else []
     environment = Environment(
         loader=PackageLoader("hybrid_sweep.analysis"),
@@ -59,12 +71,14 @@ def render_report(
         picture=picture,
         swept=swept,
         checks=list(_checks(picture, trials)),
+        verdict=verdict,
+        confirmed=list(_compared(confirmation)) if confirmation else [],
         columns=TRIAL_COLUMNS,
         data=plain(
             {
                 "front": front_figure(picture),
                 "settings": settings_figure(picture, swept) if swept else None,
-                "table": _table(trials, picture),
+                "table": _table(runs, picture),
             }
         ),
         plotly=get_plotlyjs(),
@@ -85,6 +99,14 @@ def _checks(picture: FrontPicture, trials: pd.DataFrame) -> Iterator[tuple[str, 
         yield str(row["trial_id"]), items, recommendation(items), means
 
 
+def _compared(confirmation: Confirmation) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield a confirmed point's id, a control in words, and what the comparison gave."""
+    for point in confirmation.points:
+        for row in confirmation.rows(point).values():
+            ratios = [str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run", "quality")]
+            yield point, str(row["what"]), ratios
+
+
 def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what was measured where, in the order of interest, from whatever the manifest holds."""
     spec = manifest.get("spec") or {}
@@ -100,6 +122,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "versions": manifest.get("versions"),
         "git": manifest.get("git"),
         "unit costs (seconds)": manifest.get("unit_costs"),
+        "points masked as unstable": manifest.get("masked"),
         "created": manifest.get("created"),
         "sweep": manifest.get("sweep_id"),
     }

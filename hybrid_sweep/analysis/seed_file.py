@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.errors import Settings
 
 _SEED_NAMES = {"speedup": "speedup_factor", "quality": "quality_score"}
@@ -40,12 +41,12 @@ class SweepRecord(Settings):
 
 
 def seed_records(trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the records of a table of trials, checked against `SweepRecord`.
+    """Return the records of a table of trials, checked against `SweepRecord`; controls are none.
 
     Raises:
         UserError: a value that the record does not allow.
     """
-    table = trials.rename(columns=_SEED_NAMES)
+    table = hybrid_runs(trials).rename(columns=_SEED_NAMES)
     table = table[[name for name in SweepRecord.model_fields if name != "source"]]
     rows = json.loads(table.to_json(orient="records", double_precision=12))
     return [SweepRecord(**row).model_dump() for row in rows]

@@ -105,13 +105,15 @@ def sweep_status(folder: ResultsFolder, *, alive: bool, now: datetime | None = N
     each = median(durations) if durations else None
     budget = _budget(manifest)
     points = asked if budget is None else budget
-    planned = points * repeats if points else None
+    beside = int(manifest.get("controls") or 0)
+    planned = (points + beside) * repeats if points else None
     left = None
     if alive and planned and each is not None:
         ages = [_seconds(row["began"], moment.isoformat()) or 0.0 for row in begun]
         waiting = planned - _skipped(rows, repeats) - len(ended) - len(begun)
         left = seconds_left(each, ages, waiting, len(begun))
     enough = front.ended >= points or _is_flat(ended, manifest)
+    enough = enough and sum(bool(row.get("arm")) for row in ended) >= beside * repeats
     over = enough and front.ended >= asked and (asked or budget is not None) and not counts["unfinished"]
     return SweepStatus(
         name=str(spec.get("name") or folder.path.resolve().name),
@@ -183,6 +185,8 @@ def _front(ended: list[dict[str, Any]], speedup: str, manifest: Mapping[str, Any
     repeats = int((manifest.get("spec") or {}).get("repeats") or 1)
     front = LiveFront(hypervolume_reference(manifest), repeats)
     for row in ended:
+        if row.get("arm"):
+            continue
         front.add(row["trial_id"], row["state"], _number(row.get(speedup)), _number(row.get("quality")))
     return front
 
@@ -198,8 +202,9 @@ def _is_flat(ended: list[dict[str, Any]], manifest: Mapping[str, Any]) -> bool:
 
 def _skipped(rows: list[dict[str, Any]], repeats: int) -> int:
     """Return how many runs are never begun because another seed of their point was pruned."""
-    begun = Counter(row["trial_id"] for row in rows)
-    pruned = {row["trial_id"] for row in rows if row["state"] == "pruned" and row["reason"] != INTERRUPTED}
+    points = [row for row in rows if not row.get("arm")]
+    begun = Counter(row["trial_id"] for row in points)
+    pruned = {row["trial_id"] for row in points if row["state"] == "pruned" and row["reason"] != INTERRUPTED}
     return sum(repeats - begun[point] for point in pruned)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hybrid_sweep.analysis.checklist import Row, check, recommendation
 from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
+from hybrid_sweep.analysis.table import hybrid_runs
 
 MIN_QUALITY = 0.98
 
@@ -31,6 +32,7 @@ def analyzer_lines(folder: Sweep, min_quality: float = MIN_QUALITY) -> list[str]
 
 def analyze(trials: pd.DataFrame, speedup: str = "speedup", min_quality: float = MIN_QUALITY) -> list[str]:
     """Return the four lines from a table of trials; `speedup` names the column that is the sweep's speed."""
+    trials = hybrid_runs(trials)
     best = best_point(pareto_front(trials, speedup), min_quality)
     if best is None:
         return [

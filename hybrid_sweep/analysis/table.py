@@ -36,6 +36,11 @@ def trials_table(events: Iterable[Event]) -> pd.DataFrame:
     return table
 
 
+def hybrid_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the sweep's own configurations: a table of trials without its controls."""
+    return table[table["arm"] == ""] if "arm" in table else table
+
+
 def run_rows(events: Iterable[Event]) -> dict[Run, dict[str, Any]]:
     """Return what is known of each run, in the order they started: its columns, where they have a value.
 
@@ -69,6 +74,7 @@ def _after(event: Event, kind: str, row: dict[str, Any], chosen: Mapping[str, An
         settings = {name: config.get(name) for name in SETTINGS}
         settings |= {"config": json.dumps(config), **chosen.get(row["trial_id"], {})}
         fresh = _new((row["trial_id"], row["seed"]), lost=row["lost"], retried=row["retried"])
+        settings["arm"] = event.get("arm") or ""
         return fresh | settings | {"attempts": event.get("attempt") or 1, "began": event.get("at") or ""}
     if kind == "lost":
         return row | {"lost": row["lost"] + 1}

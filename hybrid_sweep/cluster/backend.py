@@ -79,7 +79,7 @@ class RayBackend:
         """Start a run on an idle worker."""
         worker = next(worker for worker in self._workers if worker.answer is None)
         worker.run, worker.keep, worker.stopping = run, None, False
-        point = {"trial_id": run.trial_id, "seed": run.seed, "config": run.config}
+        point = {"trial_id": run.trial_id, "seed": run.seed, "config": run.config, "arm": run.arm}
         worker.actor.start.remote(point, checkpoint)
         self._call(worker, worker.actor.step)
 

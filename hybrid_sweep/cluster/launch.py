@@ -32,6 +32,7 @@ from hybrid_sweep.driver.sweep import SweepOutcome, Tell, begin, carry_on, recor
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference
+from hybrid_sweep.search.mask import refuse_masked_space
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
@@ -64,6 +65,7 @@ def run_sweep(
     tell = on_event or (lambda event: None)
     path = results_path(spec, out)
     StorageView.refuse_unreachable(spec.storage)
+    refuse_masked_space(spec)
     for earlier in spec.warm_start:
         known_points(ResultsFolder.open(earlier), spec)
     if address is None:
@@ -145,7 +147,7 @@ def _carry_on(
         order=place.order,
         references=references,
         costs={key: UnitCosts(**costs) for key, costs in manifest["unit_costs_by_setting"].items()},
-        frozen_control=spec.frozen_control,
+        controls=spec.controls != "none",
         checkpoint_seconds=spec.checkpoint_seconds,
         gpu_memory_bytes=needed_bytes(references, place.share["gpu"]),
         models=models,

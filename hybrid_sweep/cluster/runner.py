@@ -12,8 +12,9 @@ import torch
 from hybrid_sweep.cluster.gpu_memory import shortage
 from hybrid_sweep.cluster.work import Shared
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
-from hybrid_sweep.measure.trial import Trial
+from hybrid_sweep.measure.trial import Trial, Twins
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,10 @@ class Runner:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._workload: Any = None
-        self._frozen: dict[tuple[int, str, int], dict[str, float]] = {}
+        self._twins: Twins = {}
         self._point: dict[str, Any] = {}
         self._from: bytes | None = None
-        self._trial: Trial | None = None
+        self._trial: Trial | ArmTrial | None = None
         self._checkpoint_at = 0.0
 
     def ready(self) -> None:
@@ -47,7 +48,10 @@ class Runner:
             self._workload = self._shared.order.build()
 
     def start(self, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
-        """Take on a trial, in `point`'s trial_id, seed and config, from its checkpoint if there is one."""
+        """Take on a trial, in `point`'s trial_id, seed, config and arm, from its checkpoint if there is one.
+
+        A control has no checkpoint: it begins anew.
+        """
         self._point, self._from, self._trial = point, checkpoint, None
 
     def step(self) -> dict[str, Any]:
@@ -60,7 +64,7 @@ class Runner:
             if self._trial is None and (why := shortage(self._shared.gpu_memory_bytes)):
                 return {"lost": why, "counted": False}
             trial = self._begun()
-            report = trial.report()
+            report = None if trial.done else trial.report()
             if trial.done:
                 finished = {"state": trial.state, "reason": trial.reason, "result": trial.result()}
                 self._shared.keep_model(self._point, trial)
@@ -88,11 +92,11 @@ class Runner:
         """Return what the trial goes on from, in another worker too; None where it would begin anew."""
         return self._bytes_of(self._trial) if self._trial else self._from
 
-    def _begun(self) -> Trial:
+    def _begun(self) -> Trial | ArmTrial:
         if self._trial is None:
             self.ready()
             self._trial = self._new()
-            if self._from is not None:
+            if self._from is not None and isinstance(self._trial, Trial):
                 try:
                     self._trial.load_state_dict(from_bytes(self._from))
                 except UserError as error:  # damaged, or of other code: only its work is lost
@@ -101,18 +105,20 @@ class Runner:
             self._checkpoint_at = time.monotonic()
         return self._trial
 
-    def _new(self) -> Trial:
-        return self._shared.trial(self._point, self._workload, self._frozen)
+    def _new(self) -> Trial | ArmTrial:
+        return self._shared.trial(self._point, self._workload, self._twins)
 
-    def _checkpoint_if_due(self, trial: Trial) -> bytes | None:
+    def _checkpoint_if_due(self, trial: Trial | ArmTrial) -> bytes | None:
         every = self._shared.checkpoint_seconds
         if every is None or time.monotonic() - self._checkpoint_at < every:
             return None
         return self._bytes_of(trial)
 
-    def _bytes_of(self, trial: Trial) -> bytes | None:
+    def _bytes_of(self, trial: Trial | ArmTrial) -> bytes | None:
         """Return the state of a trial; None where it holds what cannot be saved, which the log says."""
         self._checkpoint_at = time.monotonic()
+        if isinstance(trial, ArmTrial):
+            return None
         try:
             return to_bytes(trial.state_dict())
         except UserError as error:

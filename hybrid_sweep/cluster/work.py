@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 import torch
 
+from hybrid_sweep.arm import ABLATION, Arm
 from hybrid_sweep.axis import samples_of, values_of
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference, reference_run, start
-from hybrid_sweep.measure.trial import Trial
+from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
@@ -74,7 +76,7 @@ class Shared:
         order: how to build the workload.
         references: plain training by seed.
         costs: unit costs by `cost_class`.
-        frozen_control: whether each trial is compared with its frozen twin.
+        controls: whether each trial is compared with its twins.
         checkpoint_seconds: wall clock between the checkpoints of a trial.
         gpu_memory_bytes: what must be free on a shared GPU before a trial starts; None looks at nothing.
         models: where trained weights are kept; None keeps none.
@@ -83,25 +85,30 @@ class Shared:
     order: WorkloadOrder
     references: dict[int, Reference]
     costs: dict[str, UnitCosts]
-    frozen_control: bool
+    controls: bool
     checkpoint_seconds: float | None = None
     gpu_memory_bytes: int | None = None
     models: Path | None = None
 
-    def trial(self, point: dict[str, Any], workload: Workload, frozen: dict[Any, Any]) -> Trial:
-        """Start one trial."""
+    def trial(self, point: dict[str, Any], workload: Workload, twins: Twins) -> Trial | ArmTrial:
+        """Start one trial of the arm that `point` names, of the hybrid where it names none."""
+        arm = point.get("arm") or ""
+        if arm and arm != ABLATION:
+            settings = dict(point["config"])
+            steps, reference = settings.pop("steps"), self.references[point["seed"]]
+            return ArmTrial(workload, Arm(**settings), steps, reference, next(iter(self.costs.values())))
         config = HybridConfig(**point["config"])
         return Trial(
             workload,
             config,
             self.references[point["seed"]],
             self._costs_of(config),
-            frozen if self.frozen_control else None,
+            twins if self.controls and not arm else None,
         )
 
-    def keep_model(self, point: dict[str, Any], trial: Trial) -> None:
-        """Save the trained weights where the sweep keeps models."""
-        if self.models is None:
+    def keep_model(self, point: dict[str, Any], trial: Trial | ArmTrial) -> None:
+        """Save the trained weights of a point where the sweep keeps models."""
+        if self.models is None or isinstance(trial, ArmTrial) or point.get("arm"):
             return
         path = self.models / model_file(point["trial_id"], point["seed"])
         temporary = path.with_suffix(".tmp")

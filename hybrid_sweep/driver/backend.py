@@ -17,13 +17,15 @@ class Run:
     Attributes:
         trial_id: of the configuration.
         seed: of model, data order and random numbers.
-        config: fields of `HybridConfig`.
+        config: fields of `HybridConfig`; of a control, of `Arm`, and its real `steps`.
+        arm: of a control; "" for a point of the sweep.
         attempt: 1, and one more after each loss.
     """
 
     trial_id: str
     seed: int
     config: dict[str, Any]
+    arm: str = ""
     attempt: int = 1
 
     @property

@@ -64,13 +64,17 @@ class TrialLost:
 
 @dataclass(frozen=True, slots=True)
 class TrialFinished:
-    """A run ended as done, diverged, pruned or failed; `result` holds the columns of trials.csv."""
+    """A run ended as done, diverged, pruned or failed; `result` holds the columns of trials.csv.
+
+    `arm` is "" for a point of the sweep, else the name of the control.
+    """
 
     trial_id: str
     seed: int
     state: str
     reason: str
     result: Mapping[str, Any]
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True)

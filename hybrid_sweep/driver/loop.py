@@ -48,18 +48,24 @@ class Loop:
     stop_requested: Callable[[], bool] = lambda: False
     _heard: deque[Happening] = field(default_factory=deque)
     _waiting: deque[Run] = field(default_factory=deque)
+    _controls: deque[Run] = field(default_factory=deque)
     _retries: list[tuple[float, Run]] = field(default_factory=list)
     _open: dict[Key, _Open] = field(default_factory=dict)
     _slots: int = 0
     _exhausted: bool = False
 
-    def run(self, unfinished: Iterable[Run] = ()) -> bool:
+    def run(self, unfinished: Iterable[Run] = (), controls: Iterable[Run] = ()) -> bool:
         """Run everything, beginning with the runs that a journal left open; return whether it was cut short.
+
+        Args:
+            unfinished: runs of points that were asked before.
+            controls: runs beside the points, which begin when no point is left to ask.
 
         Raises:
             UserError: the results folder cannot be written, or no worker can be started.
         """
         self._waiting.extend(unfinished)
+        self._controls.extend(controls)
         try:
             while self._fill():
                 idle = not self._listen(0 if self._can_ask_ahead() else self._patience())
@@ -90,7 +96,8 @@ class Loop:
             self.recorder.started(run)
             self._open.setdefault(run.key, _Open(run)).run = run
             self.backend.start(run, checkpoint)
-        return bool(self._open or self._waiting or self._retries or self._may_ask)
+        left = self._open or self._waiting or self._controls or self._retries
+        return bool(left or self._may_ask)
 
     def _next(self) -> Run | None:
         now = self.backend.now()
@@ -104,7 +111,7 @@ class Loop:
                 return run
             if run.attempt > 1:
                 self._finish(Finished(run.key, "pruned", EARLY))
-        return None
+        return self._controls.popleft() if self._controls else None
 
     def _ask(self) -> bool:
         """Queue the runs of one more point, if the study has one."""
@@ -115,13 +122,7 @@ class Loop:
             self._exhausted = True
             return False
         point = asked.point
-        self.recorder.asked(
-            trial_id=point.trial_id,
-            number=asked.number,
-            config=point.config,
-            params=asked.params,
-            source=asked.source,
-        )
+        self.recorder.asked(asked.event())
         self._waiting.extend(
             Run(trial_id=point.trial_id, seed=seed, config=point.config) for seed in self.seeds
         )
@@ -206,7 +207,7 @@ class Loop:
                         left.discard(happening.key)
         except KeyboardInterrupt:
             pass
-        begun_before = {run.key for run in self._waiting if run.attempt > 1}
+        begun_before = {run.key for run in [*self._waiting, *self._controls] if run.attempt > 1}
         for key in [*left, *waiting_again, *begun_before]:
             self.recorder.interrupted(Stopped(key))
         return True

@@ -129,7 +129,7 @@ class Tally:
             self._timed += 1
             self._seconds += now - begun.since
         self.counts[event.state] += 1
-        if event.reason == INTERRUPTED:  # it goes on at resume: the point has not ended
+        if event.arm or event.reason == INTERRUPTED:  # no point, or one that goes on at resume
             return
         seeds_in = self.front.seeds_in(event.trial_id)
         if seeds_in == self._repeats:  # pruned before, while this one was under way

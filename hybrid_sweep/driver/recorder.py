@@ -28,6 +28,7 @@ class Recorder:
     Attributes:
         counts: runs that ended, by state.
         tell: told of everything after it is on disk.
+        arms: of the controls, by trial id.
 
     Raises:
         UserError: by any method, where the journal cannot be written; what it holds is whole.
@@ -36,11 +37,12 @@ class Recorder:
     def __init__(self, folder: ResultsFolder, tell: Callable[[SweepEvent], None]) -> None:
         self.counts: Counter[str] = Counter()
         self.tell = tell
+        self.arms: dict[str, str] = {}
         self._folder = folder
 
-    def asked(self, **fields: Any) -> None:
+    def asked(self, event: dict[str, Any]) -> None:
         """Record that the study chose a point."""
-        self._append("asked", **fields)
+        self._append(**event)
 
     def known(self, **fields: Any) -> None:
         """Record what the study was taught from an earlier sweep."""
@@ -48,7 +50,8 @@ class Recorder:
 
     def started(self, run: Run) -> None:
         """Record that a run began, or began again."""
-        self._append("started", **_named(run.key), config=run.config, attempt=run.attempt)
+        arm = {"arm": run.arm} if run.arm else {}
+        self._append("started", **_named(run.key), config=run.config, attempt=run.attempt, **arm)
         self.tell(TrialStarted(*run.key))
 
     def reported(self, happening: Reported) -> None:
@@ -68,7 +71,7 @@ class Recorder:
         self.keep_checkpoint(happening.key, happening.checkpoint)
         self._append("interrupted", **_named(happening.key), result=happening.result)
         self.counts["pruned"] += 1
-        self.tell(TrialFinished(*happening.key, "pruned", "interrupted", happening.result))
+        self._tell_end(happening.key, "pruned", "interrupted", happening.result)
 
     def retried(self, key: Key) -> None:
         """Record that a failed run is opened again."""
@@ -82,7 +85,7 @@ class Recorder:
         with writing(self._folder.path):
             self._folder.checkpoint_path(*key).unlink(missing_ok=True)
         self.counts[happening.state] += 1
-        self.tell(TrialFinished(*key, happening.state, happening.reason, happening.result))
+        self._tell_end(key, happening.state, happening.reason, happening.result)
 
     def slots_changed(self, slots: int) -> None:
         """Tell that nodes came or went."""
@@ -104,6 +107,9 @@ class Recorder:
         if checkpoint is not None:
             with writing(self._folder.path):
                 self._folder.write_checkpoint(*key, checkpoint)
+
+    def _tell_end(self, key: Key, state: str, reason: str, result: Mapping[str, Any]) -> None:
+        self.tell(TrialFinished(*key, state, reason, result, self.arms.get(key[0], "")))
 
     def _append(self, event: str, **fields: Any) -> None:
         with writing(self._folder.path):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.pareto import pareto_front
+from hybrid_sweep.analysis.summary import best_point
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, SweepStarted, TrialFinished
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
+from hybrid_sweep.search.controls import Control, ablations, controls
 from hybrid_sweep.search.replay import refuse_other_space, replay
 from hybrid_sweep.search.sampler import sampler_arguments
 from hybrid_sweep.search.storage import StorageView, without_password
@@ -102,8 +106,9 @@ def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = Non
             f"carries on format {FORMAT} only: resume it with that version, or run the sweep anew"
         )
     try:
-        recorded = SweepSpec(**manifest["spec"])
-        spec = SweepSpec(**{**manifest["spec"], **(changes or {})})
+        began = {"mask": None, **manifest["spec"]}  # a sweep of before there was a mask goes on without
+        recorded = SweepSpec(**began)
+        spec = SweepSpec(**{**began, **(changes or {})})
         refuse_other_space(spec, recorded)
         return spec
     except (KeyError, TypeError) as error:
@@ -161,7 +166,10 @@ def carry_on(
                 f"trials={spec.trials} is fewer than the {study.asked} points that were tried already: "
                 "give more, or leave it out"
             )
-        folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget})
+        planned = controls(spec, manifest["steps"], study.budget)
+        folder.write_manifest(
+            {**manifest, "spec": _public(spec), "budget": study.budget, "controls": len(planned)}
+        )
         if retry_failed:
             for key in _failed(Journal.events(journal, skip=("reported",))):
                 recorder.retried(key)
@@ -169,16 +177,32 @@ def carry_on(
         events = Journal.read(journal, skip=("reported",))
         ended = _ended(events)
         unfinished = _unfinished(events, ended, spec.seeds)
+        recorder.arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
+        recorder.arms.update((control.trial_id, control.arm) for control in planned)
         for event in ended.values():
-            tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"]))
+            arm = recorder.arms.get(event["trial_id"], "")
+            tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"], arm))
+
+        def left(planned: list[Control]) -> list[Run]:
+            return _left(planned, spec.seeds, events, ended)
+
         interrupted = False
-        if unfinished or study.has_more:
+        if unfinished or study.has_more or left([*planned, *_ablations(folder, spec)]):
             backend = make_backend()
-            tell(SweepStarted(study.budget * spec.repeats, folder.path, backend.slots, len(ended)))
+            total = (study.budget + len(planned)) * spec.repeats
+            tell(SweepStarted(total, folder.path, backend.slots, len(ended)))
             loop = Loop(study, backend, recorder, spec.seeds, spec.max_retries, folder.stop_request.exists)
-            interrupted = loop.run(unfinished)
+            interrupted = loop.run(unfinished, left(planned))
+            if not interrupted and (others := _ablations(folder, spec)):
+                recorder.arms.update((control.trial_id, control.arm) for control in others)
+                folder.write_manifest({**folder.manifest, "controls": len(planned) + len(others)})
+                interrupted = loop.run(controls=left(others))
         else:
             tell(Note("nothing is left to run"))
+        if masked := len(study.masked):
+            folder.write_manifest({**folder.manifest, "masked": masked})
+            points = "point" if masked == 1 else "points"
+            tell(Note(f"{masked} {points} masked as unstable, at no cost; `mask: null` would try them"))
         if study.flat and not interrupted:
             tell(Note("the hypervolume has stopped growing: no more points are tried"))
         elif not interrupted:  # a space may hold fewer points than it seemed to
@@ -214,13 +238,18 @@ def _failed(events: Iterable[Mapping[str, Any]]) -> list[Key]:
     return [key for key, event in _ended(events).items() if event["state"] == "failed"]
 
 
-def _unfinished(events: list[dict[str, Any]], ended: Mapping[Key, Any], seeds: list[int]) -> list[Run]:
-    """Return the runs of points that were asked and have not ended, with the number of their next attempt."""
+def _attempts(events: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
+    """Return how often each run was begun."""
     attempts: dict[Key, int] = {}
     for event in events:
         if event["event"] == "started":
             attempts[_key(event)] = max(attempts.get(_key(event), 0) + 1, event.get("attempt") or 1)
-    asked = [event for event in events if event["event"] == "asked"]
+    return attempts
+
+
+def _unfinished(events: list[dict[str, Any]], ended: Mapping[Key, Any], seeds: list[int]) -> list[Run]:
+    """Return the runs of points that were asked and have not ended, with the number of their next attempt."""
+    attempts = _attempts(events)
     return [
         Run(
             trial_id=e["trial_id"],
@@ -228,7 +257,32 @@ def _unfinished(events: list[dict[str, Any]], ended: Mapping[Key, Any], seeds: l
             config=e["config"],
             attempt=attempts.get((e["trial_id"], seed), 0) + 1,
         )
-        for e in asked
+        for e in events
+        if e["event"] == "asked"
         for seed in seeds
         if (e["trial_id"], seed) not in ended
     ]
+
+
+def _left(
+    planned: Iterable[Control],
+    seeds: list[int],
+    events: list[dict[str, Any]],
+    ended: Mapping[Key, Any],
+) -> list[Run]:
+    """Return the runs of controls that have not ended."""
+    attempts = _attempts(events)
+    return [
+        Run(**asdict(control), seed=seed, attempt=attempts.get((control.trial_id, seed), 0) + 1)
+        for control in planned
+        for seed in seeds
+        if (control.trial_id, seed) not in ended
+    ]
+
+
+def _ablations(folder: ResultsFolder, spec: SweepSpec) -> list[Control]:
+    """Return the ablations of the point that the sweep recommends so far."""
+    if spec.controls != "full":
+        return []
+    best = best_point(pareto_front(folder.trials(), spec.speedup_column))
+    return [] if best is None else ablations(spec, best["trial_id"], json.loads(best["config"]))

@@ -21,15 +21,18 @@ from hybrid_sweep.measure.reference import held_out, start
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
-from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.phases import Phase, tail_begin
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 from hybrid_sweep.trainer.records import Segment, TrainingDiverged
+from hybrid_sweep.trainer.tail import TailAverage
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload
 
 WARM_UP_SHARE = 0.05
 """Of the steps of `tuned` and `schedule_free`, in which the learning rate rises linearly."""
+AVERAGED_SHARE = 0.25
+"""Of the steps of `average`, the last ones."""
 NORM_BATCHES = 20
 """Newest batches on which BatchNorm's buffers of averaged weights are estimated anew."""
 
@@ -45,6 +48,10 @@ class HybridCurve(Curve):
 
     trace: list[Segment]
     forward_only_calls: int
+
+
+class NotApplicable(UserError):
+    """The arm changes what the workload's recipe does not have."""
 
 
 def run_arm(
@@ -69,7 +76,8 @@ def run_arm(
         test: whether the test split is evaluated too, once, at the end.
 
     Raises:
-        UserError: the arm does not apply to this recipe, or lacks its trace.
+        NotApplicable: the arm does not apply to this recipe.
+        UserError: it lacks its trace.
     """
     run = ArmRun(workload, seed, arm, steps=steps, trace=trace, eval_every=eval_every)
     while not run.done:
@@ -148,8 +156,9 @@ class ArmRun:
         every = eval_every or self.steps
         self._evaluate_at = {*range(0 if eval_every else every, self.steps, every), self.steps}
         self._log = _Log(self.plain, self.meter)
-        self._average: list[Tensor] = []
-        self._averaged = 0
+        share = arm.tail if arm.tail is not None else AVERAGED_SHARE if arm.name == "average" else 0.0
+        self._tail = TailAverage([p.detach() for p in self.plain.parameters])
+        self._tail_begin = tail_begin(self.steps, share)
         self._free: SGDScheduleFree | AdamWScheduleFree | None = None
         self._prepare(trace or ())
         if 0 in self._evaluate_at:
@@ -210,16 +219,9 @@ class ArmRun:
                 ahead = self.step * n // self.steps - (self.step - 1) * n // self.steps
                 if ahead > 1:
                     self.plain.skip(ahead - 1)
-            if self._arm.name == "average" and self.step > (1 - self._arm.tail) * self.steps:
-                self._take_into_average()
+            if self.step > self._tail_begin:
+                self._tail.observe()
         self.meter.lap(work)
-
-    def _take_into_average(self) -> None:
-        self._averaged += 1
-        if not self._average:
-            self._average = [p.detach().clone() for p in self.plain.parameters]
-        for mean, p in zip(self._average, self.plain.parameters, strict=True):
-            mean.lerp_(p.detach(), 1 / self._averaged)
 
     def _evaluate(self) -> None:
         with self._published():
@@ -235,22 +237,23 @@ class ArmRun:
         clock, by forward passes over the newest batches.
         """
         model, free = self.plain.model, self._free
-        if not (free or self._average):
+        average = self._tail.state_dict()
+        if not (free or average["mean"]):
             yield
             return
         kept = {name: value.clone() for name, value in model.state_dict().items()}
         before = random_state()
         if free:
             free.eval()
-        else:
-            for p, mean in zip(self.plain.parameters, self._average, strict=True):
-                p.detach().copy_(mean)
-        newest = range(max(self.step - NORM_BATCHES, 0) + 1, self.step + 1)
-        _estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self._workload.loss)
+        self._tail.finish()
+        if self._arm.name not in REPLAYED:  # those hand out what their hybrid would
+            newest = range(max(self.step - NORM_BATCHES, 0) + 1, self.step + 1)
+            _estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self._workload.loss)
         yield
         if free:
             free.train()
         model.load_state_dict(kept)  # to the last bit, which train() after eval() is not
+        self._tail.load_state_dict(average)
         set_random_state(before)
 
 
@@ -310,7 +313,7 @@ def _replayed(arm: Arm, trace: Sequence[Segment]) -> Iterator[Work | None]:
 def _add_momentum(optimizer: Optimizer, momentum: float) -> None:
     """Give plain SGD a momentum, in place."""
     if not isinstance(optimizer, SGD) or any(group["momentum"] for group in optimizer.param_groups):
-        raise UserError("arm 'momentum' needs a recipe of SGD without momentum: leave it out here")
+        raise NotApplicable("arm 'momentum' needs a recipe of SGD without momentum: leave it out here")
     for group in optimizer.param_groups:
         group["momentum"] = momentum
 

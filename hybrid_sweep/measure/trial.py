@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
 
+from hybrid_sweep.arm import Arm
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.controls import frozen_run
+from hybrid_sweep.measure.arms import run_arm
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import Reference, held_out, start
 from hybrid_sweep.measure.score import (
     behaviour,
@@ -29,6 +31,8 @@ from hybrid_sweep.workload import Workload, quality_of
 
 FORMAT = 1
 """Of a run's state; another one is not gone on from."""
+Twins = dict[tuple[int, str, Arm], Curve]
+"""Runs that repeat the real steps of a hybrid run, by seed, behaviour and arm."""
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 
@@ -40,8 +44,8 @@ class Trial:
         config: the hybrid trainer's.
         reference: plain training with the same seed.
         costs: frozen unit costs.
-        frozen: results of frozen runs by (seed, behaviour, interval), shared by the trials of a process; None
-            leaves `quality_vs_frozen` out.
+        twins: of earlier trials, shared by those of a process; None leaves `quality_vs_frozen` and
+            `quality_vs_lr_matched` out.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class Trial:
         config: HybridConfig,
         reference: Reference,
         costs: UnitCosts,
-        frozen: dict[tuple[int, str, int], dict[str, float]] | None = None,
+        twins: Twins | None = None,
     ) -> None:
         self.workload = workload
         self.config = config
@@ -58,7 +62,7 @@ class Trial:
         self.costs = costs
         self.state = "running"
         self.reason = ""
-        self._frozen = frozen
+        self._twins = twins
         plain = start(workload, reference.seed)
         self.trainer = HybridTrainer(
             plain.model, plain.optimizer, config, loss_fn=workload.loss, lr_scheduler=plain.scheduler
@@ -147,13 +151,15 @@ class Trial:
     def result(self) -> dict[str, Any]:
         """Return the columns of the run (the contract's, in its names) from its first report on.
 
-        A run that goes on has them at the step it has reached, and no `quality_vs_frozen`: that is a
-        training run of its own.
+        A run that goes on has them at the step it has reached, and is not held against its twins: each is
+        a training run of its own.
         """
-        memory = self._memory_ratio()  # before the frozen run resets the peak
+        memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
+        averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
+        frozen = Arm(name="frozen", correction_interval=self.config.correction_interval, tail=averaged)
         forward = seconds[Work.FORWARD] / meter.calls[Work.FORWARD] if meter.calls[Work.FORWARD] else 0.0
         diverged = self.state == "diverged"
         one_thread = torch.get_num_threads() == 1 and not self.trainer.plain.parameters[0].is_cuda
@@ -170,7 +176,9 @@ class Trial:
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
             "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
-            "quality_vs_frozen": self._versus_frozen() if self.state == "done" else None,
+            "quality_vs_frozen": self._versus(
+                Arm(name="frozen", correction_interval=interval, tail=averaged)
+            ),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
             "backward_reduction_pct": s.backward_reduction_pct,
@@ -180,6 +188,7 @@ class Trial:
             "micro_corrections": s.micro_corrections,
             "abort_rate": s.abort_rate,
             "behaviour": behaviour(trace),
+            "quality_vs_lr_matched": self._versus(Arm(name="lr_matched", tail=averaged)),
             "speedup_cpu": speedup(s.steps, meter.cpu_seconds(), meter.calls) if one_thread else None,
             "val_accuracy": accuracy,
             "reference_val_accuracy": self.reference.accuracy_at(s.steps),
@@ -191,7 +200,7 @@ class Trial:
             "warning_rate": s.warning_rate,
             "nonfinite_steps": s.nonfinite_steps,
             "rollbacks": s.rollbacks,
-            "steps_to_target_ratio": (self._target_reached or float("inf")) / max(self._target_step, 1),
+            "steps_to_target_ratio": (self._target_reached or inf) / max(self._target_step, 1),
             "peak_memory_ratio": memory,
             "overhead_pct": overhead_pct(seconds),
             "train_seconds": sum(seconds.values()),
@@ -215,22 +224,23 @@ class Trial:
         meter = self.trainer.meter
         return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls, meter.plain_step())
 
-    def _versus_frozen(self) -> float | None:
-        """Score the run as if its frozen twin were the reference."""
-        if self._frozen is None:
+    def _versus(self, arm: Arm) -> float | None:
+        """Score the run as if its twin were the reference; infinite where the twin diverged."""
+        if self._twins is None or self.state != "done":
             return None
-        trace = self.trainer.trace()
-        interval = self.config.correction_interval
-        key = (self.reference.seed, behaviour(trace), interval)
-        if key not in self._frozen:
-            self._frozen[key] = frozen_run(self.workload, self.reference.seed, trace, interval)
-        twin = self._frozen[key]
-        loss, accuracy = twin["loss"], twin.get("accuracy")
-        own, step = self._quality(self._steps), self._steps
-        theirs = quality(quality_of(self.workload), self.reference, step, loss, accuracy)
-        if quality_of(self.workload) == "loss_gap":
+        seed, trace = self.reference.seed, self.trainer.trace()
+        key = seed, behaviour(trace), arm
+        if key not in self._twins:
+            self._twins[key] = run_arm(
+                self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
+            )
+        twin = self._twins[key]
+        accuracy = twin.val_accuracy[-1] if twin.val_accuracy else None
+        kind, step = quality_of(self.workload), self._steps
+        own, theirs = self._quality(step), quality(kind, self.reference, step, twin.val_loss[-1], accuracy)
+        if kind == "loss_gap":
             return 1 + own - theirs
-        return own / theirs if theirs > 0 else None
+        return own / theirs if theirs > 0 else inf
 
     def _memory_ratio(self) -> float | None:
         if not self.reference.peak_memory_bytes:

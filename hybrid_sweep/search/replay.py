@@ -13,10 +13,12 @@ MAY_CHANGE = (
     "about",
     "checkpoint_seconds",
     "concurrency",
+    "controls",
     "max_retries",
     "stop_when_flat",
     "storage",
     "trials",
+    "tuning_trials",
 )
 """Settings with which a sweep may go on that it did not begin with: they choose no point."""
 

@@ -16,6 +16,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.dimensions import combination, is_whole, placed, size
 from hybrid_sweep.search.front import Front
 from hybrid_sweep.search.halving import Halving, Key
+from hybrid_sweep.search.mask import unstable
 from hybrid_sweep.search.outcome import Ended, Told, finite, judge
 from hybrid_sweep.search.sampler import Memory
 from hybrid_sweep.search.space import Point, complete_hash, config_of, given, grid, numbered_id
@@ -24,8 +25,10 @@ from hybrid_sweep.trainer.config import HybridConfig
 
 DRAWS = 20
 """How often a sampler is asked for a point that is new."""
+RANDOM_DRAWS = 1000
+"""How often any point is then drawn, in a space that cannot be counted."""
 LOOKS = 100_000
-"""How many combinations are then looked at, in a space that has so many."""
+"""How many combinations are looked at instead, in a space that can be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +40,27 @@ class Asked:
         point: its id and configuration.
         params: what lies on the axes of the space, of those axes that exist for this point.
         source: "preset", "point", "grid" or the sampler's name.
+        masked: hashes of the points that were drawn before it and refused as unstable, each for the first
+            time in the sweep.
     """
 
     number: int
     point: Point
     params: dict[str, Any]
     source: str
+    masked: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Self:
         """Read an `asked` event of a journal."""
         point = Point(trial_id=event["trial_id"], config=event["config"])
-        return cls(number=event["number"], point=point, params=event["params"], source=event["source"])
+        return cls(
+            number=event["number"],
+            point=point,
+            params=event["params"],
+            source=event["source"],
+            masked=tuple(event.get("masked", ())),
+        )
 
     def event(self) -> dict[str, Any]:
         """Return the event that a journal keeps of it."""
@@ -59,6 +71,7 @@ class Asked:
             "number": self.number,
             "params": self.params,
             "source": self.source,
+            "masked": list(self.masked),
         }
 
 
@@ -127,6 +140,7 @@ class Study:
 
     Attributes:
         asked: points asked so far.
+        masked: hashes of the points that were drawn and refused as unstable, in order.
 
     Raises:
         UserError: a point of the spec that `HybridConfig` refuses.
@@ -142,6 +156,7 @@ class Study:
     ) -> None:
         self.spec = spec
         self.asked = 0
+        self.masked: dict[str, None] = {}
         self._on_told = on_told
         self._memory = Memory(spec, f"{spec.name}-{sweep_id}")
         self._queue = _queue(spec)
@@ -194,14 +209,15 @@ class Study:
         """
         if self.asked >= (self.budget if trials is None else trials):
             return None
-        number = self.asked
+        number, known = self.asked, len(self.masked)
         choice = next(iter(self._queue.values())) if self._queue else self._draw(number)
         if choice is None:
             return None
         swept = choice.config.keys() - self.spec.trainer.keys()
         trial_id = choice.trial_id or numbered_id(number, HybridConfig(**choice.config), swept)
         point = Point(trial_id=trial_id, config=choice.config)
-        asked = Asked(number=number, point=point, params=choice.params, source=choice.source)
+        masked = tuple(self.masked)[known:]
+        asked = Asked(number=number, point=point, params=choice.params, source=choice.source, masked=masked)
         self._begin(asked)
         return asked
 
@@ -291,6 +307,7 @@ class Study:
     def _begin(self, asked: Asked) -> None:
         """Enter a point, whether it was chosen just now or long ago."""
         self._note(asked.point.config, asked.params)
+        self.masked.update(dict.fromkeys(asked.masked))
         self.asked = asked.number + 1
         self._enter(_Open(asked, HybridConfig(**asked.point.config).warmup_steps))
 
@@ -316,7 +333,7 @@ class Study:
                 return choice
         combinations = size(self.spec.space)
         if combinations is None:
-            draws = range(DRAWS, 2 * DRAWS)
+            draws = range(DRAWS, DRAWS + RANDOM_DRAWS)
             left = (self._memory.draw(self._seed(number, draw), at_random=True) for draw in draws)
         else:
             places = _shuffled(combinations, self._seed(number, DRAWS))
@@ -324,9 +341,15 @@ class Study:
         return next((choice for params in left if (choice := self._new(params))), None)
 
     def _new(self, params: dict[str, Any]) -> _Choice | None:
-        """Return the point with these parameters; None where it was seen before."""
+        """Return the point with these parameters; None where it was seen before, or is masked."""
         config = config_of({**self.spec.trainer, **params})
-        return None if complete_hash(config) in self._seen else _Choice(self.spec.sampler, config, params)
+        digest = complete_hash(config)
+        if digest in self._seen or digest in self.masked:
+            return None
+        if unstable(self.spec.mask, config):
+            self.masked[digest] = None
+            return None
+        return _Choice(self.spec.sampler, config, params)
 
     def _seed(self, number: int, draw: int) -> int:
         return int.from_bytes(sha256(f"{self.spec.seed} {number} {draw}".encode()).digest()[:4])

@@ -29,9 +29,11 @@ class HybridConfig(Settings):
         divergence_threshold: standard deviations of loss that count as divergence.
         correct_steps: forward-only logical steps after a Predict phase.
         stop_fraction: share of the run, at its end, that is never predicted.
+        tail: "average" puts the mean of the weights over that share into the model at the end of the run.
         cycle_mode: "seed" goes Correct → Full; "rust" may predict again, up to five times.
         horizon_rule: "seed" shrinks H by confidence² and repetition; "fixed" takes H as it is.
-        predictor: where the direction of a jump comes from.
+        predictor: where the displacement of a jump comes from (`trainer/predictors/`); "frozen", "random",
+            "sign_flipped" and "oracle" are controls.
         velocity_decay: β of the EMA of real updates (or of Full-phase displacements).
         gates: "learned" scales a jump by the weight-delta head, "seed" by its literal clamp, "off" by one.
         minimum_cosine: no jump while successive cycles' velocities agree less than this.
@@ -55,9 +57,22 @@ class HybridConfig(Settings):
     divergence_threshold: Annotated[float, Field(gt=0)] = 3.0
     correct_steps: Count = 5
     stop_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    tail: Literal["stop", "average"] = "stop"
     cycle_mode: Literal["seed", "rust"] = "seed"
     horizon_rule: Literal["seed", "fixed"] = "seed"
-    predictor: Literal["ema", "outer_momentum", "frozen"] = "ema"
+    predictor: Literal[
+        "ema",
+        "ema_nesterov",
+        "outer_momentum",
+        "outer_nesterov",
+        "optimizer_replay",
+        "dmd",
+        "rre",
+        "frozen",
+        "random",
+        "sign_flipped",
+        "oracle",
+    ] = "ema"
     velocity_decay: OpenUnit = 0.97
     gates: Literal["learned", "seed", "off"] = "learned"
     minimum_cosine: Annotated[float, Field(ge=-1, lt=1)] = -0.7

@@ -73,6 +73,11 @@ def compute_predict_steps(max_steps: int, confidence: float, consecutive: int) -
     return min(max(int(_f32(adaptive * penalty)), HORIZON_FLOOR), max_steps)
 
 
+def tail_begin(total_steps: int, fraction: float) -> int:
+    """Return the step after which the last `fraction` of a run begins."""
+    return int(total_steps * (1 - fraction))
+
+
 class PhaseController:
     """State machine Warmup → Full → Predict → Correct → Full …, one logical step at a time.
 
@@ -131,8 +136,13 @@ class PhaseController:
         steps = max(int(limit * self.horizon_multiplier), 1)
         if self.total_steps is None:
             return steps
-        room = int(self.total_steps * (1 - self.config.stop_fraction)) - step
+        room = tail_begin(self.total_steps, self.config.stop_fraction) - step
         return min(steps, room) if room >= min(HORIZON_FLOOR, steps) else 0
+
+    def in_tail(self, step: int) -> bool:
+        """Whether `step` is one of those, at the end of a run, that are never predicted."""
+        fraction = self.config.stop_fraction
+        return self.total_steps is not None and step > tail_begin(self.total_steps, fraction)
 
     def enter(self, decision: PhaseDecision) -> None:
         """Start the decided phase; the step counter of the phase resets."""

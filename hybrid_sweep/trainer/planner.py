@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple, cast
 
-from torch import nn
-
 from hybrid_sweep.trainer.confidence import Confidence
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import Corrector
@@ -17,8 +15,10 @@ from hybrid_sweep.trainer.dynamics import RssmLite
 from hybrid_sweep.trainer.features import FEATURES, StepHistory
 from hybrid_sweep.trainer.gating import gate_targets, literal_targets
 from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
 from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
+from hybrid_sweep.trainer.tail import TailAverage
 
 AUDITS = 3
 """Jumps that the post-recovery audit looks back on."""
@@ -50,16 +50,18 @@ class Plan:
         gates: size × group gate of its jumps.
         corrections: relative corrections of the sub-jumps to come.
         applied: steps of the direction applied so far.
-        last_move: steps of the newest sub-jump.
         level_before: smoothed loss before it.
-        horizon: predicted steps so far, at the learning rate of the averaged updates.
+        last_move: factors of the newest sub-jump, and the steps from and to which it went.
+        steps: logical steps predicted so far.
+        horizon: the same at the learning rate of the averaged updates.
     """
 
     gates: list[float]
     corrections: list[float]
     applied: list[float]
-    last_move: list[float]
     level_before: float
+    last_move: tuple[list[float], int, int] = ([], 0, 0)
+    steps: int = 0
     horizon: float = 0.0
 
     @property
@@ -67,19 +69,27 @@ class Plan:
         """The gates that the displacement really had, corrections and all."""
         return [a / self.horizon for a in self.applied] if self.horizon else self.gates
 
+    def share(self, *shares: float) -> list[float]:
+        """Return factors of the whole displacement so far that are these shares of what was applied."""
+        return [s * a / max(self.steps, 1) for s, a in zip(shares, self.applied, strict=True)]
+
 
 class JumpPlanner:
     """Watches real steps, learns once a cycle, and moves the weights when told to jump.
 
     Args:
-        model: its trainable parameters are moved in place.
+        plain: the training step; the trainable parameters of its model are moved in place.
         config: which predictor, gates and confidence.
+
+    Raises:
+        UserError: the predictor cannot work with that optimizer.
     """
 
-    def __init__(self, model: nn.Module, config: HybridConfig) -> None:
+    def __init__(self, plain: PlainStep, config: HybridConfig) -> None:
         self.config = config
-        self.groups = LayerGroups.of(model)
-        self.predictor = PREDICTORS[config.predictor](self.groups, config.velocity_decay, config.full_steps)
+        self.groups = LayerGroups.of(plain.model)
+        self.predictor = PREDICTORS[config.predictor].of(self.groups, config, plain)
+        self.tail = TailAverage(self.groups.parameters)
         self.history = StepHistory()
         self.dynamics = RssmLite(
             hidden_size=config.predictor_hidden_size,
@@ -153,10 +163,10 @@ class JumpPlanner:
         """Start a Predict phase: fix the gates of its jumps."""
         count = len(self.groups.names)
         gates = [1.0] * count
-        if self.config.gates != "off":
+        if self.config.gates != "off" and not self.predictor.exact:
             issued = self.dynamics.gates()
             gates = [issued.size * gate for gate in issued.groups[:count]]
-        self._plan = Plan(gates, [0.0] * count, [0.0] * count, [0.0] * count, self.level)
+        self._plan = Plan(gates, [0.0] * count, [0.0] * count, self.level)
 
     def jump(self, steps: int, learning_rate_ratio: float) -> None:
         """Advance the weights by `steps` predicted steps, in one update (contract, Displacement).
@@ -165,19 +175,23 @@ class JumpPlanner:
             steps: logical steps of this (sub-)horizon.
             learning_rate_ratio: mean learning rate of those steps over that of the averaged updates.
         """
-        plan = self._current
-        scale = steps * learning_rate_ratio
-        plan.horizon += scale
-        self._move([scale * g * (1 + c) for g, c in zip(plan.gates, plan.corrections, strict=True)])
+        plan, ratio = self._current, 1.0 if self.predictor.exact else learning_rate_ratio
+        begin = plan.steps
+        plan.steps += steps
+        plan.horizon += steps * ratio
+        factors = [ratio * g * (1 + c) for g, c in zip(plan.gates, plan.corrections, strict=True)]
+        plan.last_move = factors, begin, plan.steps
+        self._move(*plan.last_move)
 
     def undo_last_move(self) -> None:
         """Take the last sub-jump back."""
-        self._move([-s for s in self._current.last_move])
+        factors, begin, end = self._current.last_move
+        self._move([-f for f in factors], begin, end)
 
     def take_half_back(self) -> None:
         """Go back half of the way that the Predict phase went (as Lookahead interpolates, 1907.08610)."""
         if self._plan is not None:
-            self._move([-s / 2 for s in self._plan.applied])
+            self._move(self._plan.share(*[-0.5] * len(self._plan.applied)), 0, self._plan.steps)
 
     def micro_correct(self, step: int) -> None:
         """Scale the sub-jumps that follow by what similar phases had needed."""
@@ -186,8 +200,8 @@ class JumpPlanner:
     def correct(self, step: int) -> None:
         """Correct the displacement just applied, each group by at most the corrector's cap."""
         if self._plan is not None:
-            corrections = self._group_corrections(step)
-            self._move([c * a for c, a in zip(corrections, self._plan.applied, strict=True)])
+            factors = self._plan.share(*self._group_corrections(step))
+            self._move(factors, 0, self._plan.steps)
 
     def forecast(self, ahead: int) -> float:
         """Return RSSM-lite's loss `ahead` ≥ 1 logical steps after the newest real step."""
@@ -211,6 +225,7 @@ class JumpPlanner:
         """Return everything that learning and jumping change."""
         return {
             "predictor": self.predictor.state_dict(),
+            "tail": self.tail.state_dict(),
             "history": self.history.state_dict(),
             "dynamics": self.dynamics.state_dict(),
             "confidence": self.confidence.state_dict(),
@@ -229,7 +244,7 @@ class JumpPlanner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for name in ("predictor", "history", "dynamics", "confidence", "residuals", "corrector"):
+        for name in ("predictor", "tail", "history", "dynamics", "confidence", "residuals", "corrector"):
             getattr(self, name).load_state_dict(state[name])
         self._new_steps = state["new_steps"]
         self._first_loss = state["first_loss"]
@@ -247,11 +262,10 @@ class JumpPlanner:
             self.plan()
         return cast(Plan, self._plan)
 
-    def _move(self, steps: list[float]) -> None:
-        self.predictor.apply(steps)
+    def _move(self, factors: list[float], begin: int, end: int) -> None:
+        self.predictor.apply(factors, begin, end)
         plan = self._current
-        plan.last_move = steps
-        plan.applied = [a + s for a, s in zip(plan.applied, steps, strict=True)]
+        plan.applied = [a + f * (end - begin) for a, f in zip(plan.applied, factors, strict=True)]
 
     def _group_corrections(self, step: int) -> list[float]:
         return list(self.corrector.group_corrections(self._features, step, self.groups.names))

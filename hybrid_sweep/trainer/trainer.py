@@ -24,6 +24,7 @@ from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.phases import Phase, PhaseController, TrainingState
 from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
+from hybrid_sweep.trainer.predictors import Oracle
 from hybrid_sweep.trainer.records import Position, Segment, StepResult, Tally, TrainingStatistics
 from hybrid_sweep.trainer.recovery import Recovery
 from hybrid_sweep.trainer.snapshot import Snapshot, plain
@@ -53,7 +54,8 @@ class HybridTrainer:
         divergence_log: a CSV file with one row a logical step; reading predicted losses costs roll-outs.
 
     Raises:
-        UserError: for a scheduler that needs a metric, or a model without trainable parameters.
+        UserError: for a scheduler that needs a metric, a model without trainable parameters, or a predictor
+            that cannot work with the optimizer.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class HybridTrainer:
         self.optimizer = optimizer
         self.config = config or HybridConfig()
         self.controller = PhaseController(self.config)
-        self.planner = JumpPlanner(model, self.config)
+        self.planner = JumpPlanner(self.plain, self.config)
         self.tally = Tally()
         self.position = Position()
         self.meter = CostMeter(self.plain.parameters[0].device)
@@ -127,6 +129,8 @@ class HybridTrainer:
             self._advance(load, limit=total_steps - self.tally.steps)
             if self._cycle_is_over():
                 break
+        if self.tally.steps == total_steps:
+            self.planner.tail.finish()
         return self.tally.steps < total_steps
 
     def force_phase(self, phase: Phase, steps: int) -> None:
@@ -285,6 +289,8 @@ class HybridTrainer:
             predicted = self.planner.score(step, step - at.real_at, loss)
         at.real_at = step
         self.planner.observe(step, loss, at.gradient_norm, rate)
+        if self.config.tail == "average" and self.controller.in_tail(step):
+            self.planner.tail.observe()
         signal = self.recovery.watch(loss, norm, predicted, real=True)
         result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
         self.meter.lap(Work.OBSERVE)
@@ -314,6 +320,7 @@ class HybridTrainer:
         into = done % length
         if into == 0:
             ahead = min(length, controller.remaining)
+            self._foresee(load, ahead, limit)
             rate = self.plain.skip(ahead)
             self.planner.jump(ahead, rate / self.position.mean_learning_rate if self._scheduled else 1.0)
         self._tick(min(limit, length - into, controller.remaining))
@@ -323,6 +330,17 @@ class HybridTrainer:
             return self._probe(load)
         ahead, decisions = self.tally.steps - self.position.real_at, self.tally.decisions
         return self._result(lambda: self._late_forecast(ahead, decisions), None, None)
+
+    def _foresee(self, load: Callable[[int], Any], ahead: int, limit: int) -> None:
+        """Let the oracle, which no other predictor is, train ahead; its steps are plain ones."""
+        oracle = self.planner.predictor
+        if not isinstance(oracle, Oracle):
+            return
+        if ahead > limit:
+            raise UserError("predictor='oracle' trains on batches to come: drive it with run(), not step()")
+        begin = self.controller.steps_in_current_phase
+        oracle.foresee(load, self.tally.steps, begin, ahead, self.meter)
+        self.tally.backward_calls = self.plain.backward_calls
 
     @property
     def _scheduled(self) -> bool:

@@ -62,6 +62,7 @@ def result_of(horizon: int, interval: int, threshold: float, seed: int) -> dict[
         "quality": quality,
         "quality_vs_truncated": 1.06 - 0.0009 * realised + twin.normal(0, 0.004),
         "quality_vs_frozen": 1.09 - 0.0004 * realised + twin.normal(0, 0.004),
+        "quality_vs_lr_matched": 1.01 - 0.0002 * realised,
         "val_loss": reference / quality,
         "reference_val_loss": reference,
         "backward_reduction_pct": 100 * (1 - backward / STEPS),

@@ -64,6 +64,7 @@ def repeats(*points: tuple[float, float], spread: float) -> pd.DataFrame:
             "seed": seed,
             "state": "done",
             "reason": "",
+            "arm": "",
             "behaviour": f"{number}",
             "attempts": 1,
             "speedup": speedup + spread * (seed - 1),
@@ -71,6 +72,7 @@ def repeats(*points: tuple[float, float], spread: float) -> pd.DataFrame:
             "quality": quality + 0.01 * spread * (seed - 1),
             "quality_vs_truncated": 1.0,
             "quality_vs_frozen": 1.0,
+            "quality_vs_lr_matched": 1.0,
         }
         for number, (speedup, quality) in enumerate(points)
         for seed in range(3)

@@ -52,17 +52,18 @@ def test_it_has_the_headline_and_every_part(grid60: ResultsFolder) -> None:
         assert f"<dt>{column.name}</dt>" in page
 
 
-def test_the_figure_shows_front_reference_and_both_controls(grid60: ResultsFolder) -> None:
+def test_the_figure_shows_front_reference_and_controls(grid60: ResultsFolder) -> None:
     names = [trace.get("name", "") for trace in data_of(grid60)["front"]["data"]]
     for name in (
         "frozen control",
         "truncated control",
+        "matched control",
         "configurations (58)",
         "Pareto front",
         "plain training",
     ):
         assert any(found.startswith(name) for found in names), name
-    hover = data_of(grid60)["front"]["data"][4]["text"]
+    hover = data_of(grid60)["front"]["data"][5]["text"]
     assert any("H075_I15_C0.60" in text and "max predict steps 75" in text for text in hover)
 
 
@@ -91,7 +92,7 @@ def test_user_text_is_escaped(sweep: Callable[..., ResultsFolder]) -> None:
     page = own_part(folder)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
-    hover = data_of(folder)["front"]["data"][4]["text"]
+    hover = data_of(folder)["front"]["data"][5]["text"]
     assert all("<script>" not in text for text in hover)
 
 

@@ -24,7 +24,11 @@ WIN, EQUAL, LOSS, WIDE = (4.1, 3.9, 4.3), (1.02, 0.97, 1.06), (0.5, 0.45, 0.6), 
 
 def row(arm, speed, quality=(1.05, 1.02, 1.08), trial_id="H100", reached=5, hybrid_reached=5):
     values = {"trial_id": trial_id, "arm": arm, "what": WHAT[arm], "seeds": 5, "reached": reached}
-    values |= {"backward_calls": 850, "hybrid_reached": hybrid_reached, "at_least": reached < 5 and hybrid_reached == 5}
+    values |= {
+        "backward_calls": 850,
+        "hybrid_reached": hybrid_reached,
+        "at_least": reached < 5 and hybrid_reached == 5,
+    }
     named = {"speedup_to_target": speed, "speedup_whole_run": (3.4, 3.3, 3.5), "quality": quality}
     for name, (value, low, high) in {**named, "val_quality": (1.04, 1.0, 1.08)}.items():
         values |= {name: value, f"{name}_low": low, f"{name}_high": high}

@@ -42,7 +42,7 @@ def spec(tmp_path_factory):
         },
         space={"max_predict_steps": [5, 10], "correction_interval": [0, 5]},
         sampler="grid",
-        frozen_control=False,
+        controls="none",
         checkpoint_seconds=0.001,
         unit_costs=dict.fromkeys(COST_NAMES, 0.1) | {"plain_step": 1.0},
     )

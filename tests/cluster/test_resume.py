@@ -25,7 +25,7 @@ SWEEP = {
     "sampler": "tpe",
     "trials": 6,
     "repeats": 2,
-    "frozen_control": False,
+    "controls": "none",
     "checkpoint_seconds": 0.1,
     "unit_costs": dict.fromkeys(COST_NAMES, 0.1) | {"plain_step": 1.0},
 }

@@ -29,7 +29,7 @@ def shared():
             order=WorkloadOrder(name=f"{toy.__file__}:Toy", keywords=keywords, device="cpu"),
             references=references,
             costs={cost_class(HybridConfig(**FIELDS)): UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))},
-            frozen_control=True,
+            controls=True,
             models=models,
         )
 

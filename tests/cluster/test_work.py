@@ -103,27 +103,27 @@ class TestPreparing:
 
 
 class TestShared:
-    def shared(self, models=None, frozen=True):
+    def shared(self, models=None, controls=True):
         references = {0: reference_run(Toy(), 0, 40, 10)}
         return Shared(
             order=order(),
             references=references,
             costs={cost_class(HybridConfig(**SHUT)): COSTS},
-            frozen_control=frozen,
+            controls=controls,
             models=models,
         )
 
     def test_a_trial_of_a_point(self):
-        frozen = {}
-        trial = self.shared().trial(POINT, Toy(), frozen)
+        twins = {}
+        trial = self.shared().trial(POINT, Toy(), twins)
         while not trial.done:
             trial.report()
         assert trial.config == HybridConfig(**SHUT)
         assert trial.result()["quality_vs_frozen"] == 1.0
-        assert len(frozen) == 1
+        assert len(twins) == 2
 
-    def test_without_the_frozen_control(self):
-        trial = self.shared(frozen=False).trial(POINT, Toy(), {})
+    def test_without_controls(self):
+        trial = self.shared(controls=False).trial(POINT, Toy(), {})
         while not trial.done:
             trial.report()
         assert trial.result()["quality_vs_frozen"] is None

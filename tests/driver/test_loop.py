@@ -31,6 +31,7 @@ def sweep(tmp_path):
                 "trainer": {"warmup_steps": 1},
                 "space": {"max_predict_steps": [10, 20, 30, 40, 50, 60]},
                 "sampler": "grid",
+                "controls": "none",
                 **fields,
             }
         )

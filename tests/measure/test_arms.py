@@ -170,11 +170,16 @@ class TestMatched:
 
 class TestFrozen:
     @pytest.mark.parametrize("workload", TOYS, ids=NAMES)
-    @pytest.mark.parametrize("changes", [{}, {"correct_steps": 0}, {"correction_interval": 6}], ids=str)
+    @pytest.mark.parametrize(
+        "changes",
+        [{}, {"correct_steps": 0}, {"correction_interval": 6}, {"tail": "average", "stop_fraction": 0.2}],
+        ids=str,
+    )
     def test_it_is_the_hybrid_run_whose_jumps_stand_still(self, workload, changes):
         hybrid = run_hybrid(workload, 0, STILL.replace(**changes), 150)
         assert sum(segment.phase == "predict" for segment in hybrid.trace) >= 3
-        arm = Arm(name="frozen", correction_interval=changes.get("correction_interval", 0))
+        averaged = changes.get("stop_fraction")
+        arm = Arm(name="frozen", correction_interval=changes.get("correction_interval", 0), tail=averaged)
         frozen = run_arm(workload, 0, arm, steps=150, trace=hybrid.trace, eval_every=None)
         assert frozen.val_loss == hybrid.val_loss[-1:]
         assert frozen.backward_calls[-1] == hybrid.backward_calls[-1]
@@ -220,10 +225,10 @@ class TestTuned:
     def test_the_draws_are_those_of_the_seed(self):
         arms = tuning_trials("tuned", 7, 3)
         assert arms == tuning_trials("tuned", 7, 3) != tuning_trials("tuned", 7, 4)
-        assert [arm.optimizer for arm in arms] == ["sgd"] * 4 + ["adamw"] * 3
-        sgd = [arm.lr for arm in arms[:4]]
-        assert sgd == sorted(sgd)
-        assert all(1e-3 <= rate <= 1.0 for rate in sgd)
+        assert arms[:4] == tuning_trials("tuned", 4, 3)
+        assert [arm.optimizer for arm in arms] == ["sgd", "adamw"] * 3 + ["sgd"]
+        sgd = sorted(arm.lr for arm in arms[::2])
+        assert 1e-3 <= sgd[0] < 0.05 < sgd[-1] <= 1.0
         assert all(0.7 <= arm.momentum <= 0.98 for arm in arms)
 
     @pytest.mark.parametrize("decay", ["linear", "cosine"])
@@ -252,7 +257,7 @@ class TestAverage:
         assert often[:91] == losses(workload, Arm(name="reference"), eval_every=1)[:91]
         assert often[92] != losses(workload, Arm(name="reference"), eval_every=1)[92]
 
-    def test_it_is_the_mean_of_the_last_weights(self):
+    def test_it_is_the_mean_of_every_tenth_of_the_last_weights(self):
         seen = []
 
         class Watched(Toy):
@@ -260,9 +265,9 @@ class TestAverage:
                 seen.append([p.detach().clone() for p in model.parameters()])
                 return super().evaluate(model, split)
 
-        run_arm(Watched(), 0, Arm(name="reference"), steps=40, eval_every=1)
-        every = seen[31:41]
-        run_arm(Watched(), 0, Arm(name="average"), steps=40, eval_every=None)
+        run_arm(Watched(), 0, Arm(name="reference"), steps=41, eval_every=1)
+        every = [seen[31], seen[41]]
+        run_arm(Watched(), 0, Arm(name="average"), steps=41, eval_every=None)
         for mean, *weights in zip(seen[-1], *every, strict=True):
             assert torch.allclose(mean, torch.stack(weights).mean(0), atol=1e-6)
 

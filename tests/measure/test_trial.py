@@ -1,4 +1,4 @@
-"""One hybrid run, scored: against the reference, against truncated training, against its frozen twin."""
+"""One hybrid run, scored: against the reference, against truncated training, against its twins."""
 
 import json
 import math
@@ -7,7 +7,11 @@ import pytest
 from support.toy import Toy
 
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.arm import Arm
+from hybrid_sweep.measure import trial as trial_module
+from hybrid_sweep.measure.arms import run_arm
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.measure.score import speedup_counted
 from hybrid_sweep.measure.trial import Trial
@@ -21,10 +25,10 @@ SHUT = JUMPING.replace(confidence_threshold=0.999)
 CLOCKED = {"speedup", "speedup_cpu", "speedup_bound", "overhead_pct", "train_seconds", "eval_seconds"}
 
 
-def run(config=JUMPING, workload=None, frozen=None, steps=120, eval_every=1):
+def run(config=JUMPING, workload=None, twins=None, steps=120, eval_every=1):
     """Return the finished trial and its reports."""
     workload = workload or Toy()
-    trial = Trial(workload, config, reference_run(workload, 0, steps, eval_every), COSTS, frozen)
+    trial = Trial(workload, config, reference_run(workload, 0, steps, eval_every), COSTS, twins)
     reports = [trial.report()]
     while not trial.done:
         reports.append(trial.report())
@@ -58,7 +62,7 @@ class TestAgainstPlainTraining:
     @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"norm": True}], ids=str)
     @pytest.mark.parametrize("eval_every", [1, 25])
     def test_a_shut_gate_is_plain_training(self, options, eval_every):
-        trial, reports = run(SHUT, Toy(**options), frozen={}, eval_every=eval_every)
+        trial, reports = run(SHUT, Toy(**options), twins={}, eval_every=eval_every)
         result = trial.result()
         assert result["quality"] == result["quality_vs_truncated"] == result["quality_vs_frozen"] == 1.0
         assert result["backward_reduction_pct"] == result["predict_phases"] == 0
@@ -78,35 +82,51 @@ class TestAgainstPlainTraining:
 
     @pytest.mark.parametrize("kind", ["accuracy_ratio", "loss_gap"])
     def test_other_kinds_of_quality(self, kind):
-        result = run(workload=Toy(quality=kind), frozen={})[0].result()
+        result = run(workload=Toy(quality=kind), twins={})[0].result()
         assert 0 < result["quality"] < 1.1
         assert result["quality_vs_frozen"] > 0
-        assert run(SHUT, Toy(quality=kind), frozen={})[0].result()["quality_vs_frozen"] == 1.0
+        assert run(SHUT, Toy(quality=kind), twins={})[0].result()["quality_vs_frozen"] == 1.0
 
 
-class TestAgainstItsFrozenTwin:
+class TestAgainstItsTwins:
     def test_jumps_that_stand_still_are_their_own_twin(self):
-        trial, _ = run(JUMPING.replace(predictor="frozen", minimum_cosine=-1.0), frozen={})
+        trial, _ = run(JUMPING.replace(predictor="frozen", minimum_cosine=-1.0), twins={})
         result = trial.result()
         assert result["predict_phases"] >= 3
         assert result["quality_vs_frozen"] == 1.0
 
     def test_it_is_the_ratio_of_both_losses(self):
         twins = {}
-        result = run(frozen=twins)[0].result()
-        (twin,) = twins.values()
-        assert result["quality_vs_frozen"] == pytest.approx(twin["loss"] / result["val_loss"])
+        result = run(twins=twins)[0].result()
+        for (_, behaviour, arm), twin in twins.items():
+            assert behaviour == result["behaviour"]
+            expected = pytest.approx(twin.val_loss[-1] / result["val_loss"])
+            assert result[f"quality_vs_{arm.name}"] == expected
+
+    def test_the_matched_one_makes_up_for_the_steps_left_out(self):
+        trial, _ = run(twins={})
+        trace = trial.trainer.trace()
+        matched = run_arm(Toy(), 0, Arm(name="lr_matched"), steps=120, trace=trace)
+        frozen = run_arm(Toy(), 0, Arm(name="frozen"), steps=120, trace=trace)
+        assert trial.result()["quality_vs_lr_matched"] == matched.val_loss[-1] / trial.result()["val_loss"]
+        assert matched.val_loss[-1] < frozen.val_loss[-1]
+
+    def test_a_twin_that_diverges_is_infinitely_worse(self, monkeypatch):
+        diverged = Curve(steps=[9], backward_calls=[9], seconds=[0.0], val_loss=[math.inf])
+        monkeypatch.setattr(trial_module, "run_arm", lambda *_, **__: diverged)
+        assert run(twins={})[0].result()["quality_vs_lr_matched"] == math.inf
 
     def test_trials_that_behave_alike_share_one(self):
         shared = {}
-        one, _ = run(frozen=shared)
-        other, _ = run(JUMPING.replace(confidence_threshold=0.002), frozen=shared)
+        one, _ = run(twins=shared)
+        other, _ = run(JUMPING.replace(confidence_threshold=0.002), twins=shared)
         assert one.result()["behaviour"] == other.result()["behaviour"]
         assert one.result()["quality_vs_frozen"] == other.result()["quality_vs_frozen"]
-        assert len(shared) == 1
+        assert len(shared) == 2
 
     def test_it_can_be_left_out(self):
-        assert run(frozen=None)[0].result()["quality_vs_frozen"] is None
+        result = run(twins=None)[0].result()
+        assert result["quality_vs_frozen"] is result["quality_vs_lr_matched"] is None
 
 
 class TestTelling:
@@ -124,14 +144,14 @@ class TestTelling:
         assert (trial.state, trial.reason) == ("done", "")
 
     def test_the_result_has_the_columns_of_the_table(self):
-        result = run(frozen={})[0].result()
-        known_to_the_journal = {"trial_id", "seed", "state", "reason", "attempts", "number", "source"}
+        result = run(twins={})[0].result()
+        known_to_the_journal = {"trial_id", "seed", "arm", "state", "reason", "attempts", "number", "source"}
         columns = [column.name for column in TRIAL_COLUMNS]
         assert list(result) == [name for name in columns if name not in known_to_the_journal]
         assert HybridConfig(**json.loads(result["config"])) == JUMPING
 
     def test_the_same_seed_gives_the_same_result(self):
-        one, other = (run(frozen={}, workload=Toy(dropout=0.3))[0].result() for _ in range(2))
+        one, other = (run(twins={}, workload=Toy(dropout=0.3))[0].result() for _ in range(2))
         assert str(counted(one)) == str(counted(other))  # as text, since a NaN equals nothing
 
     def test_target_is_reached_by_plain_training_within_110_percent_of_its_steps(self):

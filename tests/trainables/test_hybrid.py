@@ -39,7 +39,7 @@ def shared(tmp_path_factory):
         order=WorkloadOrder(name=f"{file}:Toy", keywords={"dropout": 0.3}, device="cpu"),
         references={0: reference_run(Toy(dropout=0.3), 0, 120, 10)},
         costs=dict.fromkeys(cost_classes(SPEC), UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))),
-        frozen_control=False,
+        controls=False,
     )
 
 

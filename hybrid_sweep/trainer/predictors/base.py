@@ -1,4 +1,4 @@
-"""What a predictor owes the trainer: a direction per step for every parameter, and how it held up."""
+"""What a predictor owes the trainer: a displacement of every parameter, and how it held up."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.plain import PlainStep
 
 MAX_GROUPS = 8
 """Layer groups that the weight-delta head scales (seed, Weight Delta Prediction)."""
@@ -77,36 +80,59 @@ class Realised:
 
 
 class Predictor(ABC):
-    """A source of the direction of a jump, fed with real steps only.
+    """A source of the displacement of a jump, fed with real steps only.
 
     It owns its buffers and never the parameters, which it reads and, in `apply`, moves in place. `observe`
-    runs after every real step and must be cheap; `close_full` runs once a cycle.
+    runs after every real step and must be cheap; `close_full` runs once a cycle. Between two Full phases the
+    displacement stays what it is, so that a jump can be taken back.
 
     Args:
         groups: the parameters, shared with the trainer.
-        decay: β of the average, per real step.
-        full_steps: real steps of a Full phase.
+        decay: β of an average, per real step.
+        full_steps: K, real steps of a Full phase.
     """
+
+    exact = False
+    """Whether the displacement is the true one, learning-rate schedule and all, and so is never scaled."""
 
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         self.groups = groups
         self.decay = decay
+        self.full_steps = full_steps
         self.observed = 0
         self._start = [p.clone() for p in groups.parameters]
         self._start_observed = 0
         self._proposed: list[Tensor] | None = None
         self._squares: list[float] = []  # of the proposed direction, by group
 
+    @classmethod
+    def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
+        """Build the predictor of a run; `plain` holds its model and optimizer.
+
+        Raises:
+            UserError: this predictor cannot work with that optimizer.
+        """
+        return cls(groups, config.velocity_decay, config.full_steps)
+
     @abstractmethod
+    def displacement(self, begin: float, end: float) -> list[Tensor]:
+        """Return the predicted displacement from `begin` to `end` steps after the newest real one.
+
+        Fresh tensors, shaped like the parameters.
+        """
+
+    def direction(self) -> list[Tensor]:
+        """Return the mean displacement of a step over the next K, as fresh tensors."""
+        ahead = self.displacement(0, self.full_steps)
+        torch._foreach_mul_(ahead, 1 / self.full_steps)
+        return ahead
+
     def observe(self) -> None:
         """Take in the real step that just ended."""
+        self.observed += 1
 
-    @abstractmethod
-    def direction(self) -> list[Tensor]:
-        """Return v̂, the predicted displacement of one step, as fresh tensors shaped like the parameters."""
-
-    def _moved(self, delta: list[Tensor]) -> None:
-        """Keep the predictor's own buffers unaware of a predicted `delta`; nothing by default."""
+    def _moved(self, delta: list[Tensor], steps: Sequence[float]) -> None:
+        """Take note of a predicted `delta`, worth `steps[g]` steps of group g; nothing by default."""
 
     def _close(self, displacement: list[Tensor], steps: int) -> None:
         """Take in the displacement of a whole Full phase of `steps` real steps; nothing by default."""
@@ -122,20 +148,20 @@ class Predictor(ABC):
         return isfinite(sum(self._squares))
 
     @torch.no_grad()
-    def apply(self, steps: Sequence[float]) -> None:
-        """Move every parameter of group g by `steps[g]` steps of the direction, in place."""
-        delta = self.direction()
-        torch._foreach_mul_(delta, [steps[g] for g in self.groups.of_parameter])
+    def apply(self, factors: Sequence[float], begin: float, end: float) -> None:
+        """Move every parameter of group g by `factors[g]` × `displacement(begin, end)`, in place."""
+        delta = self.displacement(begin, end)
+        torch._foreach_mul_(delta, [factors[g] for g in self.groups.of_parameter])
         torch._foreach_add_(self.groups.parameters, delta)
-        self._moved(delta)
+        self._moved(delta, [factor * (end - begin) for factor in factors])
 
     @torch.no_grad()
     def close_full(self) -> tuple[Realised | None, float | None]:
         """End a Full phase.
 
         Returns:
-            How the previously proposed direction held up, and the cosine between that direction and the
-            one proposed now; None for both in the first cycle.
+            How the previously proposed direction held up, None in the first cycle; and the cosine between
+            that direction and the one proposed now, None where one of the two is missing or zero.
         """
         steps = self.observed - self._start_observed
         displacement = list(torch._foreach_sub(self.groups.parameters, self._start))
@@ -148,13 +174,13 @@ class Predictor(ABC):
         dv = self.groups.dots(displacement, earlier)
         vv, self._squares = self._squares, self.groups.squares(proposed)
         dd = self.groups.squares(displacement)
-        pe = sum(self.groups.dots(proposed, earlier))
+        norms = (sum(self._squares) * sum(vv)) ** 0.5
         realised = Realised(
             ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)),
             cosines=tuple(_ratio(a, (b * c) ** 0.5) for a, b, c in zip(dv, vv, dd, strict=True)),
             overall=_ratio(sum(dv), steps * sum(vv)),
         )
-        return realised, _ratio(pe, (sum(self._squares) * sum(vv)) ** 0.5)
+        return realised, sum(self.groups.dots(proposed, earlier)) / norms if norms > 0 else None
 
     @torch.no_grad()
     def start_full(self) -> None:
@@ -183,6 +209,20 @@ class Predictor(ABC):
     def _here(self, saved: Sequence[Tensor]) -> list[Tensor]:
         """Return saved buffers, one a parameter, on the devices of the parameters."""
         return [t.to(p.device) for t, p in zip(saved, self.groups.parameters, strict=True)]
+
+
+class Linear(Predictor):
+    """A predictor whose displacement is a direction times the number of steps."""
+
+    @abstractmethod
+    def direction(self) -> list[Tensor]:
+        """Return v̂, the predicted displacement of one step, as fresh tensors shaped like the parameters."""
+
+    def displacement(self, begin: float, end: float) -> list[Tensor]:
+        """Return v̂ times the steps."""
+        ahead = self.direction()
+        torch._foreach_mul_(ahead, end - begin)
+        return ahead
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.predictors.base import LayerGroups, Predictor
-
-MAX_STRIDE = 10
-"""Most real steps between two updates of the average: a tenth of the memory traffic, the same direction."""
+from hybrid_sweep.trainer.predictors.base import LayerGroups, Linear
+from hybrid_sweep.trainer.stability import stride
 
 
-class EmaVelocity(Predictor):
+class EmaVelocity(Linear):
     """v ← βv + (1−β)(θ_t − θ_{t−1}), without ever forming the difference of two steps.
 
     The average of the updates is the lag of the average of the weights: with e ← βe + (1−β)θ, e₀ = θ₀, the
@@ -23,17 +22,13 @@ class EmaVelocity(Predictor):
     a block share their weight. A jump moves θ and e together, which keeps predicted displacements out of v̂.
 
     Stable on a quadratic mode for H/K up to 4.0 (β 0.97, K = 20) or 7.25 (K = 10), at the edge of
-    stability too. Memory: three copies of the weights (e, last direction, start of the phase).
-
-    Args:
-        groups: the parameters, shared with the trainer.
-        decay: β of the average, per real step.
-        full_steps: real steps of a Full phase.
+    stability too (`trainer/stability.py`). Memory: three copies of the weights (e, last direction, start of
+    the phase). Cost: a pass over the weights every s-th real step, and one a jump.
     """
 
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         super().__init__(groups, decay, full_steps)
-        self._stride = min(max(full_steps // 2, 1), MAX_STRIDE)
+        self._stride = stride(full_steps)
         self._keep = decay**self._stride
         self._average = [p.clone() for p in groups.parameters]
         self._lag = 0.0
@@ -53,7 +48,7 @@ class EmaVelocity(Predictor):
         torch._foreach_mul_(velocity, 1 / self._lag if self._lag else 0.0)
         return list(velocity)
 
-    def _moved(self, delta: list[Tensor]) -> None:
+    def _moved(self, delta: list[Tensor], steps: Sequence[float]) -> None:
         torch._foreach_add_(self._average, delta)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Controls: which runs without prediction a sweep has beside its points, and the ablations of its best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from hybrid_sweep.arm import ABLATION, Arm, tuning_trials
+from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.trainer.config import HybridConfig
+
+LADDER = (2.0, 3.0, 4.5, 6.0)
+"""Speedups at which plain training is run: N/s real steps."""
+GAINS = (1.0, 2.0, 4.0)
+"""Learning rates of the ladder, in multiples of the one that makes up for the steps left out: a jump whose
+gates exceed 1 moves farther than those steps would have, and the best of these is what it must beat."""
+ABLATIONS = ("frozen", "random", "sign_flipped", "shuffled", "oracle")
+"""Predictors that show whether prediction matters, as far as the trainer has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """A run beside the points of a sweep: its id, its arm, and the arm's settings with its real `steps`."""
+
+    trial_id: str
+    arm: str
+    config: dict[str, Any]
+
+
+def controls(spec: SweepSpec, steps: int, points: int) -> list[Control]:
+    """Return the controls of a sweep of `points` points and `steps` logical steps."""
+    found: list[Control] = []
+    if spec.controls == "none":
+        return found
+    for level in LADDER:
+        budget = max(round(steps / level), 1)
+        for suffix, arm in _arms(spec, steps / budget, steps, points):
+            config = {**arm.model_dump(exclude_defaults=True), "steps": budget}
+            found.append(Control(trial_id=f"{arm.name}_x{level:g}{suffix}", arm=arm.name, config=config))
+    return found
+
+
+def _arms(spec: SweepSpec, m: float, steps: int, points: int) -> Iterator[tuple[str, Arm]]:
+    """Yield the arms of one budget, which is 1/m of the run, with what tells equal names apart."""
+    yield "", Arm(name="truncated")
+    for gain in GAINS:
+        suffix = "" if gain == 1 else f"_{gain:g}m"
+        yield suffix, Arm(name="lr", multiplier=gain * m, schedule_steps=steps)
+    if spec.controls == "full":
+        yield "", Arm(name="momentum", multiplier=m, schedule_steps=steps)
+        yield "", Arm(name="average")
+        for name in ("tuned", "schedule_free"):
+            for number, arm in enumerate(tuning_trials(name, min(points, spec.tuning_trials), spec.seed)):
+                yield f"_{number:02d}", arm
+
+
+def ablations(spec: SweepSpec, best: str, config: Mapping[str, Any]) -> list[Control]:
+    """Return the runs of point `best`, whose settings are `config`, with other predictors."""
+    if spec.controls != "full":
+        return []
+    known = get_args(HybridConfig.model_fields["predictor"].annotation)
+    return [
+        Control(trial_id=f"{best}_{name}", arm=ABLATION, config={**config, "predictor": name})
+        for name in ABLATIONS
+        if name in known and name != config.get("predictor")
+    ]

@@ -1,0 +1,63 @@
+"""RandomDirection: the control that jumps as far as the EMA of updates would, to anywhere."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.predictors.base import LayerGroups
+from hybrid_sweep.trainer.predictors.ema import EmaVelocity
+
+
+class RandomDirection(EmaVelocity):
+    """A Gaussian direction with, in each layer group, the norm of the jump that `ema` would make.
+
+    One direction a cycle, from a generator of its own, so that the global random numbers stay where they
+    are. Only the displacement is replaced: gates, veto and audit see the velocity of `ema`, since a random
+    direction has no cosine worth reading. In a wide layer next to nothing of it lies along the gradient: it
+    is noise that the real steps have to undo. Memory and cost: those of `ema`; drawing costs a pass a jump.
+
+    Args:
+        groups: the parameters, shared with the trainer.
+        decay: β of the average, per real step.
+        full_steps: K, real steps of a Full phase.
+        seed: of the directions.
+    """
+
+    def __init__(self, groups: LayerGroups, decay: float, full_steps: int, seed: int = 0) -> None:
+        super().__init__(groups, decay, full_steps)
+        self._seed = seed
+        self._cycle = 0
+
+    @classmethod
+    def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
+        """Build the predictor of a run, seeded with `predictor_seed`."""
+        return cls(groups, config.velocity_decay, config.full_steps, config.predictor_seed)
+
+    def displacement(self, begin: float, end: float) -> list[Tensor]:
+        """Return this cycle's direction, as long as the EMA's displacement."""
+        lengths = self.groups.squares(super().displacement(begin, end))
+        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._cycle) % 2**63)
+        drawn = [
+            torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
+            for p in self.groups.parameters
+        ]
+        scales = [(a / b) ** 0.5 for a, b in zip(lengths, self.groups.squares(drawn), strict=True)]
+        torch._foreach_mul_(drawn, [scales[g] for g in self.groups.of_parameter])
+        return drawn
+
+    def _close(self, displacement: list[Tensor], steps: int) -> None:
+        self._cycle += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return every buffer, copied."""
+        return {**super().state_dict(), "cycle": self._cycle}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._cycle = state["cycle"]
