@@ -176,9 +176,7 @@ class Trial:
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
             "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
-            "quality_vs_frozen": self._versus(
-                Arm(name="frozen", correction_interval=interval, tail=averaged)
-            ),
+            "quality_vs_frozen": self._versus(frozen),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
             "backward_reduction_pct": s.backward_reduction_pct,
