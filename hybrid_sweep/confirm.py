@@ -25,7 +25,14 @@ from hybrid_sweep.driver.recorder import writing
 from hybrid_sweep.driver.sweep import recorded_spec
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal
-from hybrid_sweep.measure.arms import HybridCurve, jump_part, run_arm, run_hybrid
+from hybrid_sweep.measure.arms import (
+    AVERAGED_SHARE,
+    HybridCurve,
+    NotApplicable,
+    jump_part,
+    run_arm,
+    run_hybrid,
+)
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.score import compared
@@ -222,9 +229,8 @@ class Plan:
             yield Progress(number, total, _label(key))
             try:
                 runs.add(key, config, test=key[2] != self.tuning_seed)
-            except UserError:
-                if key[1] in (REFERENCE, HYBRID) or key[2] != self.tuning_seed:
-                    raise
+            except NotApplicable:
+                continue
 
     def _work(self, runs: Runs) -> Iterator[tuple[Key, int, HybridConfig | None]]:
         """Yield each run with the number of its timing; what comes later depends on those before."""
@@ -293,10 +299,11 @@ class Plan:
 
     def _candidates(self, runs: Runs, point: str, arm: ArmName) -> list[str]:
         """Return the settings to choose from, as JSON."""
-        m = jump_part(runs.hybrid(point, self.tuning_seed).trace)[2]
+        m, config = jump_part(runs.hybrid(point, self.tuning_seed).trace)[2], self.points[point]
         match arm:
             case "lr_matched":
-                arms = [Arm(name=arm, multiplier=share * m) for share in MATCHED]
+                tail = config.stop_fraction if config.tail == "average" else None
+                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in MATCHED]
             case "lr":
                 arms = [Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps) for share in MATCHED]
             case "momentum":
@@ -336,7 +343,7 @@ def described(arm: Arm, recipe_rate: float) -> str:
         case "truncated":
             return "your recipe, stopped at as many backward passes"
         case "average":
-            return f"your recipe stopped as early, its last {arm.tail:.0%} of weights averaged"
+            return f"your recipe stopped as early, its last {AVERAGED_SHARE:.0%} of weights averaged"
     nesterov = "beta1" if kind == "AdamW" else "Nesterov momentum" if arm.name == "tuned" else "momentum"
     settings = f"{arm.lr:.2g}, {nesterov} {arm.momentum:.2f}, weight decay {arm.weight_decay:.1g}"
     name, decay = (

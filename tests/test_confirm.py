@@ -70,7 +70,7 @@ def test_what_it_finds_is_in_the_folder(folder):
     pd.testing.assert_frame_equal(folder.confirmation().table, found.table, check_dtype=False)
     pairs = pd.read_csv(folder.confirm_path / "pairs.csv")
     assert pairs.groupby("arm").size().to_dict() == {"reference": 3, "lr_matched": 3, "tuned": 3}
-    controls = pairs[pairs["arm"] != "reference"]
+    controls = pairs[pairs["arm"] == "lr_matched"]
     assert (controls["backward_calls"] == controls["hybrid_backward_calls"]).all()
     assert (pairs.loc[pairs["arm"] == "reference", "backward_calls"] == 120).all()
     assert folder.verdict().trial_id == "H010"

@@ -150,7 +150,11 @@ def _intervals(picture: FrontPicture) -> Figure:
 def _bars(rows: pd.DataFrame, colour: str) -> Figure:
     return {
         f"error_{axis}": {
-            **{"type": "data", "symmetric": False, "thickness": 1.2, "width": 3, "color": colour},
+            "type": "data",
+            "symmetric": False,
+            "thickness": 1.2,
+            "width": 3,
+            "color": colour,
             "array": (rows[f"{axis}_high"] - rows[axis]).tolist(),
             "arrayminus": (rows[axis] - rows[f"{axis}_low"]).tolist(),
         }
