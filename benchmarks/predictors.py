@@ -11,7 +11,7 @@ but elsewhere; `oracle` trains what it predicts and so bounds the quality that p
 import argparse
 
 import torch
-from best_point import interval
+from interval import interval
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import measure_unit_costs

@@ -19,6 +19,11 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import plain
 
 RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality")
+NUMBERS = (
+    *("seeds", "reached", "hybrid_reached", "backward_calls"),
+    *(f"{name}{end}" for name in RATIOS for end in ("", "_low", "_high")),
+    *("explored_speedup", "explored_quality"),
+)
 PAIR_COLUMNS = {
     "trial_id": "the front point",
     "arm": "the control that it is compared with: reference is the same recipe without prediction",
@@ -161,9 +166,8 @@ class Confirmation:
         try:
             values = json.loads(path.read_bytes())
             table = pd.DataFrame(values.pop("comparisons"))
-            for name in table.columns.difference(["trial_id", "arm", "what", "at_least"]):
-                table[name] = table[name].astype("float64")  # also the text "inf"
-            return cls(table=table, **values)
+            kinds = dict.fromkeys(("trial_id", "arm", "what"), "str") | {"at_least": "bool"}
+            return cls(table=table.astype(kinds | dict.fromkeys(NUMBERS, "float64")), **values)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -113,6 +113,7 @@ def test_the_interval_is_the_same_again_and_of_one_value_unknown():
 
 def confirmation(**changes):
     table = comparisons(pd.DataFrame([pair(5), pair(6), pair(7, NEVER)]))
+    table = table.assign(explored_speedup=4.2, explored_quality=1.1)
     values = {"seeds": [5, 6, 7], "min_quality": 0.98, "left_out": ["H050"], "tried": 40, "table": table}
     return Confirmation(**{**values, **changes})
 
@@ -136,6 +137,12 @@ def test_luck_is_what_the_fresh_seeds_did_not_show_again():
 
 def test_there_is_no_confirmation_before_it_is_written(tmp_path):
     assert Confirmation.read(tmp_path) is None
+
+
+def test_a_confirmation_of_another_version_is_told_too(tmp_path):
+    confirmation(table=confirmation().table.drop(columns="backward_calls")).write(tmp_path)
+    with pytest.raises(UserError, match=r"confirmed\.json is corrupt .*backward_calls.*run confirm again"):
+        Confirmation.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"comparisons": []}', '{"seeds": 3}'])
