@@ -403,14 +403,14 @@ def test_resume_hands_on_what_may_change(sweep, results, hybrid_sweep, monkeypat
 
     sys.modules["hybrid_sweep.cluster.launch"].resume_sweep = resume
     manifest = ResultsFolder.open(results).manifest
-    ResultsFolder.open(results).write_manifest({**manifest, "format": 2})
+    ResultsFolder.open(results).write_manifest({**manifest, "format": 3})
     assert hybrid_sweep("resume", results, "--trials", "9", "--retry-failed", "--address", "a:1")[0] == 0
     assert calls == [(results, {"trials": 9}, {"address": "a:1", "retry_failed": True})]
 
 
 def test_a_sweep_replays_from_its_journal(sweep, hybrid_sweep, results):
     folder = ResultsFolder.open(results)
-    folder.write_manifest({**folder.manifest, "format": 2, "steps": 400})
+    folder.write_manifest({**folder.manifest, "format": 3, "steps": 400})
     assert "0 points asked again" in hybrid_sweep("replay", results)[1]
     event = {"event": "asked", "trial_id": "x", "number": 0, "config": {}, "params": {}, "source": "grid"}
     folder.journal.append(event)

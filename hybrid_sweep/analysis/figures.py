@@ -94,7 +94,7 @@ def _curves(picture: FrontPicture) -> list[Figure]:
     found = []
     for arm, name in NAMES.items():
         rows = ladder(picture, arm)
-        if len(rows) == 1:
+        if len(rows) <= (arm == LADDER_ARM):
             continue
         colour = "--matched" if arm == LADDER_ARM else "--muted"
         trace = _trace(name, rows["x"].tolist(), rows["y"].tolist(), colour, "diamond", 7)

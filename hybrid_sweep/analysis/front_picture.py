@@ -115,15 +115,20 @@ def front_picture(
         min_quality=min_quality,
         best=None if best is None else str(best["trial_id"]),
         frame=_frame(points, shown, controls),
-        width=_width(pd.concat([points, again]) if len(again) else points, shown),
+        width=_width(pd.concat([points, again]) if len(again) else points, shown, controls),
         confirmed=again,
     )
 
 
 def ladder(picture: FrontPicture, arm: str = LADDER_ARM) -> pd.DataFrame:
-    """Return speed `x` and quality `y` of plain training (1, 1) and of an arm at its budgets."""
+    """Return speeds `x` of an arm and the best quality `y` that it reaches so fast or faster.
+
+    Plain training (1, 1) is the slowest of `LADDER_ARM`.
+    """
     rows = picture.controls.loc[picture.controls["arm"] == arm, ["x", "y"]]
-    return pd.concat([pd.DataFrame({"x": [1.0], "y": [1.0]}), rows], ignore_index=True)
+    if arm == LADDER_ARM:
+        rows = pd.concat([pd.DataFrame({"x": [1.0], "y": [1.0]}), rows], ignore_index=True).sort_values("x")
+    return rows.assign(y=rows["y"][::-1].cummax()[::-1])
 
 
 def staircase(front: pd.DataFrame) -> tuple[list[float], list[float]]:
@@ -172,9 +177,10 @@ def _frame(points: pd.DataFrame, front: pd.DataFrame, controls: pd.DataFrame) ->
     return float(bottom - margin), float(top + margin)
 
 
-def _width(points: pd.DataFrame, front: pd.DataFrame) -> tuple[float, float]:
-    """Return a range that holds every point, plain training, and room for the last point's name."""
-    speeds = pd.concat([points["x"], pd.Series([1.0] if len(points) else [1.0, 2.0])])
+def _width(points: pd.DataFrame, front: pd.DataFrame, controls: pd.DataFrame) -> tuple[float, float]:
+    """Return a range that holds every point, the ladder, and room for the last point's name."""
+    beside = controls.loc[controls["arm"] == LADDER_ARM, "x"]
+    speeds = pd.concat([points["x"], beside, pd.Series([1.0] if len(points) else [1.0, 2.0])])
     span = max(speeds.max() - speeds.min(), 0.5)
     ends = _ends(front, "x", speeds.min() - 0.5 * span, speeds.max() + 0.5 * span)
     slowest, fastest = min(speeds.min(), ends.min()), max(speeds.max(), ends.max())

@@ -52,7 +52,7 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
         axes.vlines(front["x"], front["truncated"], front["y"], color=_TRUNCATED, linewidth=1, linestyle=":")
     for arm, name in NAMES.items():
         curve = ladder(picture, arm)
-        if len(curve) > 1:
+        if len(curve) > (arm == LADDER_ARM):
             colour = _LADDER if arm == LADDER_ARM else _GREY
             axes.plot(
                 curve["x"], curve["y"], "--", color=colour, marker=_SHAPES[arm], markersize=5, label=name

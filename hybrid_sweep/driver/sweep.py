@@ -27,7 +27,7 @@ from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
 
-FORMAT = 2
+FORMAT = 3
 """Of a results folder: what its journal and manifest hold. Another one is read, but not carried on."""
 Tell = Callable[[SweepEvent], None]
 
@@ -106,9 +106,8 @@ def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = Non
             f"carries on format {FORMAT} only: resume it with that version, or run the sweep anew"
         )
     try:
-        began = {"mask": None, **manifest["spec"]}  # a sweep of before there was a mask goes on without
-        recorded = SweepSpec(**began)
-        spec = SweepSpec(**{**began, **(changes or {})})
+        recorded = SweepSpec(**manifest["spec"])
+        spec = SweepSpec(**{**manifest["spec"], **(changes or {})})
         refuse_other_space(spec, recorded)
         return spec
     except (KeyError, TypeError) as error:
@@ -167,9 +166,8 @@ def carry_on(
                 "give more, or leave it out"
             )
         planned = controls(spec, manifest["steps"], study.budget)
-        folder.write_manifest(
-            {**manifest, "spec": _public(spec), "budget": study.budget, "controls": len(planned)}
-        )
+        beside = len(planned) + len(ablations(spec, "", {}))
+        folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget, "controls": beside})
         if retry_failed:
             for key in _failed(Journal.events(journal, skip=("reported",))):
                 recorder.retried(key)
@@ -189,11 +187,12 @@ def carry_on(
         interrupted = False
         if unfinished or study.has_more or left([*planned, *_ablations(folder, spec)]):
             backend = make_backend()
-            total = (study.budget + len(planned)) * spec.repeats
+            total = (study.budget + beside) * spec.repeats
             tell(SweepStarted(total, folder.path, backend.slots, len(ended)))
             loop = Loop(study, backend, recorder, spec.seeds, spec.max_retries, folder.stop_request.exists)
             interrupted = loop.run(unfinished, left(planned))
-            if not interrupted and (others := _ablations(folder, spec)):
+            if not interrupted:
+                others = _ablations(folder, spec)
                 recorder.arms.update((control.trial_id, control.arm) for control in others)
                 folder.write_manifest({**folder.manifest, "controls": len(planned) + len(others)})
                 interrupted = loop.run(controls=left(others))

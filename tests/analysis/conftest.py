@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis import ResultsFolder
@@ -90,6 +91,24 @@ def result_of(horizon: int, interval: int, threshold: float, seed: int) -> dict[
         "eval_seconds": 0.4,
         "steps": STEPS,
     }
+
+
+@pytest.fixture
+def controlled(grid60: ResultsFolder) -> Callable[..., pd.DataFrame]:
+    """A function that adds controls to the trials of a sweep."""
+    return lambda qualities, arm="lr": with_controls(grid60, qualities, arm)
+
+
+def with_controls(folder: ResultsFolder, qualities: Sequence[float], arm: str = "lr") -> pd.DataFrame:
+    """Return the trials of a sweep and a control at speedup 2, 3, … for each of `qualities`."""
+    trials = folder.trials()
+    rows = trials.head(len(qualities)).copy()
+    rows["trial_id"] = [f"{arm}_x{place + 2}" for place in range(len(qualities))]
+    rows[["arm", "state", "reason", "behaviour"]] = arm, "done", "", ""
+    rows["speedup"] = [float(place + 2) for place in range(len(qualities))]
+    rows["quality"] = list(qualities)
+    rows["backward_calls"] = [STEPS // (place + 2) for place in range(len(qualities))]
+    return pd.concat([trials, rows], ignore_index=True)
 
 
 def write_sweep(

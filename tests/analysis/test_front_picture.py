@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis import ResultsFolder
-from hybrid_sweep.analysis.front_picture import FrontPicture, front_picture, staircase
+from hybrid_sweep.analysis.front_picture import FrontPicture, front_picture, ladder, staircase
 
 
 @pytest.fixture
@@ -83,3 +83,23 @@ def test_a_hopelessly_wide_band_does_not_set_the_frame(grid60: ResultsFolder) ->
 def test_single_runs_have_no_bands(picture: FrontPicture) -> None:
     assert picture.seeds == 1
     assert "x_low" not in picture.front
+
+
+def test_controls_stand_beside_the_front_and_change_nothing_of_it(
+    grid60: ResultsFolder, picture: FrontPicture, controlled: Callable[..., pd.DataFrame]
+) -> None:
+    beside = front_picture(controlled([0.99, 0.97]), grid60.manifest)
+    assert beside.controls[["arm", "x", "y"]].values.tolist() == [["lr", 2.0, 0.99], ["lr", 3.0, 0.97]]
+    assert ladder(beside).values.tolist() == [[1.0, 1.0], [2.0, 0.99], [3.0, 0.97]]
+    assert beside.hypervolume == picture.hypervolume
+    assert beside.points.equals(picture.points)
+    assert picture.controls.empty
+
+
+def test_of_equal_budgets_the_best_control_stands_for_its_arm(
+    grid60: ResultsFolder, controlled: Callable[..., pd.DataFrame]
+) -> None:
+    trials = controlled([0.9, 0.95, 0.85], "tuned")
+    trials.loc[trials["arm"] == "tuned", "backward_calls"] = [300, 300, 200]
+    beside = front_picture(trials, grid60.manifest)
+    assert beside.controls["y"].tolist() == [0.95, 0.85]

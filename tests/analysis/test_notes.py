@@ -1,5 +1,6 @@
 """The notes say what was shown, against which control, and by how much; never more."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -122,3 +123,30 @@ def test_same_behaviour_counts_others_of_the_same_seed() -> None:
 
 def test_an_empty_sweep_has_no_notes(empty: ResultsFolder) -> None:
     assert notes_of(empty) == []
+
+
+Controlled = Callable[..., pd.DataFrame]
+
+
+@pytest.mark.parametrize(
+    ("qualities", "tone", "words"),
+    [
+        ([0.5, 0.4, 0.3, 0.2], "good", "The whole front lies above the curve of fewer plain steps"),
+        ([1.5, 1.4, 1.3, 1.2], "warning", "No front point lies above the curve of fewer plain steps"),
+        ([0.995, 0.98, 0.96, 0.955], "plain", "front points lie above the curve of fewer plain steps"),
+    ],
+)
+def test_the_front_is_held_against_the_ladder(
+    grid60: ResultsFolder, controlled: Controlled, qualities: list[float], tone: str, words: str
+) -> None:
+    trials = controlled(qualities)
+    picture = front_picture(trials, grid60.manifest)
+    assert picture.front["trial_id"].str.startswith("H").all()
+    notes = honest_notes(trials[trials["arm"] == ""], picture)
+    assert any(note.tone == tone and words in note.text for note in notes), [note.text for note in notes]
+
+
+def test_beyond_the_ladder_nothing_is_said_of_it(grid60: ResultsFolder, controlled: Controlled) -> None:
+    trials = controlled([0.5])
+    trials.loc[trials["arm"] == "lr", "speedup"] = 1.0
+    assert "lies above" not in texts_of(trials)

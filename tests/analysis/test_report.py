@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder, analyzer_lines
 from hybrid_sweep.analysis.figures import front_figure, setting_values, settings_figure, swept_settings
 from hybrid_sweep.analysis.front_picture import front_picture
+from hybrid_sweep.analysis.report import render_report
 
 EVIL = "<script>alert(1)</script>&\"'{{x}}"
 
@@ -191,3 +193,14 @@ def test_bands_are_only_columns_of_a_repeated_front(
     assert header == [*columns, *bands]
     assert list(json.loads((folder.path / "pareto.json").read_text())[0]) == header
     assert (grid60.path / "pareto.csv").read_text().splitlines()[0].split(",") == columns
+
+
+def test_controls_of_their_own_are_curves_and_rows(
+    grid60: ResultsFolder, controlled: Callable[..., pd.DataFrame]
+) -> None:
+    trials = controlled([0.99, 0.97])
+    picture = front_picture(trials, grid60.manifest)
+    page = render_report(trials, picture, grid60.manifest, "x")
+    assert "fewer steps, higher learning rate" in page
+    assert "lr_x2" in page
+    assert re.search(r"really pay\? 60\s+configurations", page)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder
-from hybrid_sweep.analysis.table import run_rows, steps_table, trials_table
+from hybrid_sweep.analysis.table import hybrid_runs, run_rows, steps_table, trials_table
 from hybrid_sweep.errors import UserError
 
 CONFIG = {
@@ -198,3 +198,11 @@ def test_a_killed_driver_leaves_readable_tables(grid60: ResultsFolder, empty: Re
     assert states["done"] > 20
     assert states["running"] == 1
     assert len(empty.steps()) > 60
+
+
+def test_a_control_is_known_by_its_arm() -> None:
+    control = {**STARTED, "trial_id": "lr_x2", "config": {"name": "lr", "steps": 9}, "arm": "lr"}
+    table = trials_table([STARTED, control])
+    assert table["arm"].tolist() == ["", "lr"]
+    assert hybrid_runs(table)["trial_id"].tolist() == [STARTED["trial_id"]]
+    assert pd.isna(table["max_predict_steps"].iloc[1])

@@ -21,7 +21,9 @@ from hybrid_sweep.spec import SweepSpec, load_spec
 
 FILES = ("manifest.json", "journal.jsonl", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv")
 FILES += ("pareto.json", "pareto.png", "report.html")
-COUNTED = ["quality", "quality_vs_truncated", "quality_vs_frozen", "val_loss", "speedup_counted", "behaviour"]
+COUNTED = ["quality", "quality_vs_truncated", "quality_vs_frozen", "quality_vs_lr_matched", "val_loss"]
+COUNTED += ["speedup_counted", "behaviour"]
+CONTROLS = 32  # 16 with two seeds
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +78,15 @@ def sweep(cluster, make_spec, tmp_path_factory):
 class TestWholeSweep:
     def test_every_run_is_done_and_scored(self, sweep):
         outcome, _ = sweep
-        assert (outcome.counts, outcome.interrupted) == ({"done": 4}, False)
+        assert (outcome.counts, outcome.interrupted) == ({"done": 4 + CONTROLS}, False)
         trials = outcome.folder.trials().set_index(["trial_id", "seed"])
-        assert len(trials) == 4
+        assert len(trials) == 4 + CONTROLS
+        controls = trials[trials["arm"] != ""]
+        assert len(controls) == CONTROLS
+        assert (controls[["speedup_counted", "quality", "val_loss"]] > 0).all(axis=None)
         shut = trials.loc["H020_I00_C0.999"]
-        assert (shut[["quality", "quality_vs_truncated", "quality_vs_frozen"]] == 1.0).all(axis=None)
+        same = ["quality", "quality_vs_truncated", "quality_vs_frozen", "quality_vs_lr_matched"]
+        assert (shut[same] == 1.0).all(axis=None)
         jumping = trials.loc["H020_I00_C0.001"]
         assert (jumping["speedup_counted"] > 1).all()
         assert (jumping["predict_phases"] > 0).all()
@@ -89,7 +95,7 @@ class TestWholeSweep:
         folder = sweep[0].folder
         assert [name for name in FILES if not (folder.path / name).stat().st_size] == []
         assert len(list(folder.path.glob("parameter_sweep_*Z.json"))) == 1
-        assert len(pd.read_csv(folder.path / "trials.csv")) == 4
+        assert len(pd.read_csv(folder.path / "trials.csv")) == 4 + CONTROLS
 
     def test_the_manifest_says_what_was_run(self, sweep, make_spec):
         manifest = json.loads((sweep[0].folder.path / "manifest.json").read_text())
@@ -102,12 +108,14 @@ class TestWholeSweep:
     def test_events_tell_it_in_order(self, sweep):
         outcome, told = sweep
         (started,) = (e for e in told if isinstance(e, SweepStarted))
-        assert started == SweepStarted(4, outcome.folder.path, 1)
-        assert told[-1] == SweepEnded({"done": 4}, False)
+        assert started == SweepStarted(4 + CONTROLS, outcome.folder.path, 1)
+        assert told[-1] == SweepEnded({"done": 4 + CONTROLS}, False)
         keys = [(e.trial_id, e.seed) for e in told if isinstance(e, TrialStarted)]
         assert keys == [(e.trial_id, e.seed) for e in told if isinstance(e, TrialFinished)]
-        assert len(set(keys)) == 4
-        steps = [e.report["step"] for e in told if isinstance(e, TrialReported) and e.seed == 0]
+        assert len(set(keys)) == 4 + CONTROLS
+        points = {e.trial_id for e in told if isinstance(e, TrialFinished) and not e.arm}
+        reports = [e for e in told if isinstance(e, TrialReported) and e.seed == 0]
+        steps = [e.report["step"] for e in reports if e.trial_id in points]
         assert steps.count(Toy.steps) == 2
 
     def test_models_of_the_front_are_kept_and_load(self, sweep):
@@ -158,6 +166,7 @@ def test_trials_that_go_wrong_leave_the_others_alone(cluster, make_spec, tmp_pat
         },
         repeats=1,
         max_retries=1,
+        controls="none",
     )
     outcome = run_sweep(spec, tmp_path / "out", keep_models="front")
     assert outcome.counts == {"done": 1, "failed": 2, "diverged": 1}

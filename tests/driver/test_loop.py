@@ -2,10 +2,13 @@
 
 import pytest
 
-from hybrid_sweep.driver.events import TrialLost, TrialStarted
-from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec
+from hybrid_sweep.analysis.front_picture import front_picture
+from hybrid_sweep.analysis.status import sweep_status
+from hybrid_sweep.driver.events import SweepStarted, TrialFinished, TrialLost, TrialStarted
+from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.simulate import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
+from hybrid_sweep.journal import Journal
+from hybrid_sweep.simulate import NodeLoss, Recorded, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
 from hybrid_sweep.spec import SweepSpec
 
 TIMING = Timing(checkpoint_seconds=0.0)
@@ -157,3 +160,96 @@ def test_a_refused_sitting_changes_nothing(sweep):
     assert folder.journal.path.read_bytes() == before
     with pytest.raises(UserError, match="cannot go on as another one: seed was 0 and is 1"):
         recorded_spec(folder, {"seed": 1})
+
+
+class TestControls:
+    def outcome(self, run):
+        if run.arm in ("", "ablation"):
+            return outcome(run)
+        reports = tuple((float(i), {"step": 25 * i}) for i in range(1, 5))
+        result = {"speedup_counted": 9.0, "quality": 9.0, "backward_calls": run.config["steps"], "steps": 100}
+        return SimulatedRun(reports=reports, result=result)
+
+    def begun(self, told):
+        return [event.trial_id for event in told if isinstance(event, TrialStarted)]
+
+    def test_they_run_after_the_points_and_are_counted_apart(self, sweep):
+        sit, told, folder = sweep(controls="basic", outcome=self.outcome, repeats=2)
+        assert sit().counts == {"done": 12 + 32}
+        assert all(trial_id.startswith("H") for trial_id in self.begun(told)[:12])
+        total = next(event.total for event in told if isinstance(event, SweepStarted))
+        assert total == sum(isinstance(event, TrialFinished) for event in told) == 44
+        assert {event.arm for event in told if isinstance(event, TrialFinished)} == {"", "lr", "truncated"}
+        assert folder.manifest["budget"] == 6
+        status = sweep_status(folder, alive=False)
+        assert (status.state, status.planned, status.points) == ("finished", 44, 6)
+
+    def test_they_are_never_on_the_front_though_better_than_all_of_it(self, sweep):
+        sit, _, folder = sweep(controls="basic", outcome=self.outcome)
+        sit()
+        trials = folder.trials()
+        assert set(trials["arm"]) == {"", "lr", "truncated"}
+        assert set(folder.table("front")["trial_id"]) <= set(trials.loc[trials["arm"] == "", "trial_id"])
+        assert len(front_picture(trials, folder.manifest).controls) == 8  # the best of equal budgets
+        assert sweep_status(folder, alive=False).hypervolume < 9
+
+    def test_one_that_was_interrupted_goes_on_and_none_runs_twice(self, sweep):
+        sit, _, folder = sweep(controls="basic", outcome=self.outcome)
+
+        def interrupt(event):
+            if isinstance(event, TrialStarted) and event.trial_id == "lr_x3":
+                raise KeyboardInterrupt
+
+        assert sit(tell=interrupt).interrupted
+        assert sweep_status(folder, alive=False).state == "interrupted"
+        told = []
+        assert sit(tell=told.append).counts == {"done": 6 + 16}
+        again = self.begun(told)
+        assert "lr_x3" in again and "truncated_x2" not in again
+        events = Journal.read(folder.journal.path)
+        ended = [event["trial_id"] for event in events if event["event"] == "finished"]
+        assert len(ended) == len(set(ended)) == 22
+
+    def test_more_can_be_asked_for_at_resume(self, sweep):
+        sit, _, folder = sweep(controls="none", outcome=self.outcome)
+        assert sit().counts == {"done": 6}
+        backend = SimulatedBackend(self.outcome, 2)
+        spec = recorded_spec(folder, {"controls": "basic"})
+        outcome = carry_on(folder, spec, lambda: backend, print, finish=lambda _: None)
+        assert outcome.counts == {"done": 6 + 16}
+
+    def test_the_best_point_is_ablated_at_the_end(self, sweep):
+        sit, told, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome)
+        sit()
+        best = folder.table("front")["trial_id"].iloc[0]
+        last = self.begun(told)[-4:]
+        assert last == [f"{best}_{name}" for name in ("frozen", "random", "sign_flipped", "oracle")]
+        trials = folder.trials().set_index("trial_id")
+        assert set(trials.loc[last, "arm"]) == {"ablation"}
+        assert sweep_status(folder, alive=False).state == "finished"
+        told.clear()
+        sit()
+        assert self.begun(told) == []
+
+    def test_one_that_fails_is_retried_like_a_run(self, sweep):
+        def breaks(run):
+            if run.trial_id == "lr_x2":
+                return SimulatedRun(reports=((1.0, {"step": 25}),), state="failed", reason="boom")
+            return self.outcome(run)
+
+        sit, _, folder = sweep(controls="basic", outcome=breaks)
+        assert sit().counts == {"done": 21, "failed": 1}
+        backend = SimulatedBackend(self.outcome, 2)
+        spec = recorded_spec(folder)
+        again = carry_on(folder, spec, lambda: backend, print, retry_failed=True, finish=lambda _: None)
+        assert again.counts == {"done": 22}
+
+    def test_a_sampler_never_hears_of_them(self, sweep):
+        sit, _, folder = sweep(controls="basic", outcome=self.outcome)
+        sit()
+        assert replayed(folder) == 6
+        again = Recorded.from_folder(folder.path)
+        carried = SimulatedBackend(again, 2)
+        other = begin(folder.path.parent / "again", recorded_spec(folder), 100, {})
+        outcome = carry_on(other, recorded_spec(other), lambda: carried, print, finish=lambda _: None)
+        assert outcome.counts == {"done": 22}

@@ -309,3 +309,10 @@ def test_the_live_display_tells_failures_above_itself_and_ends_clean():
     screen.show(SweepEnded({"failed": 1}, False))
     assert "b failed: RuntimeError: no memory" in screen.text
     assert screen.lines[-1].endswith("Took 0:00, hypervolume 0.0000.")
+
+
+def test_a_control_counts_as_a_run_and_not_as_a_point():
+    control = TrialFinished("lr_x2", 0, "done", "", {"speedup": 9.0, "quality": 9.0}, "lr")
+    kept = tally(started(total=2), finished("a"), control)
+    assert (kept.finished, kept.total, kept.front.ended) == (2, 2, 1)
+    assert [point.trial_id for point in kept.front.points] == ["a"]

@@ -1,0 +1,82 @@
+"""A control as a trial of a sweep: in the same plane as the hybrid, told in the same logical steps."""
+
+import math
+
+import pytest
+import torch
+from support.toy import Toy
+
+from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.arm import Arm
+from hybrid_sweep.measure.arm_trial import ArmTrial
+from hybrid_sweep.measure.arms import run_arm
+from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.reference import reference_run
+
+COSTS = UnitCosts(batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.4, score=0.02)
+
+
+def run(arm, steps=40, workload=None):
+    """Return the finished trial and its reports; the reference has 120 steps."""
+    workload = workload or Toy()
+    trial = ArmTrial(workload, arm, steps, reference_run(workload, 0, 120, 10), COSTS)
+    reports = []
+    while not trial.done:
+        reports.append(trial.report())
+    return trial, reports
+
+
+def test_quality_and_speed_are_those_of_the_logical_steps_that_it_stands_for():
+    trial, reports = run(Arm(name="lr", multiplier=3.0, schedule_steps=120))
+    result = trial.result()
+    alone = run_arm(Toy(), 0, Arm(name="lr", multiplier=3.0), steps=40)
+    reference = reference_run(Toy(), 0, 120, 10)
+    assert (trial.state, result["steps"], result["backward_calls"]) == ("done", 120, 40)
+    assert result["val_loss"] == alone.val_loss[-1]
+    assert result["quality"] == reference.val_loss[-1] / alone.val_loss[-1]
+    assert result["speedup_counted"] == pytest.approx(120 * 1.0 / (40 * 1.1))
+    assert 0 < result["speedup"] < 3.5
+    assert [report["step"] for report in reports] == [30, 60, 90, 120]
+    assert reports[-1]["quality"] == result["quality"]
+
+
+def test_truncated_is_read_from_the_reference_and_trains_nothing():
+    loaded = []
+
+    class Watched(Toy):
+        def batch(self, seed, step):
+            loaded.append(step)
+            return super().batch(seed, step)
+
+    reference = reference_run(Toy(), 0, 120, 10)
+    trial = ArmTrial(Watched(), Arm(name="truncated"), 40, reference, COSTS)
+    result = trial.result()
+    assert trial.done and not loaded
+    assert result["quality"] == reference.val_loss[-1] / reference.val_loss[4]
+    assert result["speedup"] == result["speedup_counted"] == pytest.approx(120 / 44)
+
+
+def test_a_rate_that_is_too_high_is_a_divergence():
+    trial, reports = run(Arm(name="lr", multiplier=1e9))
+    assert (trial.state, trial.result()["quality"]) == ("diverged", 0.0)
+    assert math.isinf(reports[-1]["val_loss"])
+
+
+def test_an_arm_that_does_not_apply_is_pruned_with_its_reason():
+    class Adam(Toy):
+        def build_optimizer(self, model):
+            return torch.optim.Adam(model.parameters())
+
+    trial, reports = run(Arm(name="momentum", multiplier=3.0), workload=Adam())
+    assert (trial.state, trial.result(), reports) == ("pruned", {}, [])
+    assert "SGD without momentum" in trial.reason
+
+
+def test_the_result_has_columns_of_the_table():
+    assert run(Arm(name="average"))[0].result().keys() <= {column.name for column in TRIAL_COLUMNS}
+
+
+@pytest.mark.parametrize("quality", ["accuracy_ratio", "loss_gap"])
+def test_other_kinds_of_quality(quality):
+    same = run(Arm(name="lr", multiplier=1.0), steps=120, workload=Toy(quality=quality))[0]
+    assert same.result()["quality"] == 1.0
