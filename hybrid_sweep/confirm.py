@@ -43,7 +43,6 @@ from hybrid_sweep.workload import Workload, quality_of
 
 LEAST_SEEDS = 3
 TIMINGS = 3
-MOST_TUNING_TRIALS = 40
 MATCHED = (1.0, 1.5, 2.0)
 """Learning rates tried of the arms that raise it, as shares of what the hybrid's jumps amount to."""
 ARMS: dict[str, tuple[ArmName, ...]] = {
@@ -78,12 +77,12 @@ def confirm(
     """Run a front's best points and their controls again, and write DIR/confirm; return None if stopped.
 
     The controls' settings are chosen first, by validation loss on the sweep's first seed: the learning rate
-    of `lr_matched` among `MATCHED`, the tuned baseline among as many settings as the sweep has tried points
-    (`MOST_TUNING_TRIALS` at most), at as many steps as the best point takes backward passes. The other
-    points are compared with the same tuned settings, at their own number of steps. Then, on seeds that the
-    sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this process and
-    at one thread on a CPU. Losses at the end are of the test split; times to the target are read from the
-    validation loss.
+    of `lr_matched` among `MATCHED`, the tuned baseline among as many settings as the sweep has done
+    configurations (at most its `tuning_trials`), at as many steps as the best point takes backward passes.
+    The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
+    that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
+    process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
+    from the validation loss.
 
     Every run is on disk before the next begins: started again, it goes on; with more seeds or points, it
     does only what is new.
@@ -122,7 +121,7 @@ def confirm(
             points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
             arms=ARMS[arms],
             tuning_seed=spec.seed,
-            tuning_trials=min(len(configurations(folder.trials())), MOST_TUNING_TRIALS),
+            tuning_trials=min(len(configurations(folder.trials())), spec.tuning_trials),
             seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
         )
         try:
