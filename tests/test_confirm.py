@@ -19,17 +19,10 @@ TRAINER = {"warmup_steps": 20, "full_steps": 5, "confidence_threshold": 0.01}
 POINTS = {"H010": (1.8, 1.1), "H006": (1.5, 1.2), "H003": (1.2, 1.3)}  # speedup and quality
 
 
-@pytest.fixture
-def workload(tmp_path):
-    """The path of a workload file."""
-    path = tmp_path / "mine.py"
-    path.write_text(Path(toy.__file__).read_text())
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path, workload):
-    """The results of a finished sweep of three points, made up and all on the front."""
+def make_sweep(path):
+    """Write a finished sweep of three points, made up and all on the front, and its workload file."""
+    workload = path / "mine.py"
+    workload.write_text(Path(toy.__file__).read_text())
     spec = SweepSpec(
         name="x",
         workload=f"{workload}:Toy",
@@ -37,7 +30,7 @@ def folder(tmp_path, workload):
         space={"max_predict_steps": [3, 6, 10]},
         seed=3,
     )
-    made = begin(tmp_path / "sweep", spec, 120, {"hardware": {"device": "cpu"}})
+    made = begin(path / "sweep", spec, 60, {"hardware": {"device": "cpu"}})
     for trial_id, (speedup, quality) in POINTS.items():
         config = HybridConfig(**TRAINER, max_predict_steps=int(trial_id[1:])).model_dump()
         event = {"trial_id": trial_id, "seed": 3, "config": config}
@@ -47,14 +40,33 @@ def folder(tmp_path, workload):
     return made
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """The results of a finished sweep."""
+    return make_sweep(tmp_path)
+
+
+@pytest.fixture
+def workload(folder):
+    """The path of its workload file."""
+    return folder.path.with_name("mine.py")
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory):
+    """A sweep of which two points are confirmed on three seeds, and what was found; do not change it."""
+    made = make_sweep(tmp_path_factory.mktemp("confirmed"))
+    return made, confirm(made.path, seeds=3, points=2)
+
+
 def ran(folder):
     """Return (trial_id, arm, seed) of each training run."""
     events = Journal.read(folder.confirm_path / "journal.jsonl")
     return [(event["trial_id"], event["arm"], event["seed"]) for event in events]
 
 
-def test_the_best_points_are_compared_with_every_control_on_fresh_seeds(folder):
-    found = confirm(folder.path, seeds=3, points=2)
+def test_the_best_points_are_compared_with_every_control_on_fresh_seeds(confirmed):
+    _, found = confirmed
     assert found.seeds == [4, 5, 6]
     assert found.points == ["H010", "H006"]
     assert found.left_out == ["H003"]
@@ -65,37 +77,40 @@ def test_the_best_points_are_compared_with_every_control_on_fresh_seeds(folder):
     assert row["speedup_whole_run_low"] <= row["speedup_whole_run"] <= row["speedup_whole_run_high"]
 
 
-def test_what_it_finds_is_in_the_folder(folder):
-    found = confirm(folder.path, seeds=3, points=1)
+def test_what_it_finds_is_in_the_folder(confirmed):
+    folder, found = confirmed
     pd.testing.assert_frame_equal(folder.confirmation().table, found.table, check_dtype=False)
     pairs = pd.read_csv(folder.confirm_path / "pairs.csv")
-    assert pairs.groupby("arm").size().to_dict() == {"reference": 3, "lr_matched": 3, "tuned": 3}
+    assert pairs.groupby("arm").size().to_dict() == {"reference": 6, "lr_matched": 6, "tuned": 6}
     controls = pairs[pairs["arm"] == "lr_matched"]
     assert (controls["backward_calls"] == controls["hybrid_backward_calls"]).all()
-    assert (pairs.loc[pairs["arm"] == "reference", "backward_calls"] == 120).all()
+    assert (pairs.loc[pairs["arm"] == "reference", "backward_calls"] == 60).all()
     assert folder.verdict().trial_id == "H010"
 
 
-def test_arms_take_turns_and_each_is_timed_three_times(folder):
-    confirm(folder.path, seeds=3, points=1)
+def test_arms_take_turns_and_each_is_timed_three_times(confirmed):
     fresh = [
-        (arm if arm in ("reference", "hybrid") else "control", seed)
-        for _, arm, seed in ran(folder)
-        if seed > 3
+        (arm if arm in ("reference", "hybrid") else "control", seed) for _, arm, seed in ran(confirmed[0])
     ]
-    one_round = ["reference", "hybrid", "control", "control"]
-    assert [arm for arm, _ in fresh] == one_round * 9
-    assert [seed for _, seed in fresh] == [4] * 12 + [5] * 12 + [6] * 12
+    one_round = ["reference", *["hybrid", "control", "control"] * 2]
+    assert [run for run in fresh if run[1] > 3] == [
+        (arm, seed) for seed in (4, 5, 6) for arm in one_round * 3
+    ]
 
 
-def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(folder):
-    confirm(folder.path, seeds=3, points=1)
-    events = Journal.read(folder.confirm_path / "journal.jsonl")
+def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(confirmed):
+    events = Journal.read(confirmed[0].confirm_path / "journal.jsonl")
     tuning = [event for event in events if event["seed"] == 3]
-    assert len(tuning) == 1 + 3 + 3  # the point, its learning rates, as many tuned settings as points
+    assert len(tuning) == 2 * (1 + 3) + 3  # points, their learning rates, as many tuned settings as points
     assert all(event["curve"]["test"] == {} for event in tuning)
     looked = [event for event in events if event["curve"]["test"]]
     assert len(looked) == len({(e["trial_id"], e["arm"], e["seed"]) for e in events if e["seed"] != 3})
+
+
+def test_the_report_shows_it(confirmed):
+    page = confirmed[0].report_path.read_text()
+    assert "confirmed on fresh seeds (2)" in page
+    assert f"Verdict: {confirmed[0].verdict().recommendation}" in page
 
 
 def test_every_control_can_be_asked_for(folder):
@@ -133,18 +148,11 @@ def test_started_again_it_goes_on_where_it_was_killed(folder):
     assert len(ran(folder)) == told[-1].total
 
 
-def test_started_again_with_more_seeds_it_runs_only_those(folder):
-    confirm(folder.path, seeds=3, points=1)
-    before = len(ran(folder))
-    confirm(folder.path, seeds=4, points=1)
-    assert {seed for _, _, seed in ran(folder)[before:]} == {7}
-
-
-def test_another_bar_needs_no_new_run(folder):
+def test_started_again_it_runs_only_what_is_new(folder):
     first = confirm(folder.path, seeds=3, points=1)
-    before = ran(folder)
-    second = confirm(folder.path, seeds=3, points=1, min_quality=0.5)
-    assert ran(folder) == before
+    before = len(ran(folder))
+    second = confirm(folder.path, seeds=4, points=1, min_quality=0.5)
+    assert {seed for _, _, seed in ran(folder)[before:]} == {7}
     assert second.min_quality == 0.5
     assert not first.table.equals(second.table)
 

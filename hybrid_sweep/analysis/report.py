@@ -43,9 +43,9 @@ def render_report(
     manifest: Mapping[str, Any],
     title: str,
     *,
-    verdict: Verdict,
-    confirmation: Confirmation | None,
     min_quality: float = MIN_QUALITY,
+    verdict: Verdict | None = None,
+    confirmation: Confirmation | None = None,
 ) -> str:
     """Return the report of a sweep as one HTML page; every text of the user's is escaped."""
     from plotly.offline import get_plotlyjs  # only the report needs it
