@@ -388,7 +388,7 @@ def confirm(
             folder, seeds=seeds, points=points, min_quality=min_quality, arms=arms, tell=progress
         )
     if found is None:
-        console.print(f"Interrupted: what is finished is kept. Go on with: hybrid-sweep confirm {folder}")
+        print(f"Interrupted: what is finished is kept. Go on with: hybrid-sweep confirm {folder}")
         raise typer.Exit(130)
     console.print(screen.confirmed(found))
     screen.print_verdict(ResultsFolder.open(folder).verdict(), "text")
