@@ -1,11 +1,12 @@
 """What each predictor is worth on this workload, over seeds: is it the prediction, or just the jump?
 
-    python benchmarks/predictors.py [--data bundled] [--seeds 5] [--momentum 0] [--horizon 100]
+    python benchmarks/predictors.py [--data bundled] [--seeds 5] [--momentum 0] [--horizon 100] [--gates off]
 
 Every predictor at the default setting, with H = 100 and threshold 0.6 as benchmarks/ablations.py has it: mean
-and 95 % interval of quality (validation), of quality against plain training of as many backward passes, and
-of speedup at unit costs measured once for each predictor. `random` and `sign_flipped` jump as far as `ema`,
-but elsewhere; `oracle` trains what it predicts and so bounds the quality that prediction could reach.
+and 95 % interval of quality (validation), of quality against plain training of as many backward passes, of
+backward passes left out, and of speedup at unit costs measured once for each predictor: for those the machine
+must be quiet. `random` and `sign_flipped` jump as far as `ema`, but elsewhere; `oracle` trains what it
+predicts and so bounds the quality that prediction could reach.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from trainables.mnist_mlp import MnistMlp
 COLUMNS = {
     "quality": "quality",
     "against as many backward passes": "quality_vs_truncated",
+    "backward passes left out, %": "backward_reduction_pct",
     "counted speedup": "speedup_counted",
 }
 
@@ -36,10 +38,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--momentum", type=float, default=0.0, help="of SGD; optimizer_replay needs some")
     parser.add_argument("--horizon", type=int, default=100, help="H, logical steps")
+    parser.add_argument("--gates", default="learned", choices=["learned", "seed", "off"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     workload = MnistMlp(data=options.data, momentum=options.momentum)
-    base = HybridConfig(max_predict_steps=options.horizon, confidence_threshold=0.6)
+    base = HybridConfig(max_predict_steps=options.horizon, confidence_threshold=0.6, gates=options.gates)
     references = [reference_run(workload, seed, workload.steps, 25) for seed in range(options.seeds)]
     for name in PREDICTORS:
         config = base.replace(predictor=name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hybrid_sweep.errors import Settings
 
@@ -60,6 +60,12 @@ class Arm(Settings):
     decay: Literal["linear", "cosine"] = "linear"
     tail: Annotated[float, Field(ge=0, le=1)] | None = None
     correction_interval: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _momentum_is_not_below_zero(self) -> Self:
+        if self.name == "momentum" and self.multiplier is not None and self.multiplier < 1:
+            raise ValueError(f"multiplier={self.multiplier:g} of 'momentum' is not allowed: at least 1")
+        return self
 
 
 def tuning_trials(name: Literal["tuned", "schedule_free"], count: int, seed: int) -> list[Arm]:

@@ -75,8 +75,8 @@ class Constraints(Section):
 class Mask(Section):
     """What is expected of the workload when points are refused whose jumps cannot be stable.
 
-    With gates off, quality on the bundled digits falls off at the computed bound; learned gates shorten a
-    jump that is too long, and it falls off at about twice that.
+    With gates off, quality on the bundled digits falls below 0.95 between the computed bound and twice that;
+    learned gates shorten a jump that is too long, and it falls below 0.9 beyond about twice the bound.
 
     Attributes:
         eta_lambda: largest learning rate × curvature; 2 is the edge of stability. It matters for small
@@ -169,7 +169,7 @@ class SweepSpec(Settings):
     presets: list[str] = Field(default_factory=list)
     points: list[dict[str, Any]] = Field(default_factory=list)
     constraints: Constraints = Field(default_factory=lambda: Constraints.model_validate({}))
-    mask: Mask | None = Mask()  # type: ignore[call-arg]
+    mask: Mask | None = Field(default_factory=lambda: Mask.model_validate({}))
     early_stopping: EarlyStopping | None = None
     stop_when_flat: int | None = Field(None, ge=2, strict=True)
     storage: str | None = None

@@ -65,7 +65,7 @@ class FrontPicture:
         best_first = self.front.sort_values("trial_id", key=lambda ids: ids != self.best, kind="stable")
         if len(best_first) > _LABELLED:
             return best_first.head(1)
-        wide = _NAME_WIDTH * max(self.points["x"].max() - self.points["x"].min(), 0.5)
+        wide = _NAME_WIDTH * (self.width[1] - self.width[0])
         high = _NAME_HEIGHT * (self.frame[1] - self.frame[0])
         places = list(zip(best_first["x"], best_first["y"], strict=True))
         named: list[int] = []

@@ -29,7 +29,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 1
+FORMAT = 2
 """Of a run's state; another one is not gone on from."""
 Twins = dict[tuple[int, str, Arm], Curve]
 """Runs that repeat the real steps of a hybrid run, by seed, behaviour and arm."""

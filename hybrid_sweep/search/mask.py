@@ -22,7 +22,8 @@ def unstable(mask: Mask | None, config: Mapping[str, Any]) -> bool:
     """Return whether the longest jump of a configuration is one that no run of real steps makes good.
 
     The horizon is that of the highest confidence, times the smallest gate that `mask` expects, against the
-    bound of the predictor (`trainer/stability.py`); predictors without a bound are never masked.
+    bound of the predictor (`trainer/stability.py`); predictors without a bound are never masked. With
+    cycle mode "rust" jumps may follow each other: only one is counted, for confidence decides how many.
 
     Args:
         mask: what is expected of the workload; None masks nothing.

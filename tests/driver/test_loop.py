@@ -4,7 +4,7 @@ import pytest
 
 from hybrid_sweep.analysis.front_picture import front_picture
 from hybrid_sweep.analysis.status import sweep_status
-from hybrid_sweep.driver.events import SweepStarted, TrialFinished, TrialLost, TrialStarted
+from hybrid_sweep.driver.events import Note, SweepStarted, TrialFinished, TrialLost, TrialStarted
 from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
@@ -253,3 +253,19 @@ class TestControls:
         other = begin(folder.path.parent / "again", recorded_spec(folder), 100, {})
         outcome = carry_on(other, recorded_spec(other), lambda: carried, print, finish=lambda _: None)
         assert outcome.counts == {"done": 22}
+
+
+UNSTABLE = {"space": {"max_predict_steps": [10, 20, 30, 500, 600]}, "sampler": "random", "trials": 5}
+
+
+def test_points_masked_as_unstable_are_counted_and_cost_nothing(sweep):
+    sit, told, folder = sweep(**UNSTABLE)
+    assert sit().counts == {"done": 3}
+    assert folder.manifest["masked"] == 2
+    assert Note("2 points masked as unstable, at no cost; `mask: null` would try them") in told
+    assert replayed(folder) == 3
+    sit()
+    assert folder.manifest["masked"] == 2
+    sit, told, folder = sweep(name="all", mask=None, **UNSTABLE)
+    assert sit().counts == {"done": 5}
+    assert "masked" not in folder.manifest

@@ -345,5 +345,7 @@ class TestHybrid:
 
 
 def test_an_arm_that_is_not_allowed_is_one_sentence():
+    with pytest.raises(UserError, match=r"multiplier=0.5 of 'momentum' is not allowed: at least 1"):
+        Arm(name="momentum", multiplier=0.5)
     with pytest.raises(UserError, match=r"multiplier=0.*not allowed"):
         Arm(name="lr", multiplier=0)

@@ -12,7 +12,7 @@ from hybrid_sweep.search.study import Study
 from hybrid_sweep.spec import Mask
 from hybrid_sweep.trainer.stability import max_stable_ratio
 
-MASK = Mask()
+MASK = Mask.model_validate({})
 WIDE = {
     "max_predict_steps": {"low": 20, "high": 600},
     "full_steps": {"low": 5, "high": 40},
@@ -37,7 +37,7 @@ def test_learned_gates_may_go_twice_as_far_and_the_adaptive_horizon_counts():
     assert unstable(MASK, point(max_predict_steps=150))
     assert not unstable(MASK, point(max_predict_steps=150, gates="learned"))
     assert unstable(MASK, point(max_predict_steps=170, gates="learned"))
-    assert unstable(Mask(learned_gate=1), point(max_predict_steps=150, gates="learned"))
+    assert unstable(Mask(eta_lambda=1.5, learned_gate=1), point(max_predict_steps=150, gates="learned"))
     assert unstable(MASK, point(max_predict_steps=80))
     assert not unstable(MASK, point(max_predict_steps=80, horizon_rule="seed"))  # 78 at most
 
@@ -45,7 +45,7 @@ def test_learned_gates_may_go_twice_as_far_and_the_adaptive_horizon_counts():
 def test_the_edge_of_stability_matters_for_short_full_phases():
     short = point(full_steps=5, velocity_decay=0.9, max_predict_steps=20)
     assert not unstable(MASK, short)
-    assert unstable(Mask(eta_lambda=1.95), short)
+    assert unstable(Mask(eta_lambda=1.95, learned_gate=0.5), short)
 
 
 @pytest.mark.parametrize("predictor", ["dmd", "rre", "optimizer_replay", "frozen", "random", "sign_flipped"])

@@ -21,9 +21,9 @@ class EmaVelocity(Linear):
     made every s-th real step with βˢ, twice a Full phase and at least every tenth step: the updates of such
     a block share their weight. A jump moves θ and e together, which keeps predicted displacements out of v̂.
 
-    Stable on a quadratic mode for H/K up to 4.0 (β 0.97, K = 20) or 7.25 (K = 10), at the edge of
-    stability too (`trainer/stability.py`). Memory: three copies of the weights (e, last direction, start of
-    the phase). Cost: a pass over the weights every s-th real step, and one a jump.
+    Stable on a quadratic mode for H/K up to 3.9 (β 0.97, K = 20) or 7.1 (K = 10), at the edge of stability
+    too (`trainer/stability.py`). Memory: three copies of the weights (e, last direction, start of the phase).
+    Cost: a pass over the weights every s-th real step, and one a jump.
     """
 
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:

@@ -47,7 +47,7 @@ class EmaNesterov(Linear):
             return
         keep = self.decay**steps
         moved = list(torch._foreach_sub(self.groups.parameters, self._last))
-        shares = [(1 - keep) / (steps + self._jumped[g]) for g in self.groups.of_parameter]
+        shares = [(1 - keep) / (steps + max(self._jumped[g], 0.0)) for g in self.groups.of_parameter]
         torch._foreach_mul_(moved, shares)
         torch._foreach_mul_(self._momentum, keep)
         torch._foreach_add_(self._momentum, moved)

@@ -1,10 +1,13 @@
 """One contract that every predictor keeps, and the mathematics of each."""
 
 import copy
+import io
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from hybrid_sweep.errors import UserError
@@ -57,6 +60,15 @@ class Run:
             meter = CostMeter()
             self.predictor.foresee(self.batch, self.step + begin, begin, steps, meter)
             assert meter.calls[Work.PLAIN] == steps
+
+    def twin(self, name):
+        """Return another run, with this one's state."""
+        twin = Run(name)
+        twin.net.load_state_dict(self.net.state_dict())
+        twin.plain.optimizer.load_state_dict(copy.deepcopy(self.plain.optimizer.state_dict()))
+        twin.predictor.load_state_dict(self.predictor.state_dict())
+        twin.step = self.step
+        return twin
 
     def weights(self):
         return [p.detach().clone() for p in self.net.parameters()]
@@ -171,17 +183,55 @@ class TestContract:
     def test_state_round_trip_continues_identically(self, run, name, at):
         run.predictor.apply([1.0] * 3, 0, 10)
         run.cycle(at)
-        twin = Run(name)
-        twin.net.load_state_dict(run.net.state_dict())
-        twin.plain.optimizer.load_state_dict(copy.deepcopy(run.plain.optimizer.state_dict()))
-        twin.predictor.load_state_dict(run.predictor.state_dict())
-        twin.step = run.step
+        twin = run.twin(name)
         for one in (run, twin):
             one.predictor.apply([0.5, 1.0, 1.5], 0, 10)
         assert run.cycle() == twin.cycle()
         for a, b in zip(run.predictor.displacement(0, 10), twin.predictor.displacement(0, 10), strict=True):
             assert torch.equal(a, b)
         for a, b in zip(run.weights(), twin.weights(), strict=True):
+            assert torch.equal(a, b)
+
+    @given(data=st.data())
+    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_whatever_happened_a_twin_from_its_state_goes_on_identically(self, name, data):
+        run = Run(name)
+        happenings = st.sampled_from(["train", "cycle", "jump", "take back"])
+        for happening in data.draw(st.lists(happenings, max_size=8)):
+            if happening == "train":
+                run.train(data.draw(st.integers(1, 9)))
+            elif happening == "cycle":
+                run.cycle(data.draw(st.integers(1, 25)))
+            else:
+                sign = 1 if happening == "jump" else -1
+                run.predictor.apply([sign * 0.5, sign * 1.0, 0.0], 0, 10)
+        twin = run.twin(name)
+        for one in (run, twin):
+            one.cycle()
+            one.predictor.apply([0.5, 1.0, 1.5], 0, 10)
+            one.cycle()
+        for a, b in zip(run.weights(), twin.weights(), strict=True):
+            assert torch.equal(a, b)
+
+    def test_a_run_saved_between_cycles_goes_on_identically(self, name):
+        config = HybridConfig(
+            warmup_steps=40, max_predict_steps=20, confidence_threshold=0.01, predictor=name
+        )
+
+        def trainer(run):
+            return HybridTrainer(run.net, run.plain.optimizer, config, loss_fn=run.plain.loss_fn)
+
+        whole, first, second = Run(name), Run(name), Run(name)
+        trainer(whole).run(whole.batch, 400)
+        before = trainer(first)
+        for _ in range(3):
+            before.run_cycle(first.batch, 400)
+        file = io.BytesIO()
+        torch.save(before.state_dict(), file)
+        after = trainer(second)
+        after.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+        after.run(second.batch, 400)
+        for a, b in zip(whole.weights(), second.weights(), strict=True):
             assert torch.equal(a, b)
 
     def test_cycles_are_compared_where_there_is_something_to_compare(self, run, name):
