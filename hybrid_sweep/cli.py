@@ -380,11 +380,11 @@ def confirm(
     """
     from hybrid_sweep import screen
     from hybrid_sweep.analysis.folder import ResultsFolder
-    from hybrid_sweep.confirm import confirm as confirm_front
+    from hybrid_sweep.confirm import confirm_sweep
 
     console = screen.console()
     with screen.ConfirmProgress(console) as progress:
-        found = confirm_front(
+        found = confirm_sweep(
             folder, seeds=seeds, points=points, min_quality=min_quality, arms=arms, tell=progress
         )
     if found is None:

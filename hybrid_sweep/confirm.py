@@ -65,7 +65,7 @@ class Progress:
     next: str
 
 
-def confirm(
+def confirm_sweep(
     path: Path | str,
     *,
     seeds: int = 5,

@@ -468,7 +468,7 @@ def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, mon
         return found
 
     module = types.ModuleType("hybrid_sweep.confirm")
-    module.confirm = confirm
+    module.confirm_sweep = confirm
     monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm", module)
     code, out, _ = hybrid_sweep("confirm", results, "--seeds", 3, "--points", 1, "--arms", "full")
     assert code == 0
@@ -481,7 +481,7 @@ def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, mon
 
 def test_confirm_that_is_stopped_says_how_to_go_on(hybrid_sweep, results, monkeypatch):
     module = types.ModuleType("hybrid_sweep.confirm")
-    module.confirm = lambda *_, **__: None
+    module.confirm_sweep = lambda *_, **__: None
     monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm", module)
     code, out, _ = hybrid_sweep("confirm", results)
     assert code == 130

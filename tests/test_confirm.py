@@ -7,7 +7,7 @@ from support import toy
 
 from hybrid_sweep import confirm as module
 from hybrid_sweep.arm import Arm
-from hybrid_sweep.confirm import confirm, described, target_loss
+from hybrid_sweep.confirm import confirm_sweep, described, target_loss
 from hybrid_sweep.driver.sweep import begin
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
@@ -56,7 +56,7 @@ def workload(folder):
 def confirmed(tmp_path_factory):
     """A sweep of which two points are confirmed on three seeds, and what was found; do not change it."""
     made = make_sweep(tmp_path_factory.mktemp("confirmed"))
-    return made, confirm(made.path, seeds=3, points=2)
+    return made, confirm_sweep(made.path, seeds=3, points=2)
 
 
 def ran(folder):
@@ -114,14 +114,14 @@ def test_the_report_shows_it(confirmed):
 
 
 def test_every_control_can_be_asked_for(folder):
-    found = confirm(folder.path, seeds=3, points=1, arms="full")
+    found = confirm_sweep(folder.path, seeds=3, points=1, arms="full")
     names = ["reference", "lr_matched", "tuned", "truncated", "lr", "momentum", "average", "schedule_free"]
     assert list(found.rows("H010")) == names
 
 
 def test_a_control_that_does_not_apply_is_left_out(folder, workload):
     workload.write_text(workload.read_text().replace("lr=0.005)", "lr=0.005, momentum=0.5)"))
-    found = confirm(folder.path, seeds=3, points=1, arms="full")
+    found = confirm_sweep(folder.path, seeds=3, points=1, arms="full")
     assert "momentum" not in found.rows("H010")
     assert "schedule_free" in found.rows("H010")
 
@@ -135,23 +135,23 @@ def test_started_again_it_goes_on_where_it_was_killed(folder):
             raise Killed
 
     with pytest.raises(Killed):
-        confirm(folder.path, seeds=3, points=1, tell=kill)
+        confirm_sweep(folder.path, seeds=3, points=1, tell=kill)
     journal = folder.confirm_path / "journal.jsonl"
     with journal.open("a") as file:
         file.write('{"event": "ran", "trial_')
     assert folder.confirmation() is None
     before = ran(folder)
     told = []
-    assert confirm(folder.path, seeds=3, points=1, tell=told.append) is not None
+    assert confirm_sweep(folder.path, seeds=3, points=1, tell=told.append) is not None
     assert told[0].done == 20
     assert ran(folder)[:20] == before
     assert len(ran(folder)) == told[-1].total
 
 
 def test_started_again_it_runs_only_what_is_new(folder):
-    first = confirm(folder.path, seeds=3, points=1)
+    first = confirm_sweep(folder.path, seeds=3, points=1)
     before = len(ran(folder))
-    second = confirm(folder.path, seeds=4, points=1, min_quality=0.5)
+    second = confirm_sweep(folder.path, seeds=4, points=1, min_quality=0.5)
     assert {seed for _, _, seed in ran(folder)[before:]} == {7}
     assert second.min_quality == 0.5
     assert not first.table.equals(second.table)
@@ -165,7 +165,7 @@ def test_it_can_be_stopped(folder, how):
                 raise KeyboardInterrupt
             folder.request_stop()
 
-    assert confirm(folder.path, seeds=3, points=1, tell=stop) is None
+    assert confirm_sweep(folder.path, seeds=3, points=1, tell=stop) is None
     assert len(ran(folder)) == 3
     assert folder.confirmation() is None
 
@@ -175,7 +175,7 @@ def test_a_point_that_diverges_counts_against_it(folder, workload):
     workload.write_text(
         text.replace("self.troubles = troubles or {}", "self.troubles = troubles or {9: 'nan'}")
     )
-    found = confirm(folder.path, seeds=3, points=1)
+    found = confirm_sweep(folder.path, seeds=3, points=1)
     row = found.rows("H010")["reference"]
     assert row["hybrid_reached"] == 0
     assert row["speedup_to_target"] == 0
@@ -184,7 +184,7 @@ def test_a_point_that_diverges_counts_against_it(folder, workload):
 
 def test_too_few_seeds(folder):
     with pytest.raises(UserError, match="seeds=2 is too few for an interval: use at least 3"):
-        confirm(folder.path, seeds=2)
+        confirm_sweep(folder.path, seeds=2)
     assert not folder.confirm_path.exists()
 
 
@@ -198,26 +198,26 @@ def test_too_few_seeds(folder):
 )
 def test_options_out_of_range(folder, option, said):
     with pytest.raises(UserError, match=said):
-        confirm(folder.path, **option)
+        confirm_sweep(folder.path, **option)
     assert not folder.confirm_path.exists()
 
 
 def test_a_folder_without_a_front(folder):
     folder.journal.path.write_text("")
     with pytest.raises(UserError, match="has no front, no configuration is done: run or resume the sweep"):
-        confirm(folder.path)
+        confirm_sweep(folder.path)
     assert not folder.confirm_path.exists()
 
 
 def test_a_sweep_that_still_runs(folder):
     with folder.driven(), pytest.raises(UserError, match="another process drives the sweep"):
-        confirm(folder.path)
+        confirm_sweep(folder.path)
 
 
 def test_a_workload_that_is_gone(folder, workload):
     workload.unlink()
     with pytest.raises(UserError, match=r"mine\.py"):
-        confirm(folder.path)
+        confirm_sweep(folder.path)
     assert not folder.confirm_path.exists()
 
 
@@ -225,7 +225,7 @@ def test_a_device_that_is_not_here(folder, monkeypatch):
     folder.write_manifest({**folder.manifest, "hardware": {"device": "cuda"}})
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="the sweep ran on cuda, and torch sees none here"):
-        confirm(folder.path)
+        confirm_sweep(folder.path)
 
 
 def test_a_disk_that_is_full(folder, monkeypatch):
@@ -234,7 +234,7 @@ def test_a_disk_that_is_full(folder, monkeypatch):
 
     monkeypatch.setattr(Journal, "append", full)
     with pytest.raises(UserError, match=r"No space left.*go on with: hybrid-sweep confirm"):
-        confirm(folder.path)
+        confirm_sweep(folder.path)
 
 
 CURVE = Curve(steps=[0, 9], backward_calls=[0, 9], seconds=[0.0, 1.0], val_loss=[2.3, 0.3])
