@@ -141,7 +141,7 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
             elinewidth=1.1,
             capsize=2.5,
             zorder=6,
-            label="confirmed alone on fresh seeds, with 95 % intervals",
+            label="confirmed on fresh seeds",
         )
     axes.scatter([1], [1], 170, marker="*", color=_INK, zorder=6, label="plain training (1, 1)")
     for point in picture.labelled.itertuples():
