@@ -9,7 +9,7 @@ speedup at unit costs measured once. Quality above 1 is better than plain traini
 import argparse
 
 import torch
-from best_point import interval
+from interval import interval
 
 from hybrid_sweep.measure.costs import measure_unit_costs
 from hybrid_sweep.measure.reference import reference_run

@@ -12,7 +12,7 @@ predicts and so bounds the quality that prediction could reach.
 import argparse
 
 import torch
-from best_point import interval
+from interval import interval
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import measure_unit_costs

@@ -359,6 +359,53 @@ def report(folder: Folder) -> None:
     print("\n".join([*analyzer_lines(results), f"Report: {results.report_path}"]))
 
 
+@app.command(rich_help_panel="Run")
+def confirm(
+    folder: Folder,
+    seeds: Annotated[int, typer.Option(metavar="R", help="Fresh seeds, 3 or more.")] = 5,
+    points: Annotated[
+        int, typer.Option(metavar="K", help="Front points: the best, then other good ones, fastest first.")
+    ] = 3,
+    min_quality: Annotated[
+        float, typer.Option(metavar="Q", help="The quality that counts as good; it sets the target loss.")
+    ] = 0.98,
+    arms: Annotated[
+        Literal["basic", "full"],
+        typer.Option(help="Controls: matched learning rate and tuned baseline, or all of them."),
+    ] = "basic",
+) -> None:
+    """Run the front's best points and their controls on fresh seeds, alone; started again, it goes on.
+
+    [dim]hybrid-sweep confirm DIR --seeds 10 --points 1[/]
+    """
+    from hybrid_sweep import screen
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.confirm import confirm_sweep
+
+    console = screen.console()
+    with screen.ConfirmProgress(console) as progress:
+        found = confirm_sweep(
+            folder, seeds=seeds, points=points, min_quality=min_quality, arms=arms, tell=progress
+        )
+    if found is None:
+        print(f"Interrupted: what is finished is kept. Go on with: hybrid-sweep confirm {folder}")
+        raise typer.Exit(130)
+    console.print(screen.confirmed(found))
+    screen.print_verdict(ResultsFolder.open(folder).verdict(), "text")
+
+
+@app.command(rich_help_panel=LOOK)
+def verdict(
+    folder: Folder,
+    format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
+) -> None:
+    """Say in a paragraph whether prediction pays, against what, and which settings to copy."""
+    from hybrid_sweep import screen
+    from hybrid_sweep.analysis.folder import ResultsFolder
+
+    screen.print_verdict(ResultsFolder.open(folder).verdict(), format)
+
+
 @app.command(rich_help_panel=LOOK)
 def export(
     folder: Folder,

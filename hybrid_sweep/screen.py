@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
+from rich import progress as bars
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -22,15 +25,19 @@ from hybrid_sweep.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hybrid_sweep.analysis.comparison import Confirmation
     from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.analysis.status import SweepStatus
+    from hybrid_sweep.analysis.verdict import Verdict
     from hybrid_sweep.cluster.jobs import JobState
+    from hybrid_sweep.confirm import Progress
     from hybrid_sweep.spec import SweepSpec
     from hybrid_sweep.trainer.config import HybridConfig
 
 WIDTH_WITHOUT_TERMINAL = 120
 NARROW = 104  # a screen below this shows the front without the columns of ONLY_WHERE_WIDE
 FAILURES_SHOWN = 5
+LINE_EVERY_SECONDS = 3.0
 FRONT_COLUMNS = {  # column of trials.csv -> its heading
     "trial_id": "trial",
     "seed": "seeds",
@@ -197,10 +204,72 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
     parts += ["", *map(_line, analyzer_lines(folder)), "", _line(f"Results: {folder.path}"), "Next:"]
     commands = [*(["resume DIR"] if interrupted else []), "report DIR", "pareto DIR"]
     if best is not None:
+        commands[-2:-2] = ["confirm DIR", "verdict DIR"]
         commands.append(f"export DIR --trial {quote(str(best['trial_id']))} --format toml")
     path = quote(str(folder.path))
     parts += [_line(f"  hybrid-sweep {command.replace('DIR', path, 1)}", "cyan") for command in commands]
     return Group(*parts)
+
+
+class ConfirmProgress:
+    """Shows how far a confirmation is: a bar in a terminal, plain lines anywhere else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = bars.Progress(
+            bars.TextColumn("confirming"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.description}", style="dim"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: bars.TaskID | None = None
+        self._line = -math.inf
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show what comes next."""
+        if self._task is None:
+            self._task = self._bar.add_task("", total=progress.total)
+        self._bar.update(self._task, completed=progress.done, description=progress.next)
+        if not self._console.is_terminal and time.monotonic() - self._line >= LINE_EVERY_SECONDS:
+            self._line = time.monotonic()
+            self._console.print(f"{progress.done}/{progress.total} | {progress.next}", soft_wrap=True)
+
+
+def confirmed(found: Confirmation) -> RenderableType:
+    """Return what a confirmation found: a row a point and control, best point first."""
+    from hybrid_sweep.analysis.comparison import ratio
+
+    table = _table("point", "against", "time to target", "whole run", "quality (test)")
+    for point in found.points:
+        for number, row in enumerate(found.rows(point).values()):
+            quality = str(ratio(row, "quality")).replace("×", "")
+            speeds = (str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run"))
+            table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, quality)
+    speed, quality_lost = found.luck()
+    parts: list[RenderableType] = [
+        Text(f"Confirmed on seeds {_listed(found.seeds)}, target at quality {found.min_quality:g}", "bold"),
+        table,
+        f"Against what the sweep saw of these points: speed {speed:+.0%}, quality {quality_lost:+.3f}.",
+    ]
+    if others := len(found.left_out):
+        parts.append(f"Left out: {others} other point{'s' * (others > 1)} of the front (--points).")
+    return Group(*parts, "")
+
+
+def print_verdict(verdict: Verdict, format: str) -> None:
+    """Print a verdict."""
+    print(json.dumps(verdict.to_dict(), indent=1) if format == "json" else "\n".join(verdict.lines()))
 
 
 def write_config(values: Mapping[str, Any], format: str, to: Path | None) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from hybrid_sweep import cli
+from hybrid_sweep.analysis.comparison import NUMBERS, Confirmation
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.jobs import JobState
 from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
@@ -439,3 +440,58 @@ def test_a_job_is_looked_at_followed_stopped_and_fetched(jobs, hybrid_sweep):
     assert hybrid_sweep("stop", *where)[0] == 0
     assert ("stop", "grid60-1") in jobs
     assert "results/grid60-1" in hybrid_sweep("fetch", *where)[1]
+
+
+def test_verdict_of_what_is_not_confirmed_says_so(hybrid_sweep, results):
+    code, out, _ = hybrid_sweep("verdict", results)
+    assert code == 0
+    assert out.startswith("CONFIRM FIRST\n")
+    assert f"hybrid-sweep confirm {results}" in out
+    code, out, _ = hybrid_sweep("verdict", results, "--format", "json")
+    assert json.loads(out)["trial_id"] == "H075_I00_C0.60"
+
+
+def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, monkeypatch):
+    front = ResultsFolder.open(results).table("front")
+    row = {"trial_id": front["trial_id"][0], "arm": "reference", "what": "your recipe", "at_least": False}
+    row |= dict.fromkeys(NUMBERS, 3.0)
+    found = Confirmation(
+        seeds=[1, 2, 3], min_quality=0.98, left_out=["x"], tried=4, table=pd.DataFrame([row])
+    )
+    asked = {}
+
+    def confirm(folder, *, tell, **options):
+        asked.update(options)
+        tell(types.SimpleNamespace(done=7, total=9, next="tuned of H075"))
+        (folder / "confirm").mkdir()
+        found.write(folder / "confirm")
+        return found
+
+    module = types.ModuleType("hybrid_sweep.confirm")
+    module.confirm_sweep = confirm
+    monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm", module)
+    code, out, _ = hybrid_sweep("confirm", results, "--seeds", 3, "--points", 1, "--arms", "full")
+    assert code == 0
+    assert asked == {"seeds": 3, "points": 1, "min_quality": 0.98, "arms": "full"}
+    assert "7/9 | tuned of H075" in out
+    assert "Confirmed on seeds 1, 2, 3" in out
+    assert "Left out: 1 other point of the front" in out
+    assert "CONFIRM FIRST: lr_matched, tuned" in out
+
+
+def test_confirm_that_is_stopped_says_how_to_go_on(hybrid_sweep, results, monkeypatch):
+    module = types.ModuleType("hybrid_sweep.confirm")
+    module.confirm_sweep = lambda *_, **__: None
+    monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm", module)
+    code, out, _ = hybrid_sweep("confirm", results)
+    assert code == 130
+    assert f"Go on with: hybrid-sweep confirm {results}" in out
+
+
+@pytest.mark.parametrize("command", ["confirm", "verdict"])
+def test_what_is_no_results_folder_cannot_be_confirmed_or_judged(hybrid_sweep, tmp_path, command):
+    assert "no results folder" in refused(hybrid_sweep(command, tmp_path)).replace("not a", "no")
+
+
+def test_confirm_needs_seeds_enough_for_an_interval(hybrid_sweep, results):
+    assert "seeds=2 is too few for an interval" in refused(hybrid_sweep("confirm", results, "--seeds", 2))

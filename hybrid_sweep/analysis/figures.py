@@ -40,6 +40,15 @@ def front_figure(picture: FrontPicture) -> Figure:
     line = {"color": "--front", "width": 2}
     stairs = {"type": "scatter", "mode": "lines", "x": stairs_x, "y": stairs_y, "line": line}
     traces.insert(-2, {**stairs, "hoverinfo": "skip", "showlegend": False})
+    if len(again := picture.confirmed):
+        name = "confirmed on fresh seeds"
+        trace = _trace(
+            f"{name} ({len(again)})", again["x"].tolist(), again["y"].tolist(), "--confirmed", "diamond", 10
+        )
+        trace |= {"text": [f"{name}<br>{point}" for point in _names(again)], **_bars(again, "--confirmed")}
+        traces.append(
+            {**trace, "hovertemplate": "%{text}<br>speedup %{x:.3f}, quality %{y:.4f}<extra></extra>"}
+        )
     layout = {
         "xaxis": {
             "title": {"text": SPEED_LABELS[picture.speedup]},
@@ -135,15 +144,19 @@ def _dominated(picture: FrontPicture) -> Figure:
 
 def _intervals(picture: FrontPicture) -> Figure:
     """Return the front's 95 % intervals as error bars."""
-    if picture.seeds == 1:
-        return {}
-    front, bars = picture.front, {"type": "data", "symmetric": False, "thickness": 1.2, "width": 3}
+    return {} if picture.seeds == 1 else _bars(picture.front, "--front-bar")
+
+
+def _bars(rows: pd.DataFrame, colour: str) -> Figure:
     return {
         f"error_{axis}": {
-            **bars,
-            "color": "--front-bar",
-            "array": (front[f"{axis}_high"] - front[axis]).tolist(),
-            "arrayminus": (front[axis] - front[f"{axis}_low"]).tolist(),
+            "type": "data",
+            "symmetric": False,
+            "thickness": 1.2,
+            "width": 3,
+            "color": colour,
+            "array": (rows[f"{axis}_high"] - rows[axis]).tolist(),
+            "arrayminus": (rows[axis] - rows[f"{axis}_low"]).tolist(),
         }
         for axis in "xy"
     }

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.export import encode, write_table
 from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.analysis.front_picture import front_picture
@@ -24,6 +25,7 @@ from hybrid_sweep.analysis.report import render_report
 from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
 from hybrid_sweep.analysis.summary import MIN_QUALITY
 from hybrid_sweep.analysis.table import hybrid_runs, steps_table, trials_table
+from hybrid_sweep.analysis.verdict import Verdict, verdict
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal, plain
 
@@ -110,6 +112,31 @@ class ResultsFolder:
     def models_path(self) -> Path:
         """Where trained weights are kept, if they are."""
         return self.path / "models"
+
+    @property
+    def confirm_path(self) -> Path:
+        """Where `confirm` writes."""
+        return self.path / "confirm"
+
+    def confirmation(self) -> Confirmation | None:
+        """Return what `confirm` found; None where it has not run to its end.
+
+        Raises:
+            UserError: what it wrote is damaged.
+        """
+        return Confirmation.read(self.confirm_path)
+
+    def verdict(self) -> Verdict:
+        """Return what to do with the sweep's best point.
+
+        Raises:
+            UserError: the journal, the manifest or the confirmation is corrupt.
+        """
+        return self._verdict(self.table("front"), self.confirmation())
+
+    def _verdict(self, front: pd.DataFrame, confirmation: Confirmation | None) -> Verdict:
+        speedup = speedup_column(self.manifest)
+        return verdict(front, confirmation, folder=str(self.path), speedup=speedup)
 
     def checkpoint_path(self, trial_id: str, seed: int) -> Path:
         """Where the newest checkpoint of an unfinished run is."""
@@ -287,10 +314,10 @@ class ResultsFolder:
             UserError: the journal or the manifest is corrupt.
         """
         manifest, trials, steps = self.manifest, self.trials(), self.steps()
-        front = pareto_front(trials, speedup_column(manifest))
+        front, confirmation = pareto_front(trials, speedup_column(manifest)), self.confirmation()
         name = (manifest.get("spec") or {}).get("name")
         title = str(name or self.path.resolve().name)
-        picture = front_picture(trials, manifest, min_quality)
+        picture = front_picture(trials, manifest, min_quality, confirmation)
         files: dict[str, bytes] = {
             "trials.csv": encode(trials, "csv"),
             "trials.parquet": encode(trials, "parquet"),
@@ -299,7 +326,13 @@ class ResultsFolder:
             "pareto.json": encode(front, "json"),
             seed_file_name(manifest.get("created")): json.dumps(seed_records(trials), indent=1).encode(),
             self.report_path.name: render_report(
-                trials, picture, manifest, title, min_quality=min_quality
+                trials,
+                picture,
+                manifest,
+                title,
+                verdict=self._verdict(front, confirmation),
+                confirmation=confirmation,
+                min_quality=min_quality,
             ).encode(),
         }
         for file, content in files.items():

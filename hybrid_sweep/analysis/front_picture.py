@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.pareto import (
     configurations,
     control_points,
@@ -43,6 +44,7 @@ class FrontPicture:
         best: The id of the point that the analyzer lines recommend, None for an empty front.
         frame: Lowest and highest quality to draw; a rare far outlier may lie outside.
         width: Slowest and fastest speed to draw; an interval may reach beyond either.
+        confirmed: Points run again on fresh seeds, with `trial_id`, `x`, `y` and the ends of both intervals.
     """
 
     speedup: str
@@ -55,6 +57,7 @@ class FrontPicture:
     best: str | None
     frame: tuple[float, float]
     width: tuple[float, float]
+    confirmed: pd.DataFrame
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -83,9 +86,12 @@ class FrontPicture:
 
 
 def front_picture(
-    trials: pd.DataFrame, manifest: Mapping[str, Any], min_quality: float = MIN_QUALITY
+    trials: pd.DataFrame,
+    manifest: Mapping[str, Any],
+    min_quality: float = MIN_QUALITY,
+    confirmation: Confirmation | None = None,
 ) -> FrontPicture:
-    """Return what to draw of a sweep."""
+    """Return what to draw of a sweep, and of its confirmation where it has one."""
     speedup, reference = speedup_column(manifest), hypervolume_reference(manifest)
     done = _with_controls(configurations(trials), speedup)
     points = done[np.isfinite(done["x"]) & np.isfinite(done["y"])]
@@ -97,6 +103,8 @@ def front_picture(
         if f"{column}_low" in front:
             front = front.assign(**{f"{axis}_{end}": front[f"{column}_{end}"] for end in ("low", "high")})
     best = best_point(front, min_quality)
+    again = _confirmed(confirmation)
+    shown = pd.concat([front, again]) if len(again) else front
     return FrontPicture(
         speedup=speedup,
         points=points,
@@ -106,8 +114,9 @@ def front_picture(
         hypervolume=hypervolume(trials, reference, speedup),
         min_quality=min_quality,
         best=None if best is None else str(best["trial_id"]),
-        frame=_frame(points, front, controls),
-        width=_width(points, front, controls),
+        frame=_frame(points, shown, controls),
+        width=_width(pd.concat([points, again]) if len(again) else points, shown, controls),
+        confirmed=again,
     )
 
 
@@ -129,6 +138,16 @@ def staircase(front: pd.DataFrame) -> tuple[list[float], list[float]]:
     for (slower, _), (faster, quality) in pairwise(points):
         corners += [(slower, quality), (faster, quality)]
     return [x for x, _ in corners], [y for _, y in corners]
+
+
+def _confirmed(confirmation: Confirmation | None) -> pd.DataFrame:
+    """Return the confirmed points on the axes of the sweep: whole runs, validation split."""
+    axes = {"x": "speedup_whole_run", "y": "val_quality"}
+    names = {f"{name}{end}": f"{axis}{end}" for axis, name in axes.items() for end in ("", "_low", "_high")}
+    if confirmation is None:
+        return pd.DataFrame(columns=["trial_id", *names.values()])
+    rows = confirmation.table[confirmation.table["arm"] == "reference"]
+    return rows[["trial_id", *names]].rename(columns=names)
 
 
 def _with_controls(rows: pd.DataFrame, speedup: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""95 % intervals of means over seeds: Student's t."""
+"""95 % intervals of means over seeds: Student's t, and the bootstrap where a seed may be infinite."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
+from scipy.stats import bootstrap
 
 LEVEL = 0.95
+RESAMPLES = 9999
+_INFINITE = 1e9  # stands in for an infinity while resampled, so that a mean with one in it is beyond doubt
 
 
 def with_intervals(means: pd.DataFrame, trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -43,3 +47,27 @@ def shown(row: Mapping[str, Any] | pd.Series[Any], name: str, digits: int) -> st
 def student_t(freedom: int) -> float:
     """Return the half-width of a 95 % interval in standard errors; not-a-number below 1 degree of freedom."""
     return float(stdtrit(freedom, (1 + LEVEL) / 2)) if freedom >= 1 else math.nan
+
+
+def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean of independent `values`, which may be infinite.
+
+    The expanded percentile interval, whose level is raised so that it is as wide as Student's t for few
+    values (Hesterberg 2015, What Teachers Should Know About the Bootstrap, 5.3): the plain percentile and
+    BCa intervals of 5 normal values hold their mean in 84 % of cases, this one in 92 %; of 3 in 75 %. The
+    same values give the same interval. One value gives not-a-number.
+    """
+    count = len(values)
+    if count < 2:
+        return math.nan, math.nan
+    reach = math.sqrt(count / (count - 1)) * student_t(count - 1)
+    found = bootstrap(
+        (np.clip(np.asarray(values, dtype="float64"), -_INFINITE, _INFINITE),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=float(ndtr(reach) - ndtr(-reach)),
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    low, high = (end if abs(end) < 1e-3 * _INFINITE else math.copysign(math.inf, end) for end in found)
+    return float(low), float(high)

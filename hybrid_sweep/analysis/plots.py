@@ -16,6 +16,7 @@ QUALITY_LABEL = "quality: held-out loss of plain training / of the trial"
 
 _INK, _GREY, _GRID = "#1d2733", "#8c99a8", "#e4e9ef"
 _FRONT, _TRUNCATED, _FROZEN, _LADDER = "#0b62c4", "#c8540a", "#9a5fb5", "#1f7a4d"
+_CONFIRMED = "#b3123c"
 _SHAPES = {LADDER_ARM: "s", "momentum": "P", "tuned": "D", "average": "o", "schedule_free": "^"}
 NAMES = {
     LADDER_ARM: "plain training: fewer steps, higher learning rate",
@@ -125,6 +126,23 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
         zorder=5,
         label=f"Pareto front ({len(front)})",
     )
+    if len(again := picture.confirmed):
+        reach = {
+            axis: [again[axis] - again[f"{axis}_low"], again[f"{axis}_high"] - again[axis]] for axis in "xy"
+        }
+        axes.errorbar(
+            again["x"],
+            again["y"],
+            xerr=reach["x"],
+            yerr=reach["y"],
+            fmt="D",
+            color=_CONFIRMED,
+            markersize=6,
+            elinewidth=1.1,
+            capsize=2.5,
+            zorder=6,
+            label="confirmed on fresh seeds",
+        )
     axes.scatter([1], [1], 170, marker="*", color=_INK, zorder=6, label="plain training (1, 1)")
     for point in picture.labelled.itertuples():
         axes.annotate(

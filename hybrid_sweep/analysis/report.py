@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hybrid_sweep.analysis.checklist import Item, check, recommendation
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.analysis.comparison import Confirmation, ratio
 from hybrid_sweep.analysis.figures import front_figure, settings_figure, swept_settings
 from hybrid_sweep.analysis.front_picture import FrontPicture
 from hybrid_sweep.analysis.intervals import shown
@@ -19,6 +20,7 @@ from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
 from hybrid_sweep.analysis.reliability import constant_brier, reliability
 from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
 from hybrid_sweep.analysis.table import hybrid_runs
+from hybrid_sweep.analysis.verdict import Verdict
 from hybrid_sweep.journal import plain
 
 _MOST_CHECKED = 100  # front points with a checklist of their own
@@ -43,6 +45,8 @@ def render_report(
     title: str,
     *,
     min_quality: float = MIN_QUALITY,
+    verdict: Verdict | None = None,
+    confirmation: Confirmation | None = None,
 ) -> str:
     """Return the report of a sweep as one HTML page; every text of the user's is escaped."""
     from plotly.offline import get_plotlyjs  # only the report needs it
@@ -72,6 +76,8 @@ def render_report(
         reliability=table,
         constant_brier=constant_brier(table),
         brier=trials.loc[trials["trial_id"] == picture.best, "brier"].mean(),
+        verdict=verdict,
+        confirmed=list(_compared(confirmation)) if confirmation else [],
         columns=TRIAL_COLUMNS,
         data=plain(
             {
@@ -96,6 +102,14 @@ def _checks(picture: FrontPicture, trials: pd.DataFrame) -> Iterator[tuple[str, 
         items = check(row, trials, speedup=picture.speedup)
         means = [shown(row, picture.speedup, 3), shown(row, "quality", 4)] if picture.seeds > 1 else []
         yield str(row["trial_id"]), items, recommendation(items), means
+
+
+def _compared(confirmation: Confirmation) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield a confirmed point's id, a control in words, and what the comparison gave."""
+    for point in confirmation.points:
+        for row in confirmation.rows(point).values():
+            ratios = [str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run", "quality")]
+            yield point, str(row["what"]), ratios
 
 
 def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

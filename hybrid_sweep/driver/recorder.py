@@ -117,8 +117,8 @@ class Recorder:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a sentence.
+def writing(folder: Path, again: str = "resume") -> Iterator[None]:
+    """Turn what the disk refuses into a sentence that names the command to give `again`.
 
     Raises:
         UserError: with the reason, and how to go on.
@@ -128,7 +128,7 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"cannot write to {folder} ({error.strerror}): nothing written so far is lost; "
-            f"make room, then go on with: hybrid-sweep resume {folder}"
+            f"make room, then go on with: hybrid-sweep {again} {folder}"
         ) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from math import isfinite
+from math import inf, isfinite
 
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference
@@ -65,16 +65,37 @@ def quality(
         accuracy: held-out accuracy, where the workload has one.
         at: step of the reference to compare with, where it is another one.
     """
+    step = step if at is None else at
+    return compared(
+        kind,
+        (loss, accuracy),
+        (reference.loss_at(step), reference.accuracy_at(step)),
+        reference.val_loss[0] - reference.val_loss[-1],
+    )
+
+
+def compared(
+    kind: str, result: tuple[float, float | None], base: tuple[float, float | None], gained: float
+) -> float:
+    """Compare held-out (loss, accuracy) with those of another run, as `quality` does with the reference.
+
+    Args:
+        kind: as of `quality`.
+        result: of the run.
+        base: of the one it is compared with; an infinite loss, where that has diverged, gives infinity.
+        gained: by how much the loss of plain training falls in its whole run, for "loss_gap".
+    """
+    loss, accuracy = result
+    base_loss, base_accuracy = base
     if not isfinite(loss):
         return 0.0
-    base = reference.loss_at(step if at is None else at)
+    if not isfinite(base_loss):
+        return inf
     if kind == "accuracy_ratio":
-        base_accuracy = reference.accuracy_at(step if at is None else at)
         return (accuracy or 0.0) / base_accuracy if base_accuracy else 0.0
     if kind == "loss_gap":
-        gained = reference.val_loss[0] - reference.val_loss[-1]
-        return 1 - (loss - base) / gained if gained > 0 else 0.0
-    return max(base / loss, 0.0) if loss != 0 else 0.0
+        return 1 - (loss - base_loss) / gained if gained > 0 else 0.0
+    return max(base_loss / loss, 0.0) if loss != 0 else 0.0
 
 
 def behaviour(trace: Iterable[Segment]) -> str:

@@ -1,0 +1,54 @@
+"""The README's table of results, in Markdown, from folders that `hybrid-sweep confirm` has confirmed.
+
+    python benchmarks/results_table.py DIR...
+
+A row a folder: its best point against the same recipe, the schedule-matched learning rate and the tuned
+baseline. Each figure is the training time that the control needs to the target loss over that of the hybrid,
+with the 95 % interval of `hybrid_sweep.analysis.intervals.bootstrap_interval` over paired fresh seeds.
+"""
+
+import argparse
+
+from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.comparison import ratio
+
+ARMS = {
+    "reference": "over the same recipe",
+    "lr_matched": "over its matched learning rate",
+    "tuned": "over the tuned baseline",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="confirmed results folders")
+    folders = [ResultsFolder.open(path) for path in parser.parse_args().folders]
+    if missing := [str(folder.path) for folder in folders if folder.confirmation() is None]:
+        parser.error(f"not confirmed yet: {', '.join(missing)}; run: hybrid-sweep confirm DIR")
+    heads = ["sweep", "best point", "seeds", *ARMS.values(), "test quality", "verdict"]
+    print(line(heads), line(["---"] * len(heads)), *(line(cells(folder)) for folder in folders), sep="\n")
+
+
+def cells(folder):
+    found = folder.confirmation()
+    point = found.points[0]
+    rows = found.rows(point)
+    speeds = [str(ratio(rows[arm], "speedup_to_target")) if arm in rows else "–" for arm in ARMS]
+    quality = str(ratio(rows["reference"], "quality")).replace("×", "")
+    return [sweep_name(folder), point, len(found.seeds), *speeds, quality, folder.verdict().recommendation]
+
+
+def sweep_name(folder):
+    spec = folder.manifest["spec"]
+    keywords = {key: value for key, value in spec["workload"].items() if key != "name"}
+    return f"`{spec['name']}` {', '.join(f'{key}={value}' for key, value in keywords.items())}".strip()
+
+
+def line(values):
+    return f"| {' | '.join(map(str, values))} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""The verdict on a sweep: one paragraph in plain words, and the settings to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from shlex import quote
+from typing import Any, Literal
+
+import pandas as pd
+import tomli_w
+
+from hybrid_sweep.analysis.comparison import Confirmation, ratio
+from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
+from hybrid_sweep.journal import plain
+from hybrid_sweep.trainer.config import HybridConfig
+
+EQUAL_WITHIN = 1.25
+"""A gain that may be none, and is smaller than this by its interval, is not worth a predictor."""
+REFERENCE = "reference"
+_NEEDED = (REFERENCE, "lr_matched", "tuned")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What to do with a sweep's best point.
+
+    Attributes:
+        recommendation: "ADOPT", "REJECT: <why>" or "CONFIRM FIRST: <what is missing>".
+        text: one paragraph that says it, with every interval.
+        trial_id: the point it speaks of; None where there is none.
+        settings: what to copy: TOML of the trainer's settings that are not the default, or in words the
+            control that does as well; "" where the sweep recommends neither.
+        comparisons: the point's row of `comparisons` for each control; {} where none is confirmed.
+        advice: what to change in the next sweep.
+    """
+
+    recommendation: str
+    text: str
+    trial_id: str | None = None
+    settings: str = ""
+    comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    advice: Sequence[str] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as plain data that JSON can hold."""
+        values: dict[str, Any] = plain(asdict(self))
+        return values
+
+    def lines(self) -> list[str]:
+        """Return the verdict for a terminal."""
+        lines = [self.recommendation, "", self.text]
+        if self.settings:
+            lines += ["", "Settings:", *(f"  {line}" for line in self.settings.splitlines())]
+        if self.advice:
+            lines += ["", "Advice:", *(f"  {line}" for line in self.advice)]
+        return lines
+
+
+def verdict(
+    front: pd.DataFrame,
+    confirmation: Confirmation | None,
+    *,
+    folder: str,
+    speedup: str = "speedup",
+    min_quality: float = MIN_QUALITY,
+    advice: Sequence[str] = (),
+) -> Verdict:
+    """Judge a sweep by what was confirmed of its best point.
+
+    Prediction is adopted only where it needs less time to the target than the recipe, the schedule-matched
+    learning rate and the tuned baseline, each by its whole 95 % interval, at a quality on the test split that
+    is above the bar by its whole interval. A control that it cannot be told from, or loses to, is recommended
+    in its place, for it is simpler: the best of them.
+
+    Args:
+        front: of the sweep.
+        confirmation: of its best point; None where there is none yet.
+        folder: the results folder, as the commands to type next name it.
+        speedup: the sweep's speed.
+        min_quality: the bar, where nothing is confirmed; else it is the confirmation's.
+        advice: what to change in the next sweep, passed on.
+    """
+    path = quote(folder)
+    best = best_point(front, min_quality if confirmation is None else confirmation.min_quality)
+    if best is None:
+        text = f"No configuration is done, so there is nothing to judge: hybrid-sweep status {path}"
+        return Verdict(recommendation="CONFIRM FIRST: no result", text=text, advice=advice)
+    trial_id = str(best["trial_id"])
+    rows = confirmation.rows(trial_id) if confirmation else {}
+    if confirmation is None or not rows:
+        known = f", and what is confirmed is {', '.join(confirmation.points)}" if confirmation else ""
+        text = (
+            f"{trial_id} looks {best[speedup]:.2f}× as fast as your recipe at quality {best['quality']:.3f}, "
+            f"on the seeds that chose it, which flatters{known}. Nothing is known yet of a larger learning "
+            f"rate or a tuned baseline. Run: hybrid-sweep confirm {path}"
+        )
+        return Verdict(recommendation="CONFIRM FIRST", text=text, trial_id=trial_id, advice=advice)
+    outcome, why, instead = _judge(rows, confirmation.min_quality)
+    text = " ".join([_comparisons(rows), _quality(rows[REFERENCE]), _luck(rows[REFERENCE]), why])
+    settings = instead
+    if outcome == "ADOPT":
+        text += f" All of it: hybrid-sweep export {path} --trial {quote(trial_id)} --format toml"
+        settings = _settings(str(best["config"]))
+    if outcome == "CONFIRM FIRST: more seeds":
+        text += f" Run: hybrid-sweep confirm {path} --seeds {2 * len(confirmation.seeds)}"
+    return Verdict(
+        recommendation=outcome,
+        text=f"{trial_id}, on {len(confirmation.seeds)} fresh seeds: {text}",
+        trial_id=trial_id,
+        settings=settings,
+        comparisons=rows,
+        advice=advice,
+    )
+
+
+def judged(row: Mapping[str, Any]) -> Literal["wins", "unclear", "equal", "loses"]:
+    """Return how the hybrid stands against a control by the time to the target, as far as the seeds tell.
+
+    Where the control does not reach the target in its run, quality at the end of both runs decides what its
+    time leaves open.
+    """
+    found, quality = ratio(row, "speedup_to_target"), ratio(row, "quality")
+    if found.low > 1 or (found.at_least and quality.low > 1):
+        return "wins"
+    if found.high < 1:
+        return "loses"
+    return "equal" if found.high <= EQUAL_WITHIN else "unclear"
+
+
+def _judge(rows: Mapping[str, Mapping[str, Any]], min_quality: float) -> tuple[str, str, str]:
+    """Return the recommendation, why, and the control to take instead."""
+    stand = {arm: judged(row) for arm, row in rows.items()}
+    quality, recipe = ratio(rows[REFERENCE], "quality"), rows[REFERENCE]
+    if quality.high < min_quality or recipe["hybrid_reached"] == 0:
+        why = f"Its quality is below the bar of {min_quality:g}: keep your recipe, or sweep shorter horizons."
+        return "REJECT: quality", why, ""
+    if stand[REFERENCE] in ("loses", "equal"):
+        return "REJECT: speedup", "Prediction does not pay here: keep your recipe.", ""
+    controls = [arm for arm in rows if arm != REFERENCE and stand[arm] in ("loses", "equal")]
+    if controls:
+        best = min(controls, key=lambda arm: ratio(rows[arm], "speedup_to_target").value)
+        name, steps = str(rows[best]["what"]), f"{rows[best]['backward_calls']:.0f} steps"
+        how = "does better" if stand[best] == "loses" else "does as well"
+        why = f"{_capital(name)} {how} in {steps} without prediction: {_do(best)}."
+        return f"REJECT: {best}", why, f"{name}, {steps}"
+    unclear = [str(rows[arm]["what"]) for arm in rows if stand[arm] == "unclear"]
+    if quality.low < min_quality:
+        unclear.append(f"quality against the bar of {min_quality:g}")
+    if unclear:
+        why = f"The intervals are too wide to say: {'; '.join(unclear)}."
+        return "CONFIRM FIRST: more seeds", why, ""
+    if missing := [arm for arm in _NEEDED if arm not in rows]:
+        return f"CONFIRM FIRST: {', '.join(missing)}", "Not every control was run.", ""
+    return "ADOPT", "Prediction pays here, against every control.", ""
+
+
+def _comparisons(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    parts = [f"{_shown(row)} over {row['what']}{_missed(row)}" for row in rows.values()]
+    return f"{'; '.join(parts)}: training time to the target loss."
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    found = ratio(row, "speedup_to_target")
+    if row["hybrid_reached"] < row["seeds"]:
+        missed = int(row["seeds"] - row["hybrid_reached"])
+        return f"0× (prediction misses the target on {missed} of {int(row['seeds'])} seeds)"
+    return str(found)
+
+
+def _missed(row: Mapping[str, Any]) -> str:
+    missed = int(row["seeds"] - row["reached"])
+    return f", which misses the target on {missed} of {int(row['seeds'])} seeds" if missed else ""
+
+
+def _quality(row: Mapping[str, Any]) -> str:
+    found = ratio(row, "quality")
+    return f"Quality on the test split is {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
+
+
+def _luck(row: Mapping[str, Any]) -> str:
+    """Return how much of what the sweep saw was left on fresh seeds."""
+    speed, quality = ratio(row, "speedup_whole_run"), ratio(row, "val_quality")
+    return (
+        f"The sweep saw {row['explored_speedup']:.2f}× at validation quality {row['explored_quality']:.3f}; "
+        f"on fresh seeds it is {speed} at {quality.value:.3f} [{quality.low:.3f}, {quality.high:.3f}]."
+    )
+
+
+def _do(arm: str) -> str:
+    return "raise the learning rate instead" if arm in ("lr", "lr_matched") else "use that instead"
+
+
+def _settings(config: str) -> str:
+    """Return the trainer's settings that are not the default, as TOML."""
+    values, usual = HybridConfig.from_json(config).model_dump(), HybridConfig().model_dump()
+    return tomli_w.dumps({name: value for name, value in values.items() if value != usual[name]}).rstrip()
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

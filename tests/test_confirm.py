@@ -1,0 +1,269 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support import toy
+
+from hybrid_sweep import confirm as module
+from hybrid_sweep.arm import Arm
+from hybrid_sweep.confirm import confirm_sweep, described, target_loss
+from hybrid_sweep.driver.sweep import begin
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.journal import Journal
+from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.trainer.config import HybridConfig
+
+TRAINER = {"warmup_steps": 20, "full_steps": 5, "confidence_threshold": 0.01}
+POINTS = {"H010": (1.8, 1.1), "H006": (1.5, 1.2), "H003": (1.2, 1.3)}  # speedup and quality
+
+
+def make_sweep(path):
+    """Write a finished sweep of three points, made up and all on the front, and its workload file."""
+    workload = path / "mine.py"
+    workload.write_text(Path(toy.__file__).read_text())
+    spec = SweepSpec(
+        name="x",
+        workload=f"{workload}:Toy",
+        trainer=TRAINER,
+        space={"max_predict_steps": [3, 6, 10]},
+        seed=3,
+    )
+    made = begin(path / "sweep", spec, 60, {"hardware": {"device": "cpu"}})
+    for trial_id, (speedup, quality) in POINTS.items():
+        config = HybridConfig(**TRAINER, max_predict_steps=int(trial_id[1:])).model_dump()
+        event = {"trial_id": trial_id, "seed": 3, "config": config}
+        made.journal.append({"event": "started", **event})
+        result = {"speedup": speedup, "quality": quality}
+        made.journal.append({"event": "finished", **event, "state": "done", "reason": "", "result": result})
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The results of a finished sweep."""
+    return make_sweep(tmp_path)
+
+
+@pytest.fixture
+def workload(folder):
+    """The path of its workload file."""
+    return folder.path.with_name("mine.py")
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory):
+    """A sweep of which two points are confirmed on three seeds, and what was found; do not change it."""
+    made = make_sweep(tmp_path_factory.mktemp("confirmed"))
+    return made, confirm_sweep(made.path, seeds=3, points=2)
+
+
+def ran(folder):
+    """Return (trial_id, arm, seed) of each training run."""
+    events = Journal.read(folder.confirm_path / "journal.jsonl")
+    return [(event["trial_id"], event["arm"], event["seed"]) for event in events]
+
+
+def test_the_best_points_are_compared_with_every_control_on_fresh_seeds(confirmed):
+    _, found = confirmed
+    assert found.seeds == [4, 5, 6]
+    assert found.points == ["H010", "H006"]
+    assert found.left_out == ["H003"]
+    assert list(found.rows("H006")) == ["reference", "lr_matched", "tuned"]
+    row = found.rows("H010")["reference"]
+    assert (row["explored_speedup"], row["explored_quality"]) == (1.8, 1.1)
+    assert row["seeds"] == 3
+    assert row["speedup_whole_run_low"] <= row["speedup_whole_run"] <= row["speedup_whole_run_high"]
+
+
+def test_what_it_finds_is_in_the_folder(confirmed):
+    folder, found = confirmed
+    pd.testing.assert_frame_equal(folder.confirmation().table, found.table, check_dtype=False)
+    pairs = pd.read_csv(folder.confirm_path / "pairs.csv")
+    assert pairs.groupby("arm").size().to_dict() == {"reference": 6, "lr_matched": 6, "tuned": 6}
+    controls = pairs[pairs["arm"] == "lr_matched"]
+    assert (controls["backward_calls"] == controls["hybrid_backward_calls"]).all()
+    assert (pairs.loc[pairs["arm"] == "reference", "backward_calls"] == 60).all()
+    assert folder.verdict().trial_id == "H010"
+
+
+def test_arms_take_turns_and_each_is_timed_three_times(confirmed):
+    fresh = [
+        (arm if arm in ("reference", "hybrid") else "control", seed) for _, arm, seed in ran(confirmed[0])
+    ]
+    one_round = ["reference", *["hybrid", "control", "control"] * 2]
+    assert [run for run in fresh if run[1] > 3] == [
+        (arm, seed) for seed in (4, 5, 6) for arm in one_round * 3
+    ]
+
+
+def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(confirmed):
+    events = Journal.read(confirmed[0].confirm_path / "journal.jsonl")
+    tuning = [event for event in events if event["seed"] == 3]
+    assert len(tuning) == 2 * (1 + 3) + 3  # points, their learning rates, as many tuned settings as points
+    assert all(event["curve"]["test"] == {} for event in tuning)
+    looked = [event for event in events if event["curve"]["test"]]
+    assert len(looked) == len({(e["trial_id"], e["arm"], e["seed"]) for e in events if e["seed"] != 3})
+
+
+def test_the_report_shows_it(confirmed):
+    page = confirmed[0].report_path.read_text()
+    assert "confirmed on fresh seeds (2)" in page
+    assert f"Verdict: {confirmed[0].verdict().recommendation}" in page
+
+
+def test_every_control_can_be_asked_for(folder):
+    found = confirm_sweep(folder.path, seeds=3, points=1, arms="full")
+    names = ["reference", "lr_matched", "tuned", "truncated", "lr", "momentum", "average", "schedule_free"]
+    assert list(found.rows("H010")) == names
+
+
+def test_a_control_that_does_not_apply_is_left_out(folder, workload):
+    workload.write_text(workload.read_text().replace("lr=0.005)", "lr=0.005, momentum=0.5)"))
+    found = confirm_sweep(folder.path, seeds=3, points=1, arms="full")
+    assert "momentum" not in found.rows("H010")
+    assert "schedule_free" in found.rows("H010")
+
+
+def test_started_again_it_goes_on_where_it_was_killed(folder):
+    class Killed(Exception):
+        pass
+
+    def kill(progress):
+        if progress.done == 20:
+            raise Killed
+
+    with pytest.raises(Killed):
+        confirm_sweep(folder.path, seeds=3, points=1, tell=kill)
+    journal = folder.confirm_path / "journal.jsonl"
+    with journal.open("a") as file:
+        file.write('{"event": "ran", "trial_')
+    assert folder.confirmation() is None
+    before = ran(folder)
+    told = []
+    assert confirm_sweep(folder.path, seeds=3, points=1, tell=told.append) is not None
+    assert told[0].done == 20
+    assert ran(folder)[:20] == before
+    assert len(ran(folder)) == told[-1].total
+
+
+def test_started_again_it_runs_only_what_is_new(folder):
+    first = confirm_sweep(folder.path, seeds=3, points=1)
+    before = len(ran(folder))
+    second = confirm_sweep(folder.path, seeds=4, points=1, min_quality=0.5)
+    assert {seed for _, _, seed in ran(folder)[before:]} == {7}
+    assert second.min_quality == 0.5
+    assert not first.table.equals(second.table)
+
+
+@pytest.mark.parametrize("how", ["request", "interrupt"])
+def test_it_can_be_stopped(folder, how):
+    def stop(progress):
+        if progress.done == 3:
+            if how == "interrupt":
+                raise KeyboardInterrupt
+            folder.request_stop()
+
+    assert confirm_sweep(folder.path, seeds=3, points=1, tell=stop) is None
+    assert len(ran(folder)) == 3
+    assert folder.confirmation() is None
+
+
+def test_a_point_that_diverges_counts_against_it(folder, workload):
+    text = workload.read_text()
+    workload.write_text(
+        text.replace("self.troubles = troubles or {}", "self.troubles = troubles or {9: 'nan'}")
+    )
+    found = confirm_sweep(folder.path, seeds=3, points=1)
+    row = found.rows("H010")["reference"]
+    assert row["hybrid_reached"] == 0
+    assert row["speedup_to_target"] == 0
+    assert folder.verdict().recommendation == "REJECT: quality"
+
+
+def test_too_few_seeds(folder):
+    with pytest.raises(UserError, match="seeds=2 is too few for an interval: use at least 3"):
+        confirm_sweep(folder.path, seeds=2)
+    assert not folder.confirm_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"points": 0}, "points=0 leaves nothing to confirm"),
+        ({"min_quality": 0.0}, "min_quality=0 is no bar"),
+        ({"arms": "tunde"}, "unknown arms 'tunde'; known: basic, full"),
+    ],
+)
+def test_options_out_of_range(folder, option, said):
+    with pytest.raises(UserError, match=said):
+        confirm_sweep(folder.path, **option)
+    assert not folder.confirm_path.exists()
+
+
+def test_a_folder_without_a_front(folder):
+    folder.journal.path.write_text("")
+    with pytest.raises(UserError, match="has no front, no configuration is done: run or resume the sweep"):
+        confirm_sweep(folder.path)
+    assert not folder.confirm_path.exists()
+
+
+def test_a_sweep_that_still_runs(folder):
+    with folder.driven(), pytest.raises(UserError, match="another process drives the sweep"):
+        confirm_sweep(folder.path)
+
+
+def test_a_workload_that_is_gone(folder, workload):
+    workload.unlink()
+    with pytest.raises(UserError, match=r"mine\.py"):
+        confirm_sweep(folder.path)
+    assert not folder.confirm_path.exists()
+
+
+def test_a_device_that_is_not_here(folder, monkeypatch):
+    folder.write_manifest({**folder.manifest, "hardware": {"device": "cuda"}})
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="the sweep ran on cuda, and torch sees none here"):
+        confirm_sweep(folder.path)
+
+
+def test_a_disk_that_is_full(folder, monkeypatch):
+    def full(self, event):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(UserError, match=r"No space left.*go on with: hybrid-sweep confirm"):
+        confirm_sweep(folder.path)
+
+
+CURVE = Curve(steps=[0, 9], backward_calls=[0, 9], seconds=[0.0, 1.0], val_loss=[2.3, 0.3])
+
+
+def test_the_target_is_what_the_reference_ends_with_at_the_bar():
+    assert target_loss("loss_ratio", CURVE, 0.98) == pytest.approx(0.3 / 0.98)
+    negative = replace(CURVE, val_loss=[1.0, -1.0])
+    assert target_loss("loss_gap", negative, 0.98) == pytest.approx(-0.96)
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        (
+            Arm(name="lr_matched", multiplier=4.5),
+            "the same recipe at learning rate 0.045 where the jumps were",
+        ),
+        (Arm(name="lr", multiplier=4.5), "the same recipe at learning rate 0.045"),
+        (Arm(name="momentum", multiplier=4.0), "the same recipe with momentum 0.75"),
+        (
+            Arm(name="tuned", lr=0.2),
+            "SGD at learning rate 0.2, Nesterov momentum 0.90, weight decay 0, linear decay to 0",
+        ),
+        (
+            Arm(name="schedule_free", optimizer="adamw", lr=0.002),
+            "Schedule-Free AdamW at learning rate 0.002, beta1 0.90, weight decay 0",
+        ),
+    ],
+)
+def test_a_control_in_words(arm, said):
+    assert described(arm, 0.01) == said
