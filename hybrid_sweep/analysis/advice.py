@@ -16,19 +16,18 @@ LOW_SPEEDUP = 3.0
 LOW_REDUCTION_PCT = 60.0
 
 
-def advice(row: Row, reports: pd.DataFrame | None = None) -> list[str]:
+def advice(row: Row) -> list[str]:
     """Return what the seed would change about a configuration, a sentence a rule (inventory rows 87 to 90).
 
     A setting that is already as the seed advises is not advised again.
 
     Args:
         row: A trial, or a front's row of means over seeds.
-        reports: Its rows of the table of steps; they say how lasting its warnings were.
     """
     rules: tuple[Callable[[], str | None], ...] = (
         lambda: _never_predicts(row),
         lambda: _quality(row),
-        lambda: _divergence(row, reports),
+        lambda: _divergence(row),
         lambda: _low_speedup(row),
     )
     return [sentence for rule in rules if (sentence := rule())]
@@ -58,7 +57,7 @@ def _quality(row: Row) -> str | None:
     return f"{found}: {' and '.join(changes)}" if changes else None
 
 
-def _divergence(row: Row, reports: pd.DataFrame | None) -> str | None:
+def _divergence(row: Row) -> str | None:
     rate = _number(row, "warning_rate")
     if not rate >= FREQUENT_WARNINGS:
         return None
@@ -67,12 +66,8 @@ def _divergence(row: Row, reports: pd.DataFrame | None) -> str | None:
         for name, value in (("warmup_steps", 200), ("full_steps", 30))
         if _setting(row, name) < value
     ]
-    when = ""
-    if reports is not None and "divergence_events" in reports and len(reports):
-        rises = reports["divergence_events"].diff().fillna(reports["divergence_events"]) > 0
-        when = f", in {int(rises.sum())} of {len(reports)} reports"
     return (
-        f"{100 * rate:.1f} % of the steps warned of divergence{when}: "
+        f"{100 * rate:.1f} % of the steps warned of divergence: "
         f"{', '.join([*changes, 'or lower the learning rate'])} (the seed would also tighten "
         "divergence_threshold to 2.5, which warns more often, not less)"
     )

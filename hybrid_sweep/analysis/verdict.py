@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 import tomli_w
 
+from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.comparison import Confirmation, ratio
 from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
 from hybrid_sweep.journal import plain
@@ -32,7 +33,7 @@ class Verdict:
         settings: what to copy: TOML of the trainer's settings that are not the default, or in words the
             control that does as well; "" where the sweep recommends neither.
         comparisons: the point's row of `comparisons` for each control; {} where none is confirmed.
-        advice: what to change in the next sweep.
+        advice: what to change in the next sweep, by what was measured of the point (`analysis.advice`).
     """
 
     recommendation: str
@@ -64,7 +65,6 @@ def verdict(
     folder: str,
     speedup: str = "speedup",
     min_quality: float = MIN_QUALITY,
-    advice: Sequence[str] = (),
 ) -> Verdict:
     """Judge a sweep by what was confirmed of its best point.
 
@@ -79,14 +79,13 @@ def verdict(
         folder: the results folder, as the commands to type next name it.
         speedup: the sweep's speed.
         min_quality: the bar, where nothing is confirmed; else it is the confirmation's.
-        advice: what to change in the next sweep, passed on.
     """
     path = quote(folder)
     best = best_point(front, min_quality if confirmation is None else confirmation.min_quality)
     if best is None:
         text = f"No configuration is done, so there is nothing to judge: hybrid-sweep status {path}"
-        return Verdict(recommendation="CONFIRM FIRST: no result", text=text, advice=advice)
-    trial_id = str(best["trial_id"])
+        return Verdict(recommendation="CONFIRM FIRST: no result", text=text)
+    trial_id, changes = str(best["trial_id"]), advice(best)
     rows = confirmation.rows(trial_id) if confirmation else {}
     if confirmation is None or not rows:
         known = f", and what is confirmed is {', '.join(confirmation.points)}" if confirmation else ""
@@ -95,7 +94,7 @@ def verdict(
             f"on the seeds that chose it, which flatters{known}. Nothing is known yet of a larger learning "
             f"rate or a tuned baseline. Run: hybrid-sweep confirm {path}"
         )
-        return Verdict(recommendation="CONFIRM FIRST", text=text, trial_id=trial_id, advice=advice)
+        return Verdict(recommendation="CONFIRM FIRST", text=text, trial_id=trial_id, advice=changes)
     outcome, why, instead = _judge(rows, confirmation.min_quality)
     text = " ".join([_comparisons(rows), _quality(rows[REFERENCE]), _luck(rows[REFERENCE]), why])
     settings = instead
@@ -110,7 +109,7 @@ def verdict(
         trial_id=trial_id,
         settings=settings,
         comparisons=rows,
-        advice=advice,
+        advice=changes,
     )
 
 

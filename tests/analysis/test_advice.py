@@ -78,12 +78,6 @@ def test_a_gate_that_was_open_is_not_the_reason() -> None:
     assert advice({**HEALTHY, **SYMPTOMS["never predicts"], "max_confidence": 0.9}) == []
 
 
-def test_reports_tell_how_lasting_warnings_were() -> None:
-    reports = pd.DataFrame({"divergence_events": [0, 4, 4, 9]})
-    (sentence,) = advice({**HEALTHY, "warning_rate": 0.1}, reports)
-    assert "in 2 of 4 reports" in sentence
-
-
 def test_a_row_that_measured_nothing_gets_no_advice() -> None:
     assert advice({}) == []
     assert advice({name: float("nan") for name in HEALTHY if name != "config"}) == []
