@@ -43,7 +43,7 @@ from hybrid_sweep.workload import Workload, quality_of
 
 LEAST_SEEDS = 3
 TIMINGS = 3
-MATCHED = (1.0, 1.5, 2.0)
+MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
 """Learning rates tried of the arms that raise it, as shares of what the hybrid's jumps amount to."""
 ARMS: dict[str, tuple[ArmName, ...]] = {
     "basic": ("lr_matched", "tuned"),
