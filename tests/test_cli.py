@@ -240,7 +240,7 @@ def test_a_fault_of_ours_is_not_dressed_as_a_mistake_of_the_user(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["nothing"], "known: explore, grid60, grid60_upstream, quick"),
+        (["nothing"], "known: explore, grid60, grid60_upstream, quick, rates, regression"),
         (["quick", "--set", "steps"], "the keys are about"),
         (["quick", "--set", "stepz=1"], "did you mean 'steps'"),
         (["quick", "--steps", "0"], "steps=0"),

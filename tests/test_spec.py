@@ -15,7 +15,7 @@ def file(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 
 
 def test_the_packaged_sweeps_load():
-    assert packaged_sweeps() == ["explore", "grid60", "grid60_upstream", "quick"]
+    assert packaged_sweeps() == ["explore", "grid60", "grid60_upstream", "quick", "rates", "regression"]
     for name in packaged_sweeps():
         assert load_spec(name).name == name
         assert load_spec(name).about
