@@ -365,7 +365,7 @@ def confirm(
     seeds: Annotated[int, typer.Option(metavar="R", help="Fresh seeds, 3 or more.")] = 5,
     points: Annotated[
         int, typer.Option(metavar="K", help="Front points: the best, then other good ones, fastest first.")
-    ] = 3,
+    ] = 2,
     min_quality: Annotated[
         float, typer.Option(metavar="Q", help="The quality that counts as good; it sets the target loss.")
     ] = 0.98,

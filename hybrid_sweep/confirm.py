@@ -69,7 +69,7 @@ def confirm_sweep(
     path: Path | str,
     *,
     seeds: int = 5,
-    points: int = 3,
+    points: int = 2,
     min_quality: float = MIN_QUALITY,
     arms: str = "basic",
     tell: Callable[[Progress], object] = lambda progress: None,
