@@ -11,7 +11,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from best_point import interval
+from interval import interval
 
 from hybrid_sweep.measure.costs import measure_unit_costs
 from hybrid_sweep.measure.reference import Reference, reference_run
