@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 WIDTH_WITHOUT_TERMINAL = 120
 NARROW = 104  # a screen below this shows the front without the columns of ONLY_WHERE_WIDE
+USUAL_ID = 16  # characters; longer ids, which say more, need as much more of the screen
 FAILURES_SHOWN = 5
 LINE_EVERY_SECONDS = 3.0
 FRONT_COLUMNS = {  # column of trials.csv -> its heading
@@ -164,7 +165,10 @@ def front_table(front: pd.DataFrame, width: int) -> Table:
     from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 
     digits = {column.name: column.digits for column in TRIAL_COLUMNS}
-    shown = [name for name in FRONT_COLUMNS if width >= NARROW or name not in ONLY_WHERE_WIDE]
+    longest = max(front["trial_id"].astype("str").str.len(), default=0)
+    wide = width - max(longest - USUAL_ID, 0) >= NARROW
+    shown = [name for name in FRONT_COLUMNS if wide or name not in ONLY_WHERE_WIDE]
+    shown = [name for name in shown if front[name].notna().any()]
     if not front["seed"].astype("str").str.contains(",").any():  # one seed each: nothing to tell
         shown = [name for name in shown if name != "seed"]
     table = _table()
