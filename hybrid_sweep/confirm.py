@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -76,9 +77,10 @@ def confirm_sweep(
 ) -> Confirmation | None:
     """Run a front's best points and their controls again, and write DIR/confirm; return None if stopped.
 
-    The controls' settings are chosen first, by validation loss on the sweep's first seed: the learning rate
-    of `lr_matched` among `MATCHED`, the tuned baseline among as many settings as the sweep has done
-    configurations (at most its `tuning_trials`), at as many steps as the best point takes backward passes.
+    The controls' settings are chosen first, on the sweep's first seed: the fewest backward passes to the
+    target, then validation loss, for that is what the verdict compares. The learning rate of `lr_matched` is
+    chosen among `MATCHED`, the tuned baseline among as many settings as the sweep has done configurations
+    (at most its `tuning_trials`), at as many steps as the best point takes backward passes.
     The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
     that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
     process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
@@ -105,7 +107,7 @@ def confirm_sweep(
         raise UserError(f"seeds={seeds} is too few for an interval: use at least {LEAST_SEEDS}, better 10")
     if points < 1:
         raise UserError(f"points={points} leaves nothing to confirm: use at least 1")
-    if not min_quality > 0:
+    if not 0 < min_quality < inf:
         raise UserError(f"min_quality={min_quality:g} is no bar: use a ratio near 1, such as {MIN_QUALITY}")
     folder = ResultsFolder.open(path)
     spec = recorded_spec(folder)
@@ -123,6 +125,7 @@ def confirm_sweep(
             tuning_seed=spec.seed,
             tuning_trials=min(len(configurations(folder.trials())), spec.tuning_trials),
             seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
+            min_quality=min_quality,
         )
         try:
             for progress in plan.run(runs):
@@ -131,7 +134,7 @@ def confirm_sweep(
                     return None
         except KeyboardInterrupt:
             return None
-        pairs = plan.pairs(runs, min_quality)
+        pairs = plan.pairs(runs)
         explored = front.set_index("trial_id")[[speedup_column(folder.manifest), "quality"]]
         explored.columns = pd.Index(["explored_speedup", "explored_quality"])
         found = Confirmation(
@@ -205,6 +208,7 @@ class Plan:
         tuning_seed: of the sweep, with which their settings are chosen.
         tuning_trials: how many settings the tuned arms are chosen from.
         seeds: fresh ones.
+        min_quality: the bar, which sets the target loss.
     """
 
     points: dict[str, HybridConfig]
@@ -212,6 +216,7 @@ class Plan:
     tuning_seed: int
     tuning_trials: int
     seeds: list[int]
+    min_quality: float
 
     def run(self, runs: Runs) -> Iterator[Progress]:
         """Run what is not there yet; yield before each run. An arm that does not apply here is left out."""
@@ -221,7 +226,7 @@ class Plan:
             {"lr_matched": len(MATCHED), "lr": len(MATCHED), **dict.fromkeys(TUNED, 0)}.get(a, 1)
             for a in self.arms
         )
-        total = tuned + points * (1 + each) + rounds * (1 + points * (1 + len(self.arms)))
+        total = 1 + tuned + points * (1 + each) + rounds * (1 + points * (1 + len(self.arms)))
         for number, (key, timing, config) in enumerate(self._work(runs)):
             if len(runs.curves(key)) >= timing:
                 continue
@@ -233,6 +238,7 @@ class Plan:
 
     def _work(self, runs: Runs) -> Iterator[tuple[Key, int, HybridConfig | None]]:
         """Yield each run with the number of its timing; what comes later depends on those before."""
+        yield ("", REFERENCE, self.tuning_seed), 1, None
         for point, config in self.points.items():
             yield (point, HYBRID, self.tuning_seed), 1, config
             for arm in self.arms:
@@ -250,16 +256,22 @@ class Plan:
     def controls(self, runs: Runs, point: str) -> dict[str, str]:
         """Return the chosen settings of each control of a point, as JSON, by the arm's name."""
         best: dict[str, str] = {}
+        target = self._target(runs, self.tuning_seed)
         for arm in self.arms:
             owner = self._tuned_on(point, arm)
             curves = {
                 s: runs.curves((owner, s, self.tuning_seed)) for s in self._candidates(runs, owner, arm)
             }
-            if tried := [(found[0].val_loss[-1], settings) for settings, found in curves.items() if found]:
-                best[arm] = min(tried)[1]
+            tried = [
+                (found[0].backward_calls_to(target), found[0].val_loss[-1], settings)
+                for settings, found in curves.items()
+                if found
+            ]
+            if tried:
+                best[arm] = min(tried)[2]
         return best
 
-    def pairs(self, runs: Runs, min_quality: float) -> pd.DataFrame:
+    def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
         kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
         rows = []
@@ -273,7 +285,7 @@ class Plan:
                 for seed in self.seeds:
                     reference = runs.curves(("", REFERENCE, seed))[0]
                     control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
-                    target = target_loss(kind, reference, min_quality)
+                    target = self._target(runs, seed)
                     gained = reference.val_loss[0] - reference.val_loss[-1]
                     rows.append(
                         {
@@ -312,6 +324,9 @@ class Plan:
             case _:
                 arms = [Arm(name=arm)]
         return [settings.model_dump_json() for settings in arms]
+
+    def _target(self, runs: Runs, seed: int) -> float:
+        return target_loss(quality_of(runs.workload), runs.curves(("", REFERENCE, seed))[0], self.min_quality)
 
     def _tuned_on(self, point: str, arm: str) -> str:
         """Return the point at whose number of steps the arm's settings are chosen."""

@@ -109,6 +109,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         UserError: where the sweep or its workload could not run.
     """
     from hybrid_sweep.axis import described
+    from hybrid_sweep.search.controls import ablations, controls
     from hybrid_sweep.search.mask import refuse_masked_space
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.workload import load_workload
@@ -119,6 +120,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     workload = load_workload(spec.workload.name, **spec.workload.keywords)
     keywords = ", ".join(f"{key}={value}" for key, value in spec.workload.keywords.items())
     seeds = f"{spec.repeats} seed{'s' if spec.repeats > 1 else ''}"
+    beside = len(controls(spec, spec.steps or workload.steps, count)) + len(ablations(spec, "", {}))
     rows = {
         "workload": f"{spec.workload.name}, found and loaded",
         "with": keywords or "no keywords",
@@ -126,6 +128,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "seeds": _listed(spec.seeds),
         "sampler": spec.sampler,
         "runs": f"{count} points × {seeds} = {count * spec.repeats}, and a reference run a seed",
+        "controls": f"{spec.controls}: {beside} × {seeds} = {beside * spec.repeats}" if beside else "none",
         **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
         **{field: described(axis) for field, axis in spec.space.items()},
         "device": spec.device,

@@ -334,6 +334,9 @@ def _refuse_unknown(dotted: str) -> None:
         "space": trainer,
         "unit_costs": list(UnitCosts.model_fields),
         "hypervolume_reference": list(ReferencePoint.model_fields),
+        "constraints": list(Constraints.model_fields),
+        "mask": list(Mask.model_fields),
+        "early_stopping": list(EarlyStopping.model_fields),
     }
     if dotted in trainer:
         raise UserError(

@@ -155,6 +155,7 @@ def test_a_dry_run_shows_the_sweep_and_writes_nothing(hybrid_sweep, tmp_path, mo
     code, out, _ = hybrid_sweep("run", "quick", "--dry-run", "--repeats", 2, "--seed", 3, "--steps", 77)
     assert code == 0
     assert "4 points × 2 seeds = 8" in out
+    assert "basic: 16 × 2 seeds = 32" in out
     assert "77 a run" in out
     assert "3, 4" in out
     assert "MnistMlp, found and loaded" in out

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -6,11 +6,12 @@ import pytest
 from support import toy
 
 from hybrid_sweep import confirm as module
-from hybrid_sweep.arm import Arm
+from hybrid_sweep.arm import Arm, tuning_trials
 from hybrid_sweep.confirm import confirm_sweep, described, target_loss
 from hybrid_sweep.driver.sweep import begin
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
+from hybrid_sweep.measure.arms import HybridCurve
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
@@ -101,10 +102,47 @@ def test_arms_take_turns_and_each_is_timed_three_times(confirmed):
 def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(confirmed):
     events = Journal.read(confirmed[0].confirm_path / "journal.jsonl")
     tuning = [event for event in events if event["seed"] == 3]
-    assert len(tuning) == 2 * (1 + 3) + 3  # points, their learning rates, as many tuned settings as points
+    # the recipe, the points and their learning rates, as many tuned settings as points
+    assert len(tuning) == 1 + 2 * (1 + len(module.MATCHED)) + 3
     assert all(event["curve"]["test"] == {} for event in tuning)
     looked = [event for event in events if event["curve"]["test"]]
     assert len(looked) == len({(e["trial_id"], e["arm"], e["seed"]) for e in events if e["seed"] != 3})
+
+
+def test_the_settings_chosen_are_those_that_reach_the_target_first():
+    def curve(backward_calls, val_loss):
+        return Curve(
+            steps=backward_calls, backward_calls=backward_calls, seconds=[0.0] * 3, val_loss=val_loss
+        )
+
+    candidates = tuning_trials("tuned", 3, 0)
+    curves = {
+        ("", "reference", 0): curve([0, 50, 100], [3.0, 1.0, 0.5]),
+        ("H010", "hybrid", 0): HybridCurve(**asdict(CURVE), trace=[], forward_only_calls=0),
+    }
+    ends = [[3.0, 2.0, 0.1], [3.0, 0.5, 0.4], [3.0, 2.0, 0.9]]  # the best end, the first there, never there
+    for arm, losses in zip(candidates, ends, strict=True):
+        curves["H010", arm.model_dump_json(), 0] = curve([0, 20, 40], losses)
+
+    class Known:
+        workload = toy.Toy()
+        steps = 100
+
+        def curves(self, key):
+            return [curves[key]] if key in curves else []
+
+        def hybrid(self, trial_id, seed):
+            return curves[trial_id, "hybrid", seed]
+
+    plan = module.Plan(
+        points={"H010": HybridConfig()},
+        arms=("tuned",),
+        tuning_seed=0,
+        tuning_trials=3,
+        seeds=[1, 2, 3],
+        min_quality=0.98,
+    )
+    assert plan.controls(Known(), "H010") == {"tuned": candidates[1].model_dump_json()}
 
 
 def test_the_report_shows_it(confirmed):
@@ -151,9 +189,8 @@ def test_started_again_it_goes_on_where_it_was_killed(folder):
 def test_started_again_it_runs_only_what_is_new(folder):
     first = confirm_sweep(folder.path, seeds=3, points=1)
     before = len(ran(folder))
-    second = confirm_sweep(folder.path, seeds=4, points=1, min_quality=0.5)
+    second = confirm_sweep(folder.path, seeds=4, points=1)
     assert {seed for _, _, seed in ran(folder)[before:]} == {7}
-    assert second.min_quality == 0.5
     assert not first.table.equals(second.table)
 
 
@@ -193,6 +230,7 @@ def test_too_few_seeds(folder):
     [
         ({"points": 0}, "points=0 leaves nothing to confirm"),
         ({"min_quality": 0.0}, "min_quality=0 is no bar"),
+        ({"min_quality": float("inf")}, "min_quality=inf is no bar"),
         ({"arms": "tunde"}, "unknown arms 'tunde'; known: basic, full"),
     ],
 )

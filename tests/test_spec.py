@@ -148,6 +148,17 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         load_spec(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mask.eta_lambda", 1.9), ("constraints.min_quality", 0.5), ("early_stopping.reduction", 4.0)],
+)
+def test_a_field_of_a_section_can_be_changed(key, value):
+    section, field = key.split(".")
+    assert getattr(getattr(load_spec("explore", {key: value}), section), field) == value
+    with pytest.raises(UserError, match=rf"unknown key '{section}.colour'.*known: {section}\."):
+        load_spec("explore", {f"{section}.colour": 1})
+
+
 def test_a_workload_file_is_found_beside_the_sweep_file(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     file(tmp_path / "sub", "", "net.py")

@@ -116,12 +116,14 @@ def verdict(
 def judged(row: Mapping[str, Any]) -> Literal["wins", "unclear", "equal", "loses"]:
     """Return how the hybrid stands against a control by the time to the target, as far as the seeds tell.
 
-    Where the control does not reach the target in its run, quality at the end of both runs decides what its
-    time leaves open.
+    Where the control reaches the target on no seed, quality at the end of both runs decides what its time
+    leaves open. One that reaches it on fewer seeds than the hybrid neither equals nor beats it.
     """
     found, quality = ratio(row, "speedup_to_target"), ratio(row, "quality")
-    if found.low > 1 or (found.at_least and quality.low > 1):
+    if found.low > 1 or (found.at_least and row["reached"] == 0 and quality.low > 1):
         return "wins"
+    if row["reached"] < row["hybrid_reached"]:
+        return "unclear"
     if found.high < 1:
         return "loses"
     return "equal" if found.high <= EQUAL_WITHIN else "unclear"

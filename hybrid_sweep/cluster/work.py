@@ -29,7 +29,9 @@ from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, find_workload, load_workload
 
 Device = Literal["cpu", "cuda"]
-COST_SETTINGS = ("predictor", "predictor_hidden_size", "predictor_members", "gates", "full_steps")
+COST_SIZES = ("predictor_hidden_size", "predictor_members", "bptt_steps", "full_steps")
+COST_SETTINGS = ("predictor", "gates", "calibration", *COST_SIZES)
+"""Settings that change what a unit of work costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +122,9 @@ class Shared:
         own = json.loads(cost_class(config))
 
         def distance(key: str) -> tuple[int, float]:
-            other = json.loads(key)
-            different = sum(other[name] != own[name] for name in COST_SETTINGS if name != "full_steps")
-            return different, abs(log(other["full_steps"] / own["full_steps"]))
+            other = {**own, **json.loads(key)}
+            different = sum(other[name] != own[name] for name in COST_SETTINGS if name not in COST_SIZES)
+            return different, sum(abs(log(other[name] / own[name])) for name in COST_SIZES)
 
         return self.costs[min(self.costs, key=distance)]
 

@@ -166,8 +166,6 @@ def carry_on(
                 "give more, or leave it out"
             )
         planned = controls(spec, manifest["steps"], study.budget)
-        beside = len(planned) + len(ablations(spec, "", {}))
-        folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget, "controls": beside})
         if retry_failed:
             for key in _failed(Journal.events(journal, skip=("reported",))):
                 recorder.retried(key)
@@ -177,6 +175,9 @@ def carry_on(
         unfinished = _unfinished(events, ended, spec.seeds)
         recorder.arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
         recorder.arms.update((control.trial_id, control.arm) for control in planned)
+        expected = _ablations(folder, spec) or ablations(spec, "", {})
+        beside = len(recorder.arms.keys() | {control.trial_id for control in expected})
+        folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget, "controls": beside})
         for event in ended.values():
             arm = recorder.arms.get(event["trial_id"], "")
             tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"], arm))
@@ -194,7 +195,7 @@ def carry_on(
             if not interrupted:
                 others = _ablations(folder, spec)
                 recorder.arms.update((control.trial_id, control.arm) for control in others)
-                folder.write_manifest({**folder.manifest, "controls": len(planned) + len(others)})
+                folder.write_manifest({**folder.manifest, "controls": len(recorder.arms)})
                 interrupted = loop.run(controls=left(others))
         else:
             tell(Note("nothing is left to run"))

@@ -33,6 +33,8 @@ WARM_UP_SHARE = 0.05
 """Of the steps of `tuned` and `schedule_free`, in which the learning rate rises linearly."""
 AVERAGED_SHARE = 0.25
 """Of the steps of `average`, the last ones."""
+LOST = {"loss": inf, "accuracy": 0.0}
+"""Held-out results of a run that has diverged."""
 NORM_BATCHES = 20
 """Newest batches on which BatchNorm's buffers of averaged weights are estimated anew."""
 
@@ -103,17 +105,20 @@ def run_hybrid(
     )
     log = _Log(trainer.plain, trainer.meter)
     log.add(0, held_out(workload, plain.model))
-    more = True
+    more, diverged = True, False
     while more:
         try:
             more = trainer.run_cycle(lambda step: workload.batch(seed, step), steps)
             log.add(trainer.tally.steps, held_out(workload, plain.model))
-        except TrainingDiverged:
-            more = False
-            log.add(trainer.tally.steps, {"loss": inf, "accuracy": 0.0})
+        except TrainingDiverged:  # its weights may look fine still
+            more, diverged = False, True
+            log.add(trainer.tally.steps, LOST)
+    tested: dict[str, float] = {}
+    if test:
+        tested = dict(LOST) if diverged else held_out(workload, plain.model, "test")
     return HybridCurve(
         **log.columns(),
-        test=_infinite_where_not_finite(held_out(workload, plain.model, "test")) if test else {},
+        test=_infinite_where_not_finite(tested) if tested else {},
         trace=trainer.trace(),
         forward_only_calls=trainer.tally.forward_only_calls,
     )

@@ -126,6 +126,19 @@ def test_a_control_that_never_gets_there_is_beaten_on_quality():
     assert "which misses the target on 5 of 5 seeds" in found.text
 
 
+def test_a_control_that_is_faster_where_it_gets_there_is_not_beaten_on_quality():
+    mostly = row("tuned", (0.5, 0.4, float("inf")), reached=4)
+    found = verdict(FRONT, confirmed(row("reference", WIN), row("lr_matched", WIN), mostly), folder="DIR")
+    assert found.recommendation == "CONFIRM FIRST: more seeds"
+
+
+def test_a_control_that_never_gets_there_is_not_recommended():
+    never = row("tuned", (0.0, 0.0, 1.2), reached=0, hybrid_reached=3)
+    some = row("reference", (0.0, 0.0, 4.0), hybrid_reached=3)
+    found = verdict(FRONT, confirmed(some, row("lr_matched", WIN), never), folder="DIR")
+    assert found.recommendation == "CONFIRM FIRST: more seeds"
+
+
 def test_a_point_that_became_the_best_after_the_confirmation_is_to_be_confirmed():
     older = confirmed(row("reference", WIN, trial_id="H050"))
     found = verdict(FRONT, older, folder="DIR")

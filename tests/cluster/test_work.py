@@ -1,6 +1,7 @@
 """What runs on the workers: building the workload, preparing a sweep, keeping a model."""
 
 import platform
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,6 +122,19 @@ class TestShared:
         assert trial.config == HybridConfig(**SHUT)
         assert trial.result()["quality_vs_frozen"] == 1.0
         assert len(twins) == 2
+
+    def test_costs_are_those_of_the_nearest_class(self):
+        steps = (1, 4, 16)
+        costs = {
+            cost_class(HybridConfig(**SHUT, bptt_steps=k)): UnitCosts(
+                **{**COSTS.to_dict(), "update": float(k)}
+            )
+            for k in steps
+        }
+        shared = replace(self.shared(), costs=costs)
+        for asked, nearest in ((1, 1), (5, 4), (12, 16)):
+            point = {**POINT, "config": {**SHUT, "bptt_steps": asked}}
+            assert shared.trial(point, Toy(), {}).costs.update == nearest
 
     def test_without_controls(self):
         trial = self.shared(controls=False).trial(POINT, Toy(), {})

@@ -231,6 +231,17 @@ class TestControls:
         sit()
         assert self.begun(told) == []
 
+    def test_ablations_of_an_earlier_best_point_stay_and_are_counted(self, sweep):
+        sit, _, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome, trials=1)
+        assert sit().counts == {"done": 1 + 32 + 4}
+        backend = SimulatedBackend(self.outcome, 2)
+        spec = recorded_spec(folder, {"trials": 6})
+        counts = carry_on(folder, spec, lambda: backend, print, finish=lambda _: None).counts
+        assert counts == {"done": 6 + 32 + 8}
+        assert sweep_status(folder, alive=False).planned == 46
+        sit()
+        assert sweep_status(folder, alive=False).planned == 46
+
     def test_one_that_fails_is_retried_like_a_run(self, sweep):
         def breaks(run):
             if run.trial_id == "lr_x2":

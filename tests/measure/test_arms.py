@@ -348,6 +348,16 @@ class TestHybrid:
         toy.loss = lambda model, batch: loss(model, batch) * (float("nan") if next(steps) > 60 else 1.0)
         assert run_hybrid(toy, 0, JUMPING, 120, test=True).val_loss[-1] == inf
 
+    def test_one_that_gives_up_with_weights_that_look_fine_is_lost_on_the_test_split_too(self):
+        toy = Toy()
+        loss = toy.loss
+        toy.loss = lambda model, batch: (
+            loss(model, batch) * (1.0 if torch.is_grad_enabled() else float("nan"))
+        )
+        hybrid = run_hybrid(toy, 0, JUMPING.replace(max_rollbacks=0), 120, test=True)
+        assert hybrid.steps[-1] < 120
+        assert hybrid.test == {"loss": inf, "accuracy": 0.0}
+
 
 def test_an_arm_that_is_not_allowed_is_one_sentence():
     with pytest.raises(UserError, match=r"multiplier=0.5 of 'momentum' is not allowed: at least 1"):

@@ -25,6 +25,11 @@ def test_seconds_to_a_loss_are_those_of_its_first_crossing(loss, seconds):
     assert curve([4.0, 1.0, 0.25]).seconds_to(loss) == pytest.approx(seconds)
 
 
+def test_the_same_in_backward_passes():
+    assert curve([4.0, 1.0, 0.25]).backward_calls_to(2.0) == pytest.approx(50)
+    assert curve([4.0, 1.0, 0.25]).backward_calls_to(0.2) == inf
+
+
 def test_a_loss_that_was_lost_again_was_reached():
     assert curve([4.0, 1.0, 2.0]).seconds_to(1.0) == 10.0
 
