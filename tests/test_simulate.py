@@ -341,5 +341,5 @@ class AnyDriver(RuleBasedStateMachine):
         assert not self.running
 
 
-AnyDriver.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+AnyDriver.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestAnyDriver = AnyDriver.TestCase

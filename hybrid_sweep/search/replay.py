@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.study import Asked, Study
+from hybrid_sweep.search.asked import Asked
+from hybrid_sweep.search.study import Study
 from hybrid_sweep.spec import SweepSpec
 
 MAY_CHANGE = (

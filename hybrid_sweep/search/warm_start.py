@@ -10,10 +10,10 @@ import pandas as pd
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import configurations
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.asked import Known
 from hybrid_sweep.search.dimensions import is_whole, placed
 from hybrid_sweep.search.outcome import finite
 from hybrid_sweep.search.space import complete_hash
-from hybrid_sweep.search.study import Known
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 

@@ -16,9 +16,9 @@ from support.sweeps import STEPS, result, sweep
 
 from hybrid_sweep.cluster.searcher import ParetoScheduler, StudySearcher
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.asked import Known
 from hybrid_sweep.search.replay import refuse_other_space
 from hybrid_sweep.search.storage import StorageView
-from hybrid_sweep.search.study import Known
 
 OBJECTIVES = ["speedup_counted", "quality"]
 SMALL = {"max_predict_steps": [50, 75], "correction_interval": [0, 10]}

@@ -3,7 +3,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -226,7 +226,6 @@ def test_a_long_front_is_shown_around_its_fastest_good_point():
         assert words("u5 0.40× 1.040 best quality") in words(screen.drawn)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12))
 def test_every_row_of_the_front_is_shown_once(bad, good):
     screen = Screen(live=True)

@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 from support.sweeps import CONDITIONAL, SPACE, STEPS, Sitting, report, result, sweep
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.asked import Asked, Known
 from hybrid_sweep.search.sampler import make_sampler, sampler_arguments
 from hybrid_sweep.search.space import complete_hash
-from hybrid_sweep.search.study import Asked, Known, Study
+from hybrid_sweep.search.study import Study
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
 SMALL = {"max_predict_steps": [50, 75], "correction_interval": [0, 10, 15], "gates": ["off", "learned"]}

@@ -37,7 +37,6 @@ def test_equal_residuals_are_remembered_as_they_are() -> None:
     assert of_equals.loss_correction(10.0, ROWS[50], 60) == pytest.approx(MEMORY_SHARE * 0.05)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=12), st.integers(0, 5000))
 def test_weights_sum_to_one(confidences: list[float], step: int) -> None:
     items = [residual(i, confidence=confidence) for i, confidence in enumerate(confidences)]
@@ -73,7 +72,7 @@ def test_an_empty_store_corrects_nothing() -> None:
     assert corrector([]).group_corrections(ROWS[0], 10, ["a", "b"]) == (0.0, 0.0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1e3, 1e3), max_size=15), st.floats(-1e3, 1e3), st.floats(0, 1))
 def test_no_correction_exceeds_the_cap(losses: list[float], predicted: float, cap: float) -> None:
     items = [residual(step, loss, layers={"a": loss}) for step, loss in enumerate(losses)]
@@ -111,7 +110,7 @@ def test_the_online_model_learns_a_stationary_linear_bias(scale: float) -> None:
     assert after <= 0.5 * before
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(0, 299)), max_size=60))
 def test_the_online_model_stays_finite_and_bounded(lessons: list[tuple[float, int]]) -> None:
     subject = corrector([residual(step) for step in range(100)], learning_rate=1.0)

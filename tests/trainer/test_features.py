@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_sweep.trainer.features import FEATURE_NAMES, FEATURES, LOG_LIMIT, Standardizer, StepHistory
@@ -21,14 +21,12 @@ def filled(losses: list[float], *, scale: float = 1.0, start: int = 1, capacity:
     return history
 
 
-@settings(deadline=None)
 @given(LOSSES)
 def test_the_scale_of_the_loss_does_not_change_the_features(losses: list[float]) -> None:
     small, large = filled(losses).rows(99), filled(losses, scale=10).rows(99)
     torch.testing.assert_close(torch.tensor(small), torch.tensor(large), rtol=1e-4, atol=1e-4)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
 def test_features_are_finite_whatever_the_sign_of_the_loss(losses: list[float]) -> None:
     features = torch.tensor(filled(losses).rows(99))
@@ -85,7 +83,6 @@ def test_the_oldest_steps_make_room() -> None:
     assert StepHistory().rows(5) == []
 
 
-@settings(deadline=None)
 @given(LOSSES, st.floats(0.01, 10))
 def test_history_state_round_trip(losses: list[float], next_loss: float) -> None:
     history, restored = filled(losses), StepHistory()

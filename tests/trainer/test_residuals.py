@@ -32,7 +32,7 @@ def test_the_oldest_residuals_make_room() -> None:
     assert len(store) == 5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 12), max_size=8), st.integers(1, 10))
 def test_any_way_of_filling_keeps_the_newest(batches: list[int], capacity: int) -> None:
     store, step = ResidualStore(capacity), 0

@@ -193,7 +193,7 @@ class TestContract:
             assert torch.equal(a, b)
 
     @given(data=st.data())
-    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_whatever_happened_a_twin_from_its_state_goes_on_identically(self, name, data):
         run = Run(name)
         happenings = st.sampled_from(["train", "cycle", "jump", "take back"])
