@@ -4,9 +4,9 @@
 
 A row a folder: the speedup of its best point's whole run, then the point against the same recipe, the
 schedule-matched learning rate and the tuned baseline. Each of those cells is the training time that the
-control needs to the target loss over that of the hybrid, and the quality at the end of both on the test split,
-the controls at as many backward passes as the hybrid; above 1 the hybrid is better. Intervals are 95 %, of
-`hybrid_sweep.analysis.intervals.bootstrap_interval` over paired fresh seeds.
+control needs to the target loss over that of the hybrid, and the quality at the end of both on the test
+split, the controls at as many backward passes as the hybrid; above 1 the hybrid is better.
+95 % intervals: `hybrid_sweep.analysis.intervals.bootstrap_interval` over paired fresh seeds.
 """
 
 import argparse
