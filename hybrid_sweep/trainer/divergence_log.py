@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hybrid_sweep.trainer.divergence import LOG_HEADER, DivergenceSignal, log_row
@@ -16,13 +18,27 @@ class DivergenceLog:
 
     def __init__(self, path: str | Path) -> None:
         self._file = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._file.write(LOG_HEADER + "\n")
+        self._paused = False
+        self._write(LOG_HEADER)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Write no rows within."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def measured(self, step: int, loss: float, gradient_norm: float | None, signal: DivergenceSignal) -> None:
         """Write the row of a step whose loss was measured."""
-        self._file.write(log_row(step, loss, gradient_norm, signal) + "\n")
+        self._write(log_row(step, loss, gradient_norm, signal))
 
     def predicted(self, step: int, predicted_loss: float, confidence: float) -> None:
         """Write the row of a predicted step."""
         signal = DivergenceSignal.unmeasured(predicted_loss, confidence)
-        self._file.write(log_row(step, None, None, signal) + "\n")
+        self._write(log_row(step, None, None, signal))
+
+    def _write(self, row: str) -> None:
+        if not self._paused:
+            self._file.write(row + "\n")

@@ -7,6 +7,7 @@ a softmax of some hidden units, hence a function of the deterministic one, and i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import atanh, exp, sqrt, tanh
 from typing import Any
@@ -201,7 +202,7 @@ class RssmLite:
             stride: predicted steps between two advances of the GRU, which has nothing but its own smooth
                 forecast to look at; the level that it predicts holds in between.
         """
-        tracker, hidden = self._tracker.copy(), self._hidden
+        tracker, hidden = copy(self._tracker), self._hidden
         losses: list[float] = []
         while len(losses) < steps:
             pairs = list(zip(self._members, hidden, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from math import hypot
 from statistics import fmean
 from typing import Any
@@ -22,7 +23,7 @@ class PlainStep:
     """Forward, loss, backward, clipping, optimizer and schedule of one step.
 
     The whole step runs inside the optimizer's closure, so that optimizers which evaluate it several times
-    (LBFGS, and whatever is not torch's own) work like the others.
+    (LBFGS) work like the others.
 
     Attributes:
         backward_calls: backward passes so far.
@@ -52,20 +53,14 @@ class PlainStep:
         self.loss_fn = loss_fn
         self.backward_calls = 0
         self.scheduler = lr_scheduler
-        own = type(optimizer).__module__.startswith("torch.optim.")
-        self._one_pass = own and not isinstance(optimizer, torch.optim.LBFGS)
         self._max_grad_norm = max_grad_norm
         self._clipped: Tensor | None = None
 
     def __call__(self, batch: Any) -> Tensor:
         """Train on `batch`; return its loss, a scalar on the device."""
         self._clipped = None
-        loss: Any
-        if self._one_pass:
-            loss = self._backward(batch)
-            self.optimizer.step()
-        else:
-            loss = self.optimizer.step(lambda: self._backward(batch))  # type: ignore[arg-type, return-value]
+        closure: Any = partial(self._backward, batch)
+        loss: Any = self.optimizer.step(closure)
         if self.scheduler is not None:
             self.skip(1)
         return loss.detach() if isinstance(loss, Tensor) else loss
@@ -74,7 +69,7 @@ class PlainStep:
         """Compute the gradient on `batch`; return the loss."""
         self.optimizer.zero_grad()
         loss = self.loss_fn(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         self.backward_calls += 1
         if self._max_grad_norm is not None:
             self._clipped = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)

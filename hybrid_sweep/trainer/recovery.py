@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from hybrid_sweep.trainer.config import HybridConfig
@@ -117,15 +116,6 @@ class Recovery:
         self._position.real_at = real_at + since
         self._position.jump_at = None if jump_at is None else jump_at + since
         self._plain.skip(since)
-
-    @contextmanager
-    def unlogged(self) -> Iterator[None]:
-        """Write no rows within."""
-        log, self._log = self._log, None
-        try:
-            yield
-        finally:
-            self._log = log
 
     def leave_phase(self) -> None:
         """Close the books of the current phase."""

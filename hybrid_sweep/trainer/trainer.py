@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from math import isfinite
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.auto_tune import auto_tune_confidence
+from hybrid_sweep.trainer.auto_tune import loss_quality, lowest_passing
+from hybrid_sweep.trainer.confidence import SHUT
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.corrector import micro_correction_due
-from hybrid_sweep.trainer.costs import CostMeter, Work
-from hybrid_sweep.trainer.divergence import DivergenceSignal
+from hybrid_sweep.trainer.costs import CostMeter
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.phases import Phase, PhaseController, TrainingState
 from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
-from hybrid_sweep.trainer.predictors import Oracle
-from hybrid_sweep.trainer.records import Position, Segment, StepResult, Tally, TrainingStatistics
-from hybrid_sweep.trainer.recovery import Recovery
+from hybrid_sweep.trainer.records import (
+    Position,
+    Segment,
+    StepResult,
+    Tally,
+    TrainingDiverged,
+    TrainingStatistics,
+)
 from hybrid_sweep.trainer.snapshot import Snapshot, plain
-
-NORM_STRIDE = 10
-"""Real steps from one measured gradient norm to the next: the same ones that the EMA of updates takes in."""
-REPORT_STEPS = 100
-"""Logical steps after which a cycle is over even though nothing was predicted."""
+from hybrid_sweep.trainer.stepper import Stepper
 
 
 class HybridTrainer:
@@ -81,18 +78,18 @@ class HybridTrainer:
         self.position = Position()
         self.meter = CostMeter(self.plain.parameters[0].device)
         self._log = DivergenceLog(divergence_log) if divergence_log else None
-        self.recovery = Recovery(
+        self._stepper = Stepper(
             self.config,
             self.plain,
             self.controller,
             self.planner,
             self.tally,
             self.position,
-            force_phase=self.force_phase,
-            log=self._log,
+            self.meter,
+            self._log,
         )
+        self.recovery = self._stepper.recovery
         self.monitor = self.recovery.monitor
-        self._cycle_at = 0
 
     # Driving
 
@@ -102,7 +99,7 @@ class HybridTrainer:
         Raises:
             TrainingDiverged: when `max_rollbacks` is exceeded.
         """
-        return self._advance(lambda _: batch, limit=1)
+        return self._stepper.advance(lambda _: batch, limit=1)
 
     def run(self, batches: Batches, total_steps: int) -> TrainingStatistics:
         """Train until logical step `total_steps`, without loading the batches of predicted steps.
@@ -126,10 +123,10 @@ class HybridTrainer:
         A cycle ends with its Correct phase, or after 100 logical steps in which nothing was predicted.
         """
         self.controller.total_steps = total_steps
-        self._cycle_at = self.tally.steps
+        begun_at = self.tally.steps
         while self.tally.steps < total_steps:
-            self._advance(load, limit=total_steps - self.tally.steps)
-            if self._cycle_is_over():
+            self._stepper.advance(load, limit=total_steps - self.tally.steps)
+            if self._stepper.cycle_is_over(begun_at):
                 break
         if self.tally.steps == total_steps:
             self.planner.tail.finish()
@@ -143,9 +140,7 @@ class HybridTrainer:
         """
         if steps < 1:
             raise UserError(f"steps={steps} is not allowed: a forced phase needs at least 1")
-        self.recovery.leave_phase()
-        self.controller.force_phase(phase, steps)
-        self._prepare(phase)
+        self._stepper.force_phase(phase, steps)
 
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback_to_checkpoint` restores."""
@@ -161,25 +156,59 @@ class HybridTrainer:
 
     # Trying out
 
-    auto_tune_confidence = auto_tune_confidence
+    def auto_tune_confidence(
+        self,
+        batches: Batches,
+        evaluate: Callable[[nn.Module], float],
+        *,
+        target_quality: float = 0.98,
+        steps: int = 100,
+    ) -> float | None:
+        """Return the lowest `confidence_threshold` that keeps quality over the next `steps` steps.
 
-    @contextmanager
-    def rehearsal(self, config: HybridConfig) -> Iterator[None]:
-        """Let training go on by another threshold within, unlogged; put everything back on leaving.
+        From 0.85 down in steps of 0.05 (seed, Adaptive Threshold Tuning) each threshold trains `steps`
+        logical steps from here, and so does plain training; quality is the ratio of their held-out losses.
+        Afterwards everything is as it was, the trainer's own threshold too: start a run with the one found.
 
         Args:
-            config: its `confidence_threshold` and `stop_fraction` take effect.
+            batches: as for `run`; an iterable that cannot be started anew is used up.
+            evaluate: the held-out loss of a model, positive.
+            target_quality: at least this passes.
+            steps: logical steps of each attempt; two cycles or more show what jumps do.
+
+        Returns:
+            The last threshold that passed; None where 0.85 does not.
+
+        Raises:
+            UserError: Warmup is not over, so that nothing would be predicted; or a loss that is not positive.
         """
-        state, total, cycle_at = self.state_dict(), self.controller.total_steps, self._cycle_at
-        log, self._log = self._log, None
-        self.controller.config = config
+        if self.controller.phase is Phase.WARMUP and self.controller.remaining:
+            raise UserError("auto_tune_confidence needs a trainer after its Warmup: run warmup_steps first")
+        load = as_loader(batches)
+
+        def loss_at(threshold: float) -> float:
+            with self._rehearsal(threshold):
+                try:
+                    self.run(load, self.tally.steps + steps)
+                except TrainingDiverged:
+                    return math.inf
+                return evaluate(self.model)
+
+        plain_loss = loss_at(SHUT)
+        return lowest_passing(lambda threshold: loss_quality(plain_loss, loss_at(threshold)), target_quality)
+
+    @contextmanager
+    def _rehearsal(self, threshold: float) -> Iterator[None]:
+        """Let training go on by another threshold within, unlogged; put everything back on leaving."""
+        state, total = self.state_dict(), self.controller.total_steps
+        self.controller.config = self.config.replace(confidence_threshold=threshold, stop_fraction=0.0)
         try:
-            with self.recovery.unlogged():
+            with self._log.paused() if self._log else nullcontext():
                 yield
         finally:
-            self._log, self.controller.config = log, self.config
+            self.controller.config = self.config
             self.load_state_dict(state)
-            self.controller.total_steps, self._cycle_at = total, cycle_at
+            self.controller.total_steps = total
 
     # Saving
 
@@ -250,203 +279,3 @@ class HybridTrainer:
     def trace(self) -> list[Segment]:
         """Return every phase so far, the current one included."""
         return self.tally.trace + self.tally.segment(self.controller.phase)
-
-    # One logical step, or a jump
-
-    def _advance(self, load: Callable[[int], Any], limit: int) -> StepResult:
-        """Run one logical step, or in Predict up to `limit` of them that need no batch in between."""
-        self.meter.start()
-        if self.controller.remaining == 0:
-            self._next_phase()
-        if self.controller.phase.is_real:
-            return self._real_step(load)
-        if self.controller.phase is Phase.PREDICT:
-            return self._predict(load, limit)
-        return self._correct_step(load)
-
-    def _next_phase(self) -> None:
-        trusted = True
-        if self.controller.phase.is_real:
-            assessment = self.planner.assess(self.tally.steps)
-            trusted, self.position.confidence = assessment.trusted, assessment.confidence
-            self.tally.decide(assessment.confidence)
-            if not assessment.finite:
-                self.recovery.recover("the weights are not finite")
-                return
-            if assessment.paid is not None and self.config.divergence_rule == "calibrated":
-                (self.controller.restore_horizon if assessment.paid else self.controller.reduce_horizon)()
-        self.recovery.leave_phase()
-        confidence = self.position.confidence
-        self.controller.enter(self.controller.decide(self.tally.steps, confidence, trusted=trusted))
-        if self.controller.phase is Phase.PREDICT:
-            self.meter.lap(Work.UPDATE)  # the checkpoint before a jump is part of the jump
-        self._prepare(self.controller.phase)
-        if self.controller.phase is not Phase.PREDICT:
-            self.meter.lap(Work.UPDATE)
-
-    def _prepare(self, phase: Phase) -> None:
-        """Get ready for a phase that was just entered."""
-        if phase is Phase.PREDICT:
-            self.take_checkpoint()
-            self.planner.plan()
-        elif phase is Phase.FULL:
-            self.planner.start_full()
-            if self.recovery.checkpoint_due:
-                self.take_checkpoint()
-
-    def _real_step(self, load: Callable[[int], Any]) -> StepResult:
-        self._tick(1)
-        step = self.tally.steps
-        batch = load(step)
-        self.meter.lap(Work.BATCH)
-        rate = self.plain.learning_rate
-        measured = self.plain(batch)
-        self.meter.lap(Work.PLAIN)
-        self.tally.backward_calls = self.plain.backward_calls
-        loss = float(measured)
-        norm = self._gradient_norm()
-        at = self.position
-        keep = self.config.velocity_decay if at.mean_learning_rate else 0.0
-        at.mean_learning_rate = keep * at.mean_learning_rate + (1 - keep) * rate
-        predicted = None
-        if at.jump_at is not None and at.real_at <= at.jump_at and isfinite(loss):
-            predicted = self.planner.score(step, step - at.real_at, loss)
-        at.real_at = step
-        self.planner.observe(step, loss, at.gradient_norm, rate)
-        if self.config.tail == "average" and self.controller.in_tail(step):
-            self.planner.tail.observe()
-        signal = self.recovery.watch(loss, norm, predicted, real=True)
-        result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
-        self.meter.lap(Work.OBSERVE)
-        return result
-
-    def _late_norm(self, step: int) -> float | None:
-        """Measure the norm of the gradient of `step` while that is still the newest."""
-        return self.plain.gradient_norm() if self.tally.steps == step else None
-
-    def _gradient_norm(self) -> float | None:
-        """Measure the norm of the newest gradient where it is due: at the first real step and every tenth.
-
-        Reading every gradient throws the weights out of a processor's cache, which costs more than the norm.
-        """
-        self.position.real_steps += 1
-        if self.position.real_steps % NORM_STRIDE and self.position.real_steps > 1:
-            return None
-        norm = self.plain.gradient_norm()
-        if isfinite(norm):
-            self.position.gradient_norm = norm  # what stands in for the steps in between
-        return norm
-
-    def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
-        controller, interval = self.controller, self.planner.schedule.interval
-        done = controller.steps_in_current_phase
-        length = interval or done + controller.remaining
-        into = done % length
-        if into == 0:
-            ahead = min(length, controller.remaining)
-            self._foresee(load, ahead, limit)
-            rate = self.plain.skip(ahead)
-            self.planner.jump(ahead, rate / self.position.mean_learning_rate if self._scheduled else 1.0)
-        self._tick(min(limit, length - into, controller.remaining))
-        self.position.jump_at = self.tally.steps
-        self.meter.lap(Work.JUMP)
-        if micro_correction_due(controller.steps_in_current_phase, interval):
-            return self._probe(load)
-        ahead, decisions = self.tally.steps - self.position.real_at, self.tally.decisions
-        return self._result(lambda: self._late_forecast(ahead, decisions), None, None)
-
-    def _foresee(self, load: Callable[[int], Any], ahead: int, limit: int) -> None:
-        """Let the oracle, which no other predictor is, train ahead; its steps are plain ones."""
-        oracle = self.planner.predictor
-        if not isinstance(oracle, Oracle):
-            return
-        if ahead > limit:
-            raise UserError("predictor='oracle' trains on batches to come: drive it with run(), not step()")
-        begin = self.controller.steps_in_current_phase
-        oracle.foresee(load, self.tally.steps, begin, ahead, self.meter)
-        self.tally.backward_calls = self.plain.backward_calls
-
-    @property
-    def _scheduled(self) -> bool:
-        return self.plain.scheduler is not None and self.position.mean_learning_rate > 0
-
-    def _late_forecast(self, ahead: int, decisions: int) -> float:
-        """Return a predicted loss while the forecast that it belongs to is the newest."""
-        return self.planner.forecast(ahead) if self.tally.decisions == decisions else math.nan
-
-    def _probe(self, load: Callable[[int], Any]) -> StepResult:
-        """Measure the loss after a sub-jump: end the horizon where it fails its guard, else correct."""
-        self.tally.micro_correct(self.planner.schedule.interval)
-        loss, signal = self._measure(load)
-        if self.controller.phase is Phase.PREDICT:
-            if self.planner.is_bad(loss):
-                self.planner.undo_last_move()
-                self.tally.abort()
-                self.controller.end_phase()
-            else:
-                self.planner.micro_correct(self.tally.steps)
-        self.meter.lap(Work.SCORE)
-        return self._result(loss, None, signal)
-
-    def _correct_step(self, load: Callable[[int], Any]) -> StepResult:
-        self._tick(1)
-        self.plain.skip(1)
-        loss, signal = self._measure(load)
-        self.position.correct_losses.append(loss)
-        if self.controller.phase is Phase.CORRECT and self.controller.remaining == 0:
-            if self.planner.is_lost(fmean(self.position.correct_losses)):
-                self.planner.take_half_back()
-                self.tally.abort()
-            else:
-                self.planner.correct(self.tally.steps)
-        self.meter.lap(Work.SCORE)
-        return self._result(loss, None, signal)
-
-    def _measure(self, load: Callable[[int], Any]) -> tuple[float, DivergenceSignal]:
-        """Run one forward pass on the batch of this step, in the model's own mode; score the prediction."""
-        step = self.tally.steps
-        batch = load(step)
-        self.meter.lap(Work.BATCH)
-        with torch.no_grad():
-            loss = float(self.plain.loss_fn(self.model, batch))
-        self.tally.forward_only_calls += 1
-        self.meter.lap(Work.FORWARD)
-        predicted = self.planner.score(step, step - self.position.real_at, loss) if isfinite(loss) else None
-        return loss, self.recovery.watch(loss, None, predicted)
-
-    # Book-keeping
-
-    def _tick(self, steps: int) -> None:
-        """Count logical steps; predicted ones are logged here, since nothing is measured in them."""
-        if self._log and self.controller.phase is Phase.PREDICT:
-            into, interval = self.controller.steps_in_current_phase, self.planner.schedule.interval
-            for i in range(1, steps + 1):
-                if not micro_correction_due(into + i, interval):
-                    step = self.tally.steps + i
-                    forecast = self.planner.forecast(step - self.position.real_at)
-                    self._log.predicted(step, forecast, self.position.confidence)
-        self.tally.steps += steps
-        self.controller.advance(steps)
-
-    def _cycle_is_over(self) -> bool:
-        controller = self.controller
-        if controller.phase.is_real:
-            return self.tally.steps - self._cycle_at >= REPORT_STEPS
-        last = Phase.CORRECT if self.config.correct_steps else Phase.PREDICT
-        return controller.phase is last and controller.remaining == 0
-
-    def _result(
-        self,
-        loss: float | Callable[[], float],
-        gradient_norm: float | Callable[[], float | None] | None,
-        signal: DivergenceSignal | None,
-    ) -> StepResult:
-        return StepResult(
-            step=self.tally.steps,
-            phase=self.controller.phase,
-            loss=loss,
-            confidence=self.position.confidence,
-            gradient_norm=gradient_norm,
-            backward_reduction_pct=self.tally.backward_reduction_pct,
-            signal=signal,
-        )

@@ -1,0 +1,273 @@
+"""Stepper: what a logical step does in each phase, and what comes between two phases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.corrector import micro_correction_due
+from hybrid_sweep.trainer.costs import CostMeter, Work
+from hybrid_sweep.trainer.divergence import DivergenceSignal
+from hybrid_sweep.trainer.divergence_log import DivergenceLog
+from hybrid_sweep.trainer.phases import Phase, PhaseController
+from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.planner import JumpPlanner
+from hybrid_sweep.trainer.predictors import Oracle
+from hybrid_sweep.trainer.records import Position, StepResult, Tally
+from hybrid_sweep.trainer.recovery import Recovery
+
+NORM_STRIDE = 10
+"""Real steps from one measured gradient norm to the next: the same ones that the EMA of updates takes in."""
+REPORT_STEPS = 100
+"""Logical steps after which a cycle is over even though nothing was predicted."""
+
+
+class Stepper:
+    """Takes one logical step, or one jump, at a time; its parts are the trainer's.
+
+    Args:
+        config: phases, gates and thresholds.
+        plain: the real step.
+        controller: which phase comes.
+        planner: what a jump is made of.
+        tally: the books of the run.
+        position: where the run stands.
+        meter: what each kind of work costs.
+        log: one row a logical step, where one is kept.
+
+    Attributes:
+        recovery: what watches the losses that are measured.
+    """
+
+    def __init__(
+        self,
+        config: HybridConfig,
+        plain: PlainStep,
+        controller: PhaseController,
+        planner: JumpPlanner,
+        tally: Tally,
+        position: Position,
+        meter: CostMeter,
+        log: DivergenceLog | None,
+    ) -> None:
+        self._config = config
+        self._plain = plain
+        self._controller = controller
+        self._planner = planner
+        self._tally = tally
+        self._position = position
+        self._meter = meter
+        self._log = log
+        self.recovery = Recovery(
+            config, plain, controller, planner, tally, position, force_phase=self.force_phase, log=log
+        )
+
+    def advance(self, load: Callable[[int], Any], limit: int) -> StepResult:
+        """Run one logical step, or in Predict up to `limit` of them that need no batch in between."""
+        self._meter.start()
+        if self._controller.remaining == 0:
+            self._next_phase()
+        if self._controller.phase.is_real:
+            return self._real_step(load)
+        if self._controller.phase is Phase.PREDICT:
+            return self._predict(load, limit)
+        return self._correct_step(load)
+
+    def cycle_is_over(self, begun_at: int) -> bool:
+        """Return whether the cycle that began after logical step `begun_at` is at its end."""
+        controller = self._controller
+        if controller.phase.is_real:
+            return self._tally.steps - begun_at >= REPORT_STEPS
+        last = Phase.CORRECT if self._config.correct_steps else Phase.PREDICT
+        return controller.phase is last and controller.remaining == 0
+
+    def force_phase(self, phase: Phase, steps: int) -> None:
+        """Enter `phase` for the next `steps` logical steps, whatever the confidence."""
+        self.recovery.leave_phase()
+        self._controller.force_phase(phase, steps)
+        self._prepare(phase)
+
+    def _next_phase(self) -> None:
+        trusted = True
+        if self._controller.phase.is_real:
+            assessment = self._planner.assess(self._tally.steps)
+            trusted, self._position.confidence = assessment.trusted, assessment.confidence
+            self._tally.decide(assessment.confidence)
+            if not assessment.finite:
+                self.recovery.recover("the weights are not finite")
+                return
+            if assessment.paid is not None and self._config.divergence_rule == "calibrated":
+                (self._controller.restore_horizon if assessment.paid else self._controller.reduce_horizon)()
+        self.recovery.leave_phase()
+        confidence = self._position.confidence
+        self._controller.enter(self._controller.decide(self._tally.steps, confidence, trusted=trusted))
+        if self._controller.phase is Phase.PREDICT:
+            self._meter.lap(Work.UPDATE)  # the checkpoint before a jump is part of the jump
+        self._prepare(self._controller.phase)
+        if self._controller.phase is not Phase.PREDICT:
+            self._meter.lap(Work.UPDATE)
+
+    def _prepare(self, phase: Phase) -> None:
+        """Get ready for a phase that was just entered."""
+        if phase is Phase.PREDICT:
+            self.recovery.take_checkpoint()
+            self._planner.plan()
+        elif phase is Phase.FULL:
+            self._planner.start_full()
+            if self.recovery.checkpoint_due:
+                self.recovery.take_checkpoint()
+
+    def _real_step(self, load: Callable[[int], Any]) -> StepResult:
+        self._tick(1)
+        step = self._tally.steps
+        batch = load(step)
+        self._meter.lap(Work.BATCH)
+        rate = self._plain.learning_rate
+        measured = self._plain(batch)
+        self._meter.lap(Work.PLAIN)
+        self._tally.backward_calls = self._plain.backward_calls
+        loss = float(measured)
+        norm = self._gradient_norm()
+        at = self._position
+        keep = self._config.velocity_decay if at.mean_learning_rate else 0.0
+        at.mean_learning_rate = keep * at.mean_learning_rate + (1 - keep) * rate
+        predicted = None
+        if at.jump_at is not None and at.real_at <= at.jump_at and isfinite(loss):
+            predicted = self._planner.score(step, step - at.real_at, loss)
+        at.real_at = step
+        self._planner.observe(step, loss, at.gradient_norm, rate)
+        if self._config.tail == "average" and self._controller.in_tail(step):
+            self._planner.tail.observe()
+        signal = self.recovery.watch(loss, norm, predicted, real=True)
+        result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
+        self._meter.lap(Work.OBSERVE)
+        return result
+
+    def _late_norm(self, step: int) -> float | None:
+        """Measure the norm of the gradient of `step` while that is still the newest."""
+        return self._plain.gradient_norm() if self._tally.steps == step else None
+
+    def _gradient_norm(self) -> float | None:
+        """Measure the norm of the newest gradient where it is due: at the first real step and every tenth.
+
+        Reading every gradient throws the weights out of a processor's cache, which costs more than the norm.
+        """
+        self._position.real_steps += 1
+        if self._position.real_steps % NORM_STRIDE and self._position.real_steps > 1:
+            return None
+        norm = self._plain.gradient_norm()
+        if isfinite(norm):
+            self._position.gradient_norm = norm  # what stands in for the steps in between
+        return norm
+
+    def _predict(self, load: Callable[[int], Any], limit: int) -> StepResult:
+        controller, interval = self._controller, self._planner.schedule.interval
+        done = controller.steps_in_current_phase
+        length = interval or done + controller.remaining
+        into = done % length
+        if into == 0:
+            ahead = min(length, controller.remaining)
+            self._foresee(load, ahead, limit)
+            rate = self._plain.skip(ahead)
+            self._planner.jump(ahead, rate / self._position.mean_learning_rate if self._scheduled else 1.0)
+        self._tick(min(limit, length - into, controller.remaining))
+        self._position.jump_at = self._tally.steps
+        self._meter.lap(Work.JUMP)
+        if micro_correction_due(controller.steps_in_current_phase, interval):
+            return self._probe(load)
+        ahead, decisions = self._tally.steps - self._position.real_at, self._tally.decisions
+        return self._result(lambda: self._late_forecast(ahead, decisions), None, None)
+
+    def _foresee(self, load: Callable[[int], Any], ahead: int, limit: int) -> None:
+        """Let the oracle, which no other predictor is, train ahead; its steps are plain ones."""
+        oracle = self._planner.predictor
+        if not isinstance(oracle, Oracle):
+            return
+        if ahead > limit:
+            raise UserError("predictor='oracle' trains on batches to come: drive it with run(), not step()")
+        begin = self._controller.steps_in_current_phase
+        oracle.foresee(load, self._tally.steps, begin, ahead, self._meter)
+        self._tally.backward_calls = self._plain.backward_calls
+
+    @property
+    def _scheduled(self) -> bool:
+        return self._plain.scheduler is not None and self._position.mean_learning_rate > 0
+
+    def _late_forecast(self, ahead: int, decisions: int) -> float:
+        """Return a predicted loss while the forecast that it belongs to is the newest."""
+        return self._planner.forecast(ahead) if self._tally.decisions == decisions else math.nan
+
+    def _probe(self, load: Callable[[int], Any]) -> StepResult:
+        """Measure the loss after a sub-jump: end the horizon where it fails its guard, else correct."""
+        self._tally.micro_correct(self._planner.schedule.interval)
+        loss, signal = self._measure(load)
+        if self._controller.phase is Phase.PREDICT:
+            if self._planner.is_bad(loss):
+                self._planner.undo_last_move()
+                self._tally.abort()
+                self._controller.end_phase()
+            else:
+                self._planner.micro_correct(self._tally.steps)
+        self._meter.lap(Work.SCORE)
+        return self._result(loss, None, signal)
+
+    def _correct_step(self, load: Callable[[int], Any]) -> StepResult:
+        self._tick(1)
+        self._plain.skip(1)
+        loss, signal = self._measure(load)
+        self._position.correct_losses.append(loss)
+        if self._controller.phase is Phase.CORRECT and self._controller.remaining == 0:
+            if self._planner.is_lost(fmean(self._position.correct_losses)):
+                self._planner.take_half_back()
+                self._tally.abort()
+            else:
+                self._planner.correct(self._tally.steps)
+        self._meter.lap(Work.SCORE)
+        return self._result(loss, None, signal)
+
+    def _measure(self, load: Callable[[int], Any]) -> tuple[float, DivergenceSignal]:
+        """Run one forward pass on the batch of this step, in the model's own mode; score the prediction."""
+        step = self._tally.steps
+        batch = load(step)
+        self._meter.lap(Work.BATCH)
+        with torch.no_grad():
+            loss = float(self._plain.loss_fn(self._plain.model, batch))
+        self._tally.forward_only_calls += 1
+        self._meter.lap(Work.FORWARD)
+        predicted = self._planner.score(step, step - self._position.real_at, loss) if isfinite(loss) else None
+        return loss, self.recovery.watch(loss, None, predicted)
+
+    def _tick(self, steps: int) -> None:
+        """Count logical steps; predicted ones are logged here, since nothing is measured in them."""
+        if self._log and self._controller.phase is Phase.PREDICT:
+            into, interval = self._controller.steps_in_current_phase, self._planner.schedule.interval
+            for i in range(1, steps + 1):
+                if not micro_correction_due(into + i, interval):
+                    step = self._tally.steps + i
+                    forecast = self._planner.forecast(step - self._position.real_at)
+                    self._log.predicted(step, forecast, self._position.confidence)
+        self._tally.steps += steps
+        self._controller.advance(steps)
+
+    def _result(
+        self,
+        loss: float | Callable[[], float],
+        gradient_norm: float | Callable[[], float | None] | None,
+        signal: DivergenceSignal | None,
+    ) -> StepResult:
+        return StepResult(
+            step=self._tally.steps,
+            phase=self._controller.phase,
+            loss=loss,
+            confidence=self._position.confidence,
+            gradient_norm=gradient_norm,
+            backward_reduction_pct=self._tally.backward_reduction_pct,
+            signal=signal,
+        )
