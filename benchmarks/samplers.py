@@ -26,8 +26,9 @@ from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import hypervolume
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder
+from hybrid_sweep.recorded import Recorded
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.simulate import Recorded, SimulatedBackend
+from hybrid_sweep.simulate import SimulatedBackend
 from hybrid_sweep.spec import SweepSpec
 
 POINTS = Path(__file__).parent / "data" / "points.parquet"

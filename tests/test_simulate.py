@@ -2,22 +2,16 @@
 
 import json
 from math import inf, nan
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.backend_contract import ENDS, BackendContract
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.backend import Finished, Lost, Reported, Run, Stopped
-from hybrid_sweep.errors import UserError
 from hybrid_sweep.simulate import (
     NodeLoss,
-    Recorded,
     SimulatedBackend,
     SimulatedRun,
     Timing,
@@ -207,68 +201,6 @@ def test_delays_that_cannot_be_are_refused(delays: dict) -> None:
 def test_runs_that_cannot_be_are_refused(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimulatedRun(**fields)
-
-
-def test_a_results_folder_is_run_again_as_it_was(tmp_path: Path) -> None:
-    folder = ResultsFolder.create(tmp_path / "sweep")
-    for trial_id, config in (("fast", {"max_predict_steps": 50}), ("bad", {"max_predict_steps": 60})):
-        folder.journal.append({"event": "started", "trial_id": trial_id, "seed": 3, "config": config})
-        for step in (100, 200):
-            report = {"step": step, "phase": "full", "quality": 0.9, "speedup": None, "seconds": step / 50}
-            folder.journal.append({"event": "reported", "trial_id": trial_id, "seed": 3, "report": report})
-    done = {"speedup": 2.5, "quality": 0.97, "rollbacks": 1, "behaviour": "abc"}
-    folder.journal.append(
-        {"event": "finished", "trial_id": "fast", "seed": 3, "state": "done", "reason": "", "result": done}
-    )
-    recorded = Recorded.from_folder(folder.path)
-    assert len(recorded) == 1  # the other one is still running
-    again = recorded(Run(trial_id="any name", seed=3, config={"max_predict_steps": 50, "full_steps": 20}))
-    assert again.state == "done"
-    assert {name: again.result[name] for name in done} == done
-    assert "state" not in again.result
-    assert [(at, report["step"]) for at, report in again.reports] == [(2.0, 100), (4.0, 200)]
-    assert "speedup" not in again.reports[0][1]
-    for other in ({"max_predict_steps": 60}, {"max_predict_steps": 50, "full_steps": 21}):
-        with pytest.raises(UserError, match="x with seed 3 was not recorded"):
-            recorded(Run(trial_id="x", seed=3, config=other))
-    with pytest.raises(UserError, match="seed 4"):
-        recorded(Run(trial_id="x", seed=4, config={"max_predict_steps": 50}))
-
-
-def test_a_table_of_points_is_run_in_seconds_of_counted_work(tmp_path: Path) -> None:
-    path = tmp_path / "points.parquet"
-    table = pa.table(
-        {
-            "max_predict_steps": [50, 60],
-            "state": ["done", "diverged"],
-            "speedup_counted": [2.0, 3.0],
-            "quality": [0.97, 0.0],
-            "reports.step": [[100, 200], [200]],
-            "reports.speedup_counted": [[1.0, 2.0], [3.0]],
-        }
-    )
-    about = {"trainer": {"full_steps": 16}, "steps": 200, "seed": 0, "unit_costs": {"plain_step": 0.01}}
-    pq.write_table(table.replace_schema_metadata({"hybrid_sweep": json.dumps(about)}), path)
-    recorded = Recorded.from_parquet(path)
-    assert len(recorded) == 2
-    first = recorded(run(max_predict_steps=50, full_steps=16))
-    assert first.reports == (
-        (1.0, {"step": 100, "speedup_counted": 1.0}),
-        (1.0, {"step": 200, "speedup_counted": 2.0}),
-    )
-    assert first.result == {"speedup_counted": 2.0, "quality": 0.97, "steps": 200}
-    assert recorded(run(max_predict_steps=60, full_steps=16)).state == "diverged"
-
-
-@pytest.mark.parametrize("content", [None, b"not parquet", "no metadata"])
-def test_a_file_that_holds_no_points_is_named(tmp_path: Path, content: object) -> None:
-    path = tmp_path / "points.parquet"
-    if content == "no metadata":
-        pq.write_table(pa.table({"a": [1]}), path)
-    elif content:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"points\.parquet is no table of recorded points"):
-        Recorded.from_parquet(path)
 
 
 class AnyDriver(RuleBasedStateMachine):

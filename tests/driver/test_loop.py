@@ -8,7 +8,8 @@ from hybrid_sweep.driver.events import Note, SweepStarted, TrialFinished, TrialL
 from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
-from hybrid_sweep.simulate import NodeLoss, Recorded, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
+from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.simulate import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
 from hybrid_sweep.spec import SweepSpec
 
 TIMING = Timing(checkpoint_seconds=0.0)
