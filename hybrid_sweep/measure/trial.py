@@ -30,7 +30,7 @@ from hybrid_sweep.trainer.records import Segment, TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 2
+FORMAT = 3
 """Of a run's state; another one is not gone on from."""
 Twins = dict[tuple[int, tuple[Segment, ...], Arm], Curve]
 """Runs that repeat the real steps of a hybrid run, by seed, its phases and arm."""

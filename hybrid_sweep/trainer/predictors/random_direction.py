@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.plain import PlainStep
-from hybrid_sweep.trainer.predictors.base import LayerGroups
 from hybrid_sweep.trainer.predictors.ema import EmaVelocity
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
 
 class RandomDirection(EmaVelocity):
@@ -22,7 +22,7 @@ class RandomDirection(EmaVelocity):
     is noise that the real steps have to undo. Memory and cost: those of `ema`; drawing costs a pass a jump.
 
     Args:
-        groups: the parameters, shared with the trainer.
+        groups: the weights, shared with the trainer.
         decay: β of the average, per real step.
         full_steps: K, real steps of a Full phase.
         seed: of the directions.
@@ -38,19 +38,19 @@ class RandomDirection(EmaVelocity):
         """Build the predictor of a run, seeded with `predictor_seed`."""
         return cls(groups, config.velocity_decay, config.full_steps, config.predictor_seed)
 
-    def displacement(self, begin: float, end: float) -> list[Tensor]:
+    def displacement(self, begin: float, end: float) -> Tensor:
         """Return this cycle's direction, as long as the EMA's displacement."""
         lengths = self.groups.squares(super().displacement(begin, end))
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._cycle) % 2**63)
-        drawn = [
-            torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
-            for p in self.groups.parameters
-        ]
-        scales = [(a / b) ** 0.5 for a, b in zip(lengths, self.groups.squares(drawn), strict=True)]
-        torch._foreach_mul_(drawn, [scales[g] for g in self.groups.of_parameter])
+        shapes = [view.shape for view in self.groups.views(self.groups.vector)]
+        drawn = self.groups.flat(
+            [torch.randn(shape, generator=generator, dtype=self.groups.vector.dtype) for shape in shapes]
+        )
+        squares = self.groups.squares(drawn)
+        self.groups.scale_(drawn, [(a / b) ** 0.5 for a, b in zip(lengths, squares, strict=True)])
         return drawn
 
-    def _close(self, displacement: list[Tensor], steps: int) -> None:
+    def _close(self, steps: int) -> None:
         self._cycle += 1
 
     def state_dict(self) -> dict[str, Any]:
