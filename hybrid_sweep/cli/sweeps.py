@@ -195,7 +195,7 @@ def confirm(
     """
     from hybrid_sweep import screen
     from hybrid_sweep.analysis.folder import ResultsFolder
-    from hybrid_sweep.confirm import confirm_sweep
+    from hybrid_sweep.confirm.sweep import confirm_sweep
 
     console = screen.console()
     with screen.ConfirmProgress(console) as progress:
