@@ -298,11 +298,11 @@ class TestScheduleFree:
         assert often[-1] == seldom[-1] < often[0]
 
     def test_it_is_evaluated_at_the_averaged_weights_in_eval_mode(self, monkeypatch):
-        import hybrid_sweep.measure.arms as arms
+        import hybrid_sweep.measure.recipe as recipe
 
         modes, made = [], []
 
-        class Seen(arms.SGDScheduleFree):
+        class Seen(recipe.SGDScheduleFree):
             def __init__(self, *args, **keywords):
                 super().__init__(*args, **keywords)
                 made.append(self)
@@ -316,7 +316,7 @@ class TestScheduleFree:
                 modes.append((split, made[0].param_groups[0]["train_mode"]))
                 return super().evaluate(model, split)
 
-        monkeypatch.setattr(arms, "SGDScheduleFree", Seen)
+        monkeypatch.setattr(recipe, "SGDScheduleFree", Seen)
         run_arm(Watched(), 0, Arm(name="schedule_free", lr=0.02), steps=20, eval_every=10, test=True)
         assert modes.count(("step", True)) == 20
         assert {mode for mode in modes if mode[0] != "step"} == {("val", False), ("test", False)}
