@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
-from hybrid_sweep.measure.arms import HybridCurve, run_arm, run_hybrid
+from hybrid_sweep.measure.arms import ArmRun, HybridCurve, run_hybrid
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.records import Segment
@@ -58,12 +58,12 @@ class Runs:
         if config is not None:
             curve: Curve = run_hybrid(self.workload, seed, config, self.steps, test=test)
         elif arm == REFERENCE:
-            curve = run_arm(self.workload, seed, Arm(name=REFERENCE), steps=self.steps, test=test)
+            curve = ArmRun(self.workload, seed, Arm(name=REFERENCE), steps=self.steps).finish(test=test)
         else:
             hybrid = self.hybrid(trial_id, seed)
             budget = hybrid.backward_calls[-1]
             settings = Arm(**json.loads(arm))
-            curve = run_arm(self.workload, seed, settings, steps=budget, trace=hybrid.trace, test=test)
+            curve = ArmRun(self.workload, seed, settings, steps=budget, trace=hybrid.trace).finish(test=test)
         values = {"trial_id": trial_id, "arm": arm, "seed": seed, "steps": self.steps}
         self._journal.append({"event": "ran", **values, "curve": asdict(curve)})
         self._curves.setdefault(key, []).append(curve)

@@ -54,37 +54,6 @@ class HybridCurve(Curve):
     forward_only_calls: int
 
 
-def run_arm(
-    workload: Workload,
-    seed: int,
-    arm: Arm,
-    *,
-    steps: int,
-    trace: Sequence[Segment] | None = None,
-    eval_every: int | None = 25,
-    test: bool = False,
-) -> Curve:
-    """Train one control from the same start and on the same batches as the hybrid.
-
-    Args:
-        workload: what to train.
-        seed: of model, data order and global random numbers.
-        arm: which control.
-        steps: real steps, on the first batches; `lr_matched` and `frozen` take those of the trace instead.
-        trace: phases of the hybrid run that `lr_matched` and `frozen` repeat.
-        eval_every: logical steps between evaluations; None evaluates at the end alone.
-        test: whether the test split is evaluated too, once, at the end.
-
-    Raises:
-        NotApplicable: the arm does not apply to this recipe.
-        UserError: it lacks its trace.
-    """
-    run = ArmRun(workload, seed, arm, steps=steps, trace=trace, eval_every=eval_every)
-    while not run.done:
-        run.advance()
-    return run.curve(test=test)
-
-
 def run_hybrid(
     workload: Workload, seed: int, config: HybridConfig, steps: int, *, test: bool = False
 ) -> HybridCurve:
@@ -123,10 +92,15 @@ def run_hybrid(
 
 
 class ArmRun:
-    """One control's training run, an evaluation at a time.
+    """One control's training run, from the same start and on the same batches as the hybrid.
 
     Args:
-        workload, seed, arm, steps, trace, eval_every: as `run_arm`.
+        workload: what to train.
+        seed: of model, data order and global random numbers.
+        arm: which control.
+        steps: real steps, on the first batches; `lr_matched` and `frozen` take those of the trace instead.
+        trace: phases of the hybrid run that `lr_matched` and `frozen` repeat.
+        eval_every: logical steps between evaluations; None evaluates at the end alone.
 
     Attributes:
         plain: what trains.
@@ -135,6 +109,10 @@ class ArmRun:
         step: logical steps so far.
         done: whether the run is over.
         diverged: whether a held-out loss was not finite, which ends the run.
+
+    Raises:
+        NotApplicable: the arm does not apply to this recipe.
+        UserError: it lacks its trace.
     """
 
     def __init__(
@@ -174,6 +152,12 @@ class ArmRun:
             if self.step in self._evaluate_at:
                 break
         self._evaluate()
+
+    def finish(self, *, test: bool = False) -> Curve:
+        """Train to the end; with `test`, evaluate the test split then."""
+        while not self.done:
+            self.advance()
+        return self.curve(test=test)
 
     def curve(self, *, test: bool = False) -> Curve:
         """Return what was measured so far; with `test`, evaluate the test split now."""
