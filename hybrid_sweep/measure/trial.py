@@ -12,7 +12,7 @@ import torch
 
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.arms import run_arm
+from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import Reference, held_out, start
@@ -232,9 +232,9 @@ class Trial:
         seed, trace = self.reference.seed, self.trainer.trace()
         key = seed, tuple(trace), arm
         if key not in self._twins:
-            self._twins[key] = run_arm(
+            self._twins[key] = ArmRun(
                 self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
-            )
+            ).finish()
         twin = self._twins[key]
         accuracy = twin.val_accuracy[-1] if twin.val_accuracy else None
         kind, step = quality_of(self.workload), self._steps
