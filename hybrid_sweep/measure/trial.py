@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from importlib.metadata import version
 from math import inf, isfinite
 from typing import Any
@@ -35,6 +36,11 @@ FORMAT = 3
 Twins = dict[tuple[int, tuple[Segment, ...], Arm], Curve]
 """Runs that repeat the real steps of a hybrid run, by seed, its phases and arm."""
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
+
+
+def settings_of(config: HybridConfig) -> dict[str, Any]:
+    """Return the columns that say which configuration a result is of."""
+    return {**{name: getattr(config, name) for name in SWEPT}, "config": config.to_json()}
 
 
 class Trial:
@@ -127,8 +133,12 @@ class Trial:
             "peak_memory_bytes": self._peak_memory(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, may_differ: Collection[str] = ()) -> None:
         """Go on from what `state_dict` of a run with the same seed and settings returned.
+
+        Args:
+            state: of that run.
+            may_differ: settings in which it may have been another one.
 
         Raises:
             UserError: it is the state of another run, or of another version of this package.
@@ -140,7 +150,7 @@ class Trial:
                     "go on with what the run began with, or start it anew"
                 )
         try:
-            self.trainer.load_state_dict(state["trainer"])
+            self.trainer.load_state_dict(state["trainer"], may_differ=may_differ)
         except (RuntimeError, KeyError) as error:  # torch's words for a model that is not the same
             what = " ".join(str(error).split())
             raise UserError(f"the checkpoint fits another workload ({what}): start the run anew") from None
@@ -165,7 +175,7 @@ class Trial:
         diverged = self.state == "diverged"
         one_thread = torch.get_num_threads() == 1 and not self.trainer.plain.parameters[0].is_cuda
         return {
-            **{name: getattr(self.config, name) for name in SWEPT},
+            **settings_of(self.config),
             "speedup": self._speedup(),
             "speedup_counted": speedup_counted(s.steps, meter.calls, self.costs),
             "speedup_bound": speedup_bound(
@@ -207,7 +217,6 @@ class Trial:
             "eval_seconds": self._eval_seconds,
             "steps": s.steps,
             "reliability": json.dumps(s.reliability),
-            "config": self.config.to_json(),
         }
 
     def _evaluate(self) -> None:

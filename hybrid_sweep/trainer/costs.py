@@ -56,10 +56,10 @@ class CostMeter:
         self._starts += 1
         self._mark_wall = time.perf_counter()
 
-    def lap(self, kind: Work) -> None:
-        """Charge the time since the mark to `kind`, and set the mark anew."""
+    def lap(self, kind: Work, *, count: bool = True) -> None:
+        """Charge the time since the mark to `kind`, as a lap or (not counted) part of one; mark anew."""
         wall = time.perf_counter()
-        self.calls[kind] += 1
+        self.calls[kind] += count
         if self._mark_cpu is not None:
             now, (cpu, sampled) = time.thread_time(), self._sampled[kind]
             self._sampled[kind] = cpu + now - self._mark_cpu, sampled + wall - self._mark_wall
