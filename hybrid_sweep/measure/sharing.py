@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from copy import copy
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
-from hybrid_sweep.measure.trial import Trial, settings_of
+from hybrid_sweep.measure.trial import SWEPT, Trial
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.trainer import HybridTrainer
@@ -115,7 +114,8 @@ class SharedTrial:
 
     def result(self) -> dict[str, Any]:
         """Return the columns of the run, at the step that it has reached."""
-        return {**(self._result or self._own.result()), **settings_of(self._config)}
+        settings = {name: getattr(self._config, name) for name in SWEPT}
+        return {**(self._result or self._own.result()), **settings, "config": self._config.to_json()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run as it stands between two reports, for a `Trial` to go on from."""

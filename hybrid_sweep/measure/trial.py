@@ -38,11 +38,6 @@ Twins = dict[tuple[int, tuple[Segment, ...], Arm], Curve]
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 
-def settings_of(config: HybridConfig) -> dict[str, Any]:
-    """Return the columns that say which configuration a result is of."""
-    return {**{name: getattr(config, name) for name in SWEPT}, "config": config.to_json()}
-
-
 class Trial:
     """Runs one configuration with one seed, one cycle a `report`; then `result` has its columns.
 
@@ -175,7 +170,7 @@ class Trial:
         diverged = self.state == "diverged"
         one_thread = torch.get_num_threads() == 1 and not self.trainer.plain.parameters[0].is_cuda
         return {
-            **settings_of(self.config),
+            **{name: getattr(self.config, name) for name in SWEPT},
             "speedup": self._speedup(),
             "speedup_counted": speedup_counted(s.steps, meter.calls, self.costs),
             "speedup_bound": speedup_bound(
@@ -217,6 +212,7 @@ class Trial:
             "eval_seconds": self._eval_seconds,
             "steps": s.steps,
             "reliability": json.dumps(s.reliability),
+            "config": self.config.to_json(),
         }
 
     def _evaluate(self) -> None:
