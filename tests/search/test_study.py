@@ -75,7 +75,7 @@ def test_a_grid_is_asked_whole_in_its_order_under_the_ids_of_a_grid():
     assert found[1].point.trial_id == "H075_I00_C0.85_gates=off"
     assert {one.source for one in found} == {"grid"}
     configs = [tuple(one.point.config.values()) for one in found]
-    assert configs[:3] == [(50, 0, "off"), (50, 0, "learned"), (50, 10, "off")]
+    assert configs[:3] == [(50, 0, "off"), (75, 0, "off"), (50, 10, "off")]
 
 
 def test_a_point_of_the_grid_that_was_given_is_not_asked_again():
