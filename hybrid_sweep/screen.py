@@ -110,11 +110,13 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     """
     from hybrid_sweep.axis import described
     from hybrid_sweep.search.controls import ablations, controls
-    from hybrid_sweep.search.mask import refuse_masked_space
+    from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.workload import load_workload
 
-    refuse_masked_space(spec)
+    measured = wants_curvature(spec)
+    if not measured:
+        refuse_masked_space(spec)
     points = grid(spec) if spec.sampler == "grid" else []
     count = spec.budget(len(points))
     workload = load_workload(spec.workload.name, **spec.workload.keywords)
@@ -131,6 +133,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "controls": f"{spec.controls}: {beside} × {seeds} = {beside * spec.repeats}" if beside else "none",
         **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
         **{field: described(axis) for field, axis in spec.space.items()},
+        **({"mask": "by η·λ_max, measured along plain training first"} if measured else {}),
         "device": spec.device,
         "at once": str(spec.concurrency or "one a core, or one a GPU share"),
         "front of": f"{spec.speedup_column} and quality",

@@ -79,12 +79,12 @@ class Mask(Section):
     learned gates shorten a jump that is too long, and it falls below 0.9 beyond about twice the bound.
 
     Attributes:
-        eta_lambda: largest learning rate × curvature; 2 is the edge of stability. It matters for small
-            `full_steps` and `velocity_decay` alone, for otherwise slower modes are the first to grow.
+        eta_lambda: largest learning rate × curvature, where 2 is the edge of stability; None measures it
+            along plain training before the first trial.
         learned_gate: smallest factor that learned gates are trusted to make of a jump.
     """
 
-    eta_lambda: float = Field(1.5, gt=0, lt=2)
+    eta_lambda: float | None = Field(None, gt=0, lt=2)
     learned_gate: float = Field(0.5, gt=0, le=1)
 
 

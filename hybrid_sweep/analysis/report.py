@@ -127,6 +127,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "versions": manifest.get("versions"),
         "git": manifest.get("git"),
         "unit costs (seconds)": manifest.get("unit_costs"),
+        "η·λ_max along plain training": _curvature(manifest.get("curvature") or {}),
         "points masked as unstable": manifest.get("masked"),
         "created": manifest.get("created"),
         "sweep": manifest.get("sweep_id"),
@@ -138,6 +139,14 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             value = ", ".join(str(part) for part in value)
         if value not in (None, ""):
             yield name, str(value)
+
+
+def _curvature(measured: Mapping[str, Any]) -> str:
+    """Return the largest learning rate × curvature with the step of each, or why there is none."""
+    if why_not := measured.get("why_not"):
+        return f"not measured: {why_not}"
+    at = zip(measured.get("eta_lambda", ()), measured.get("steps", ()), strict=True)
+    return ", ".join(f"{value:.3g} at step {step}" for value, step in at)
 
 
 def _pairs(values: Mapping[str, Any], leave_out: str | None = None) -> list[str]:

@@ -25,14 +25,16 @@ from hybrid_sweep.cluster.work import (
     cost_classes,
     model_file,
     prepare_costs,
+    prepare_curvature,
     prepare_reference,
 )
 from hybrid_sweep.driver.events import Note
 from hybrid_sweep.driver.sweep import SweepOutcome, Tell, begin, carry_on, recorded_spec, results_path
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.reference import Reference
-from hybrid_sweep.search.mask import refuse_masked_space
+from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature, with_curvature
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
@@ -60,12 +62,14 @@ def run_sweep(
         on_event: told of everything that happens, in the driver's thread.
 
     Raises:
-        UserError: a workload, data or setting that cannot work; nothing has been written then.
+        UserError: a workload, data or setting that cannot work, or a space whose every point is masked;
+            nothing has been written then.
     """
     tell = on_event or (lambda event: None)
     path = results_path(spec, out)
     StorageView.refuse_unreachable(spec.storage)
-    refuse_masked_space(spec)
+    if not wants_curvature(spec):
+        refuse_masked_space(spec)
     for earlier in spec.warm_start:
         known_points(ResultsFolder.open(earlier), spec)
     if address is None:
@@ -78,7 +82,11 @@ def run_sweep(
                 f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"
             )
         )
-        references = _references(spec, place)
+        references, curvature = _plain_runs(spec, place)
+        if curvature:
+            spec, said = with_curvature(spec, curvature.eta_lambda, curvature.why_not)
+            tell(Note(said))
+            refuse_masked_space(spec)
         costs = _unit_costs(spec, place, remeasure)
         folder = begin(
             path,
@@ -89,6 +97,7 @@ def run_sweep(
                 "keep_models": keep_models,
                 "unit_costs": next(iter(costs.values())).to_dict(),
                 "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
+                **({"curvature": curvature.to_dict()} if curvature else {}),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
             },
         )
@@ -239,14 +248,20 @@ def _plain_training(name: str) -> Iterator[None]:
         raise UserError(f"plain training of {name} fails: {what}; mend the workload first") from error
 
 
-def _references(spec: SweepSpec, place: Place) -> dict[int, Reference]:
-    """Run the references, all at once."""
+def _plain_runs(spec: SweepSpec, place: Place) -> tuple[dict[int, Reference], Curvature | None]:
+    """Run the references and, where the mask wants it, measure the curvature, all at once."""
     with _plain_training(place.order.name):
+        curvature = (
+            _remote(place, prepare_curvature, place.order, spec.seed, spec.steps)
+            if wants_curvature(spec)
+            else None
+        )
         pending = [
             _remote(place, prepare_reference, place.order, seed, spec.steps, spec.eval_every)
             for seed in spec.seeds
         ]
-        return dict(zip(spec.seeds, ray.get(pending), strict=True))
+        references = dict(zip(spec.seeds, ray.get(pending), strict=True))
+        return references, curvature and ray.get(curvature)
 
 
 def _unit_costs(spec: SweepSpec, place: Place, remeasure: bool) -> dict[str, UnitCosts]:

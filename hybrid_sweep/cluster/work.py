@@ -20,6 +20,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.curvature import Curvature, measure_curvature
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.spec import SweepSpec
@@ -161,6 +162,12 @@ def prepare_reference(order: WorkloadOrder, seed: int, steps: int | None, eval_e
     """Run plain training with one seed."""
     workload = order.build()
     return reference_run(workload, seed, steps or workload.steps, eval_every)
+
+
+def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None) -> Curvature:
+    """Measure the largest η·λ along plain training with one seed, on a model of its own."""
+    workload = order.build()
+    return measure_curvature(workload, seed, steps or workload.steps)
 
 
 def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:
