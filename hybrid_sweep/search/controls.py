@@ -14,7 +14,7 @@ LADDER = (2.0, 3.0, 4.5, 6.0)
 GAINS = (1.0, 2.0, 4.0)
 """Learning rates of the ladder, in multiples of the one that makes up for the steps left out: a jump whose
 gates exceed 1 moves farther than those steps would have, and the best of these is what it must beat."""
-ABLATIONS = ("frozen", "random", "sign_flipped", "oracle")
+ABLATIONS = ("frozen", "random", "sign_flipped", "shuffled", "oracle")
 """Predictors that show whether prediction matters, and what a perfect one would reach."""
 
 

@@ -9,6 +9,7 @@ from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.search.controls import ABLATIONS
 from hybrid_sweep.simulate import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
 from hybrid_sweep.spec import SweepSpec
 
@@ -223,8 +224,8 @@ class TestControls:
         sit, told, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome)
         sit()
         best = folder.table("front")["trial_id"].iloc[0]
-        last = self.begun(told)[-4:]
-        assert last == [f"{best}_{name}" for name in ("frozen", "random", "sign_flipped", "oracle")]
+        last = self.begun(told)[-5:]
+        assert last == [f"{best}_{name}" for name in ABLATIONS]
         trials = folder.trials().set_index("trial_id")
         assert set(trials.loc[last, "arm"]) == {"ablation"}
         assert sweep_status(folder, alive=False).state == "finished"
@@ -234,14 +235,14 @@ class TestControls:
 
     def test_ablations_of_an_earlier_best_point_stay_and_are_counted(self, sweep):
         sit, _, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome, trials=1)
-        assert sit().counts == {"done": 1 + 32 + 4}
+        assert sit().counts == {"done": 1 + 32 + 5}
         backend = SimulatedBackend(self.outcome, 2)
         spec = recorded_spec(folder, {"trials": 6})
         counts = carry_on(folder, spec, lambda: backend, print, finish=lambda _: None).counts
-        assert counts == {"done": 6 + 32 + 8}
-        assert sweep_status(folder, alive=False).planned == 46
+        assert counts == {"done": 6 + 32 + 10}
+        assert sweep_status(folder, alive=False).planned == 48
         sit()
-        assert sweep_status(folder, alive=False).planned == 46
+        assert sweep_status(folder, alive=False).planned == 48
 
     def test_one_that_fails_is_retried_like_a_run(self, sweep):
         def breaks(run):

@@ -56,6 +56,12 @@ def test_every_id_is_its_own_and_every_config_an_arm():
 def test_the_best_point_is_run_with_other_predictors():
     config = {"predictor": "ema", "max_predict_steps": 50}
     found = ablations(sweep(controls="full"), "H050", config)
-    assert {c.config["predictor"] for c in found} == {"frozen", "random", "sign_flipped", "oracle"}
+    assert {c.config["predictor"] for c in found} == {
+        "frozen",
+        "random",
+        "sign_flipped",
+        "shuffled",
+        "oracle",
+    }
     assert all(c.arm == "ablation" and c.config["max_predict_steps"] == 50 for c in found)
     assert ablations(sweep(), "H050", config) == []

@@ -98,7 +98,9 @@ def test_curvature_is_measured_only_where_a_point_may_be_masked_by_it(settings, 
     assert wants_curvature(sweep(**settings)) == wanted
 
 
-@pytest.mark.parametrize("predictor", ["dmd", "rre", "optimizer_replay", "frozen", "random", "sign_flipped"])
+@pytest.mark.parametrize(
+    "predictor", ["dmd", "rre", "optimizer_replay", "frozen", "random", "sign_flipped", "shuffled"]
+)
 def test_what_has_no_bound_is_not_masked(predictor):
     assert not unstable(MASK, point(predictor=predictor, max_predict_steps=10_000))
 

@@ -11,6 +11,7 @@ from hybrid_sweep.trainer.predictors.outer import OuterMomentum
 from hybrid_sweep.trainer.predictors.outer_nesterov import OuterNesterov
 from hybrid_sweep.trainer.predictors.random_direction import RandomDirection
 from hybrid_sweep.trainer.predictors.rre import ReducedRank
+from hybrid_sweep.trainer.predictors.shuffled import Shuffled
 from hybrid_sweep.trainer.predictors.sign_flipped import SignFlipped
 
 PREDICTORS: dict[str, type[Predictor]] = {
@@ -24,6 +25,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "frozen": Frozen,
     "random": RandomDirection,
     "sign_flipped": SignFlipped,
+    "shuffled": Shuffled,
     "oracle": Oracle,
 }
 
@@ -44,5 +46,6 @@ __all__ = [
     "RandomDirection",
     "Realised",
     "ReducedRank",
+    "Shuffled",
     "SignFlipped",
 ]

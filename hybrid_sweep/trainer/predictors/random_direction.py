@@ -40,15 +40,17 @@ class RandomDirection(EmaVelocity):
 
     def displacement(self, begin: float, end: float) -> list[Tensor]:
         """Return this cycle's direction, as long as the EMA's displacement."""
-        lengths = self.groups.squares(super().displacement(begin, end))
+        ahead = super().displacement(begin, end)
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._cycle) % 2**63)
-        drawn = [
-            torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
-            for p in self.groups.parameters
-        ]
-        scales = [(a / b) ** 0.5 for a, b in zip(lengths, self.groups.squares(drawn), strict=True)]
-        torch._foreach_mul_(drawn, [scales[g] for g in self.groups.of_parameter])
-        return drawn
+        found = self._replacement(ahead, generator)
+        squares = zip(self.groups.squares(ahead), self.groups.squares(found), strict=True)
+        scales = [(a / b) ** 0.5 if b else 0.0 for a, b in squares]
+        torch._foreach_mul_(found, [scales[g] for g in self.groups.of_parameter])
+        return found
+
+    def _replacement(self, ahead: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Return what stands in the place of the displacement `ahead`, of any length, as fresh tensors."""
+        return [torch.randn(d.shape, generator=generator, dtype=d.dtype).to(d.device) for d in ahead]
 
     def _close(self, displacement: list[Tensor], steps: int) -> None:
         self._cycle += 1
