@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.table import INTERRUPTED
+from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
@@ -27,6 +28,7 @@ from hybrid_sweep.cluster.work import (
     prepare_costs,
     prepare_curvature,
     prepare_reference,
+    prepare_step_ratios,
 )
 from hybrid_sweep.driver.events import Note
 from hybrid_sweep.driver.sweep import SweepOutcome, Tell, begin, carry_on, recorded_spec, results_path
@@ -34,6 +36,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.reference import Reference
+from hybrid_sweep.search.controls import controls
 from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature, with_curvature
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.search.warm_start import known_points
@@ -88,14 +91,16 @@ def run_sweep(
             tell(Note(said))
             refuse_masked_space(spec)
         costs = _unit_costs(spec, place, remeasure)
+        steps = references[spec.seed].steps[-1]
         folder = begin(
             path,
             spec,
-            references[spec.seed].steps[-1],
+            steps,
             {
                 **environment(place.order.device),
                 "keep_models": keep_models,
                 "unit_costs": next(iter(costs.values())).to_dict(),
+                "control_step_ratios": _step_ratios(spec, place, steps),
                 "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
                 **({"curvature": curvature.to_dict()} if curvature else {}),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
@@ -157,6 +162,7 @@ def _carry_on(
         references=references,
         costs={key: UnitCosts(**costs) for key, costs in manifest["unit_costs_by_setting"].items()},
         controls=spec.controls != "none",
+        step_ratios=manifest.get("control_step_ratios") or {},
         checkpoint_seconds=spec.checkpoint_seconds,
         gpu_memory_bytes=needed_bytes(references, place.share["gpu"]),
         models=models,
@@ -274,6 +280,20 @@ def _unit_costs(spec: SweepSpec, place: Place, remeasure: bool) -> dict[str, Uni
             key: ray.get(_remote(place, prepare_costs, place.order, config, remeasure))
             for key, config in classes.items()
         }
+
+
+def _step_ratios(spec: SweepSpec, place: Place, steps: int) -> dict[str, float]:
+    """Time a step of each kind of control; none where unit costs are given, for then nothing is measured."""
+    if spec.unit_costs is not None:
+        return {}
+    arms = [Arm(**{k: v for k, v in c.config.items() if k != "steps"}) for c in controls(spec, steps, 2)]
+    if not arms:
+        return {}
+    with _plain_training(place.order.name):
+        ratios: dict[str, float] = ray.get(
+            _remote(place, prepare_step_ratios, place.order, spec.seed, arms, steps)
+        )
+        return ratios
 
 
 def _keep_front(folder: ResultsFolder, models: Path) -> None:
