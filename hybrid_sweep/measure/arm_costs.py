@@ -10,9 +10,11 @@ from hybrid_sweep.measure.arms import ArmRun, NotApplicable
 from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.workload import Workload
 
-BLOCKS = 6
+BLOCKS = 11
 """Of steps, the recipe's and the control's by turns; the first is not counted."""
 BLOCK_STEPS = 20
+FREE = ("reference", "truncated", *REPLAYED)
+"""Arms without a step of their own: the recipe's runs, and those that no sweep trains."""
 
 
 def cost_class(arm: Arm) -> str:
@@ -24,7 +26,7 @@ def step_ratios(workload: Workload, seed: int, arms: Iterable[Arm], steps: int) 
     """Return the seconds of a step over those of a plain step of the recipe, by `cost_class`.
 
     Recipe and control train by turns, so that a busy moment touches both; the median over the blocks is
-    taken. A control that does not apply, or repeats a hybrid run, has none.
+    taken. A control that does not apply, or is the recipe, has none.
 
     Args:
         workload: what to train.
@@ -34,7 +36,7 @@ def step_ratios(workload: Workload, seed: int, arms: Iterable[Arm], steps: int) 
     """
     total = min(BLOCKS * BLOCK_STEPS, steps)
     ratios: dict[str, float] = {}
-    for name, arm in {cost_class(arm): arm for arm in arms if arm.name not in REPLAYED}.items():
+    for name, arm in {cost_class(arm): arm for arm in arms if arm.name not in FREE}.items():
         try:
             runs = [
                 ArmRun(workload, seed, each, steps=total, eval_every=BLOCK_STEPS)

@@ -49,9 +49,9 @@ def test_no_batch_beyond_the_run_is_asked_for(workload):
     assert max(asked) == 7
 
 
-def test_what_does_not_apply_or_repeats_a_hybrid_has_no_cost(workload):
+def test_what_does_not_apply_or_is_the_recipe_has_no_cost(workload):
     workload.build_optimizer = lambda model: torch.optim.Adam(model.parameters())
-    arms = [Arm(name="momentum", multiplier=3.0), Arm(name="lr_matched")]
+    arms = [Arm(name="momentum", multiplier=3.0), Arm(name="lr_matched"), Arm(name="truncated")]
     assert step_ratios(workload, 0, arms, 120) == {}
 
 
