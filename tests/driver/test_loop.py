@@ -244,6 +244,29 @@ class TestControls:
         sit()
         assert sweep_status(folder, alive=False).planned == 48
 
+    @pytest.mark.parametrize("how", ["failed", "interrupted"])
+    def test_one_of_an_earlier_best_point_is_still_ended(self, sweep, how):
+        def breaks(run):
+            if how == "failed" and run.trial_id.endswith("_random"):
+                return SimulatedRun(reports=((1.0, {"step": 25}),), state="failed", reason="boom")
+            return self.outcome(run)
+
+        def interrupt(event):
+            if how == "interrupted" and isinstance(event, TrialStarted) and "_random" in event.trial_id:
+                raise KeyboardInterrupt
+
+        sit, _, folder = sweep(controls="full", tuning_trials=1, outcome=breaks, trials=1)
+        sit(tell=interrupt)
+        (first,) = {name for name in folder.trials()["trial_id"] if name.endswith("_random")}
+        spec = recorded_spec(folder, {"trials": 6})
+        backend = SimulatedBackend(self.outcome, 2)
+        again = carry_on(folder, spec, lambda: backend, print, retry_failed=True, finish=lambda _: None)
+        assert again.counts == {"done": len(folder.trials())}
+        ended = [e["trial_id"] for e in Journal.read(folder.journal.path) if e["event"] == "finished"]
+        assert ended.count(first) == 1 + (how == "failed")
+        assert {name for name in folder.trials()["trial_id"] if name.endswith("_random")} > {first}
+        assert sweep_status(folder, alive=False).state == "finished"
+
     def test_one_that_fails_is_retried_like_a_run(self, sweep):
         def breaks(run):
             if run.trial_id == "lr_x2":
