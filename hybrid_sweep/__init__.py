@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hybrid_sweep.analysis.folder import load_results
     from hybrid_sweep.analysis.pareto import pareto_front
     from hybrid_sweep.cluster.launch import resume_sweep, run_sweep
-    from hybrid_sweep.confirm import confirm_sweep
+    from hybrid_sweep.confirm.sweep import confirm_sweep
     from hybrid_sweep.spec import SweepSpec, load_spec
     from hybrid_sweep.trainer.config import HybridConfig
     from hybrid_sweep.trainer.trainer import HybridTrainer
@@ -33,7 +33,7 @@ _HOME = {
     "HybridConfig": "hybrid_sweep.trainer.config",
     "HybridTrainer": "hybrid_sweep.trainer.trainer",
     "SweepSpec": "hybrid_sweep.spec",
-    "confirm_sweep": "hybrid_sweep.confirm",
+    "confirm_sweep": "hybrid_sweep.confirm.sweep",
     "load_results": "hybrid_sweep.analysis.folder",
     "load_spec": "hybrid_sweep.spec",
     "pareto_front": "hybrid_sweep.analysis.pareto",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hybrid_sweep.analysis.status import SweepStatus
     from hybrid_sweep.analysis.verdict import Verdict
     from hybrid_sweep.cluster.jobs import JobState
-    from hybrid_sweep.confirm import Progress
+    from hybrid_sweep.confirm.plan import Progress
     from hybrid_sweep.spec import SweepSpec
     from hybrid_sweep.trainer.config import HybridConfig
 

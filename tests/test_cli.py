@@ -468,9 +468,9 @@ def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, mon
         found.write(folder / "confirm")
         return found
 
-    module = types.ModuleType("hybrid_sweep.confirm")
+    module = types.ModuleType("hybrid_sweep.confirm.sweep")
     module.confirm_sweep = confirm
-    monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm", module)
+    monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm.sweep", module)
     code, out, _ = hybrid_sweep("confirm", results, "--seeds", 3, "--points", 1, "--arms", "full")
     assert code == 0
     assert asked == {"seeds": 3, "points": 1, "min_quality": 0.98, "arms": "full"}
@@ -481,9 +481,9 @@ def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, mon
 
 
 def test_confirm_that_is_stopped_says_how_to_go_on(hybrid_sweep, results, monkeypatch):
-    module = types.ModuleType("hybrid_sweep.confirm")
+    module = types.ModuleType("hybrid_sweep.confirm.sweep")
     module.confirm_sweep = lambda *_, **__: None
-    monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm", module)
+    monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm.sweep", module)
     code, out, _ = hybrid_sweep("confirm", results)
     assert code == 130
     assert f"Go on with: hybrid-sweep confirm {results}" in out

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from hybrid_sweep.analysis.columns import SETTINGS
-from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, ladder, staircase
+from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, error_bars, ladder, staircase
 from hybrid_sweep.analysis.plots import NAMES, QUALITY_LABEL, SPEED_LABELS
 
 Figure = dict[str, Any]
@@ -148,18 +148,19 @@ def _intervals(picture: FrontPicture) -> Figure:
 
 
 def _bars(rows: pd.DataFrame, colour: str) -> Figure:
-    return {
-        f"error_{axis}": {
+    bars = {}
+    for axis in "xy":
+        below, above = error_bars(rows, axis)
+        bars[f"error_{axis}"] = {
             "type": "data",
             "symmetric": False,
             "thickness": 1.2,
             "width": 3,
             "color": colour,
-            "array": (rows[f"{axis}_high"] - rows[axis]).tolist(),
-            "arrayminus": (rows[axis] - rows[f"{axis}_low"]).tolist(),
+            "array": above.tolist(),
+            "arrayminus": below.tolist(),
         }
-        for axis in "xy"
-    }
+    return bars
 
 
 def _threads(front: pd.DataFrame) -> Figure:

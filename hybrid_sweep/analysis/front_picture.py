@@ -140,6 +140,11 @@ def staircase(front: pd.DataFrame) -> tuple[list[float], list[float]]:
     return [x for x, _ in corners], [y for _, y in corners]
 
 
+def error_bars(rows: pd.DataFrame, axis: str) -> tuple[pd.Series[float], pd.Series[float]]:
+    """Return how far each row's interval on `axis`, "x" or "y", reaches below its mean and above it."""
+    return rows[axis] - rows[f"{axis}_low"], rows[f"{axis}_high"] - rows[axis]
+
+
 def _confirmed(confirmation: Confirmation | None) -> pd.DataFrame:
     """Return the confirmed points on the axes of the sweep: whole runs, validation split."""
     axes = {"x": "speedup_whole_run", "y": "val_quality"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_sweep.analysis.files import replacing
-from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, ladder, staircase
+from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, error_bars, ladder, staircase
 
 SPEED_LABELS = {
     "speedup": "speedup over plain training (wall clock)",
@@ -100,14 +100,11 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
         label=f"configurations ({len(points)})",
     )
     if picture.seeds > 1:
-        reach = {
-            axis: [front[axis] - front[f"{axis}_low"], front[f"{axis}_high"] - front[axis]] for axis in "xy"
-        }
         axes.errorbar(
             front["x"],
             front["y"],
-            xerr=reach["x"],
-            yerr=reach["y"],
+            xerr=error_bars(front, "x"),
+            yerr=error_bars(front, "y"),
             fmt="none",
             ecolor=_FRONT,
             elinewidth=1.1,
@@ -127,14 +124,11 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
         label=f"Pareto front ({len(front)})",
     )
     if len(again := picture.confirmed):
-        reach = {
-            axis: [again[axis] - again[f"{axis}_low"], again[f"{axis}_high"] - again[axis]] for axis in "xy"
-        }
         axes.errorbar(
             again["x"],
             again["y"],
-            xerr=reach["x"],
-            yerr=reach["y"],
+            xerr=error_bars(again, "x"),
+            yerr=error_bars(again, "y"),
             fmt="D",
             color=_CONFIRMED,
             markersize=6,

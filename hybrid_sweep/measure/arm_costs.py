@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from statistics import median
 
 from hybrid_sweep.arm import REPLAYED, Arm
-from hybrid_sweep.measure.arms import ArmRun, NotApplicable
+from hybrid_sweep.measure.arms import ArmRun
+from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.workload import Workload
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from hybrid_sweep.arm import Arm
-from hybrid_sweep.measure.arms import ArmRun, NotApplicable
+from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.score import quality, speedup, speedup_counted
 from hybrid_sweep.trainer.costs import Work

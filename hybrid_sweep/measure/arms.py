@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import cos, inf, isfinite, pi
+from math import inf, isfinite
 from typing import Any
 
 import torch
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from hybrid_sweep.arm import REPLAYED, Arm
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.measure.recipe import (
+    add_momentum,
+    estimate_norms,
+    scale_learning_rate,
+    schedule_free,
+    tuned,
+)
 from hybrid_sweep.measure.reference import held_out, start
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
@@ -29,8 +33,6 @@ from hybrid_sweep.trainer.tail import TailAverage
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload
 
-WARM_UP_SHARE = 0.05
-"""Of the steps of `tuned` and `schedule_free`, in which the learning rate rises linearly."""
 AVERAGED_SHARE = 0.25
 """Of the steps of `average`, the last ones."""
 LOST = {"loss": inf, "accuracy": 0.0}
@@ -50,41 +52,6 @@ class HybridCurve(Curve):
 
     trace: list[Segment]
     forward_only_calls: int
-
-
-class NotApplicable(UserError):
-    """The arm changes what the workload's recipe does not have."""
-
-
-def run_arm(
-    workload: Workload,
-    seed: int,
-    arm: Arm,
-    *,
-    steps: int,
-    trace: Sequence[Segment] | None = None,
-    eval_every: int | None = 25,
-    test: bool = False,
-) -> Curve:
-    """Train one control from the same start and on the same batches as the hybrid.
-
-    Args:
-        workload: what to train.
-        seed: of model, data order and global random numbers.
-        arm: which control.
-        steps: real steps, on the first batches; `lr_matched` and `frozen` take those of the trace instead.
-        trace: phases of the hybrid run that `lr_matched` and `frozen` repeat.
-        eval_every: logical steps between evaluations; None evaluates at the end alone.
-        test: whether the test split is evaluated too, once, at the end.
-
-    Raises:
-        NotApplicable: the arm does not apply to this recipe.
-        UserError: it lacks its trace.
-    """
-    run = ArmRun(workload, seed, arm, steps=steps, trace=trace, eval_every=eval_every)
-    while not run.done:
-        run.advance()
-    return run.curve(test=test)
 
 
 def run_hybrid(
@@ -125,10 +92,15 @@ def run_hybrid(
 
 
 class ArmRun:
-    """One control's training run, an evaluation at a time.
+    """One control's training run, from the same start and on the same batches as the hybrid.
 
     Args:
-        workload, seed, arm, steps, trace, eval_every: as `run_arm`.
+        workload: what to train.
+        seed: of model, data order and global random numbers.
+        arm: which control.
+        steps: real steps, on the first batches; `lr_matched` and `frozen` take those of the trace instead.
+        trace: phases of the hybrid run that `lr_matched` and `frozen` repeat.
+        eval_every: logical steps between evaluations; None evaluates at the end alone.
 
     Attributes:
         plain: what trains.
@@ -137,6 +109,10 @@ class ArmRun:
         step: logical steps so far.
         done: whether the run is over.
         diverged: whether a held-out loss was not finite, which ends the run.
+
+    Raises:
+        NotApplicable: the arm does not apply to this recipe.
+        UserError: it lacks its trace.
     """
 
     def __init__(
@@ -177,6 +153,12 @@ class ArmRun:
                 break
         self._evaluate()
 
+    def finish(self, *, test: bool = False) -> Curve:
+        """Train to the end; with `test`, evaluate the test split then."""
+        while not self.done:
+            self.advance()
+        return self.curve(test=test)
+
     def curve(self, *, test: bool = False) -> Curve:
         """Return what was measured so far; with `test`, evaluate the test split now."""
         if not test:
@@ -197,11 +179,11 @@ class ArmRun:
                 on = arm.multiplier or own
                 scale_learning_rate(plain.optimizer, lambda: on if first <= self.step <= last else 1.0)
             case "momentum":
-                _add_momentum(plain.optimizer, 1 - 1 / m)
+                add_momentum(plain.optimizer, 1 - 1 / m)
             case "tuned":
-                plain.optimizer, plain.scheduler = _tuned(arm, plain.optimizer, self.steps)
+                plain.optimizer, plain.scheduler = tuned(arm, plain.optimizer, self.steps)
             case "schedule_free":
-                plain.optimizer = self._free = _schedule_free(arm, plain.optimizer, self.steps)
+                plain.optimizer = self._free = schedule_free(arm, plain.optimizer, self.steps)
                 plain.scheduler = None
                 self._free.train()
 
@@ -253,7 +235,7 @@ class ArmRun:
         self._tail.finish()
         if self._arm.name not in REPLAYED:  # those hand out what their hybrid would
             newest = range(max(self.step - NORM_BATCHES, 0) + 1, self.step + 1)
-            _estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self._workload.loss)
+            estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self._workload.loss)
         yield
         if free:
             free.train()
@@ -280,26 +262,6 @@ def jump_part(trace: Sequence[Segment]) -> tuple[int, int, float]:
     return begin + 1, begin + logical, logical / max(real, 1)
 
 
-def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> None:
-    """Multiply the learning rate by `factor()` within each step of the optimizer.
-
-    It is put back before a schedule looks at it, since a schedule may compute the next one from it.
-    """
-    rates: list[Any] = []
-
-    def scale(*_: Any) -> None:
-        rates[:] = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] = group["lr"] * factor()
-
-    def put_back(*_: Any) -> None:
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-
-    optimizer.register_step_pre_hook(scale)
-    optimizer.register_step_post_hook(put_back)
-
-
 def _replayed(arm: Arm, trace: Sequence[Segment]) -> Iterator[Work | None]:
     """Yield what a repeated run does at each logical step.
 
@@ -313,70 +275,6 @@ def _replayed(arm: Arm, trace: Sequence[Segment]) -> Iterator[Work | None]:
                 yield Work.PLAIN
             else:
                 yield Work.FORWARD if arm.name == "frozen" and looks else None
-
-
-def _add_momentum(optimizer: Optimizer, momentum: float) -> None:
-    """Give plain SGD a momentum, in place."""
-    if not isinstance(optimizer, SGD) or any(group["momentum"] for group in optimizer.param_groups):
-        raise NotApplicable("arm 'momentum' needs a recipe of SGD without momentum: leave it out here")
-    for group in optimizer.param_groups:
-        group["momentum"] = momentum
-
-
-def _tuned(arm: Arm, recipe: Optimizer, steps: int) -> tuple[Optimizer, LambdaLR]:
-    """Return SGD-Nesterov or AdamW with a short linear warm-up, and decay to 0 at the end of the run."""
-    lr = _rate(arm, recipe)
-    optimizer: Optimizer
-    if arm.optimizer == "adamw":
-        betas = (arm.momentum, 0.999)
-        optimizer = AdamW(_trained(recipe), lr=lr, betas=betas, weight_decay=arm.weight_decay)
-    else:
-        optimizer = SGD(
-            _trained(recipe), lr=lr, momentum=arm.momentum, weight_decay=arm.weight_decay, nesterov=True
-        )
-    warm_up = WARM_UP_SHARE * steps
-
-    def share(done: int) -> float:
-        left = 1 - done / steps
-        decayed = left if arm.decay == "linear" else (1 + cos(pi * (1 - left))) / 2
-        return min((done + 1) / (warm_up + 1), decayed)
-
-    return optimizer, LambdaLR(optimizer, share)
-
-
-def _schedule_free(arm: Arm, recipe: Optimizer, steps: int) -> SGDScheduleFree | AdamWScheduleFree:
-    shared = {"weight_decay": arm.weight_decay, "warmup_steps": int(WARM_UP_SHARE * steps)}
-    if arm.optimizer == "adamw":
-        return AdamWScheduleFree(
-            _trained(recipe), lr=_rate(arm, recipe), betas=(arm.momentum, 0.999), **shared
-        )
-    return SGDScheduleFree(_trained(recipe), lr=_rate(arm, recipe), momentum=arm.momentum, **shared)
-
-
-def _trained(recipe: Optimizer) -> list[Tensor]:
-    return [p for group in recipe.param_groups for p in group["params"]]
-
-
-def _rate(arm: Arm, recipe: Optimizer) -> float:
-    return arm.lr or (arm.multiplier or 1.0) * float(recipe.param_groups[0]["lr"])
-
-
-def _estimate_norms(model: nn.Module, batches: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> None:
-    """Average BatchNorm's statistics over `batches`; a model without such buffers looks at none."""
-    norms: list[Any] = [
-        module for module in model.modules() if getattr(module, "running_mean", None) is not None
-    ]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a plain mean
-    with torch.no_grad():
-        for batch in batches:
-            loss(model, batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 class _Log:

@@ -12,7 +12,7 @@ import torch
 
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.arms import run_arm
+from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import Reference, held_out, start
@@ -30,7 +30,7 @@ from hybrid_sweep.trainer.records import Segment, TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 2
+FORMAT = 3
 """Of a run's state; another one is not gone on from."""
 Twins = dict[tuple[int, tuple[Segment, ...], Arm], Curve]
 """Runs that repeat the real steps of a hybrid run, by seed, its phases and arm."""
@@ -233,9 +233,9 @@ class Trial:
         key = seed, tuple(trace), arm
         if key not in self._twins:
             try:
-                self._twins[key] = run_arm(
+                self._twins[key] = ArmRun(
                     self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
-                )
+                ).finish()
             except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
                 what = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 said = f"no quality_vs_{arm.name}: its run raised {what}"

@@ -1,4 +1,4 @@
-"""The hybrid predictive trainer: a library of its own, on torch alone. Torch loads at the first use."""
+"""The hybrid predictive trainer: a library of its own, without ray or pandas. Torch loads at first use."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class JumpPlanner:
         self.config = config
         self.groups = LayerGroups.of(plain.model)
         self.predictor = PREDICTORS[config.predictor].of(self.groups, config, plain)
-        self.tail = TailAverage(self.groups.parameters)
+        self.tail = TailAverage([self.groups.vector])
         self.history = StepHistory()
         self.dynamics = RssmLite(
             hidden_size=config.predictor_hidden_size,

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis import ResultsFolder
-from hybrid_sweep.analysis.front_picture import FrontPicture, front_picture, ladder, staircase
+from hybrid_sweep.analysis.front_picture import FrontPicture, error_bars, front_picture, ladder, staircase
 
 
 @pytest.fixture
@@ -26,6 +26,12 @@ def test_the_staircase_never_bridges_a_gap() -> None:
     assert staircase(front) == ([1.0, 1.0, 2.0, 2.0, 4.0], [1.0, 0.95, 0.95, 0.90, 0.90])
     assert staircase(front.iloc[:1]) == ([4.0], [0.90])
     assert staircase(front.iloc[:0]) == ([], [])
+
+
+def test_error_bars_reach_from_the_mean_to_the_ends_of_its_interval() -> None:
+    rows = pd.DataFrame({"y": [1.0, 2.0], "y_low": [0.5, 1.75], "y_high": [1.25, 4.0]})
+    below, above = error_bars(rows, "y")
+    assert (below.tolist(), above.tolist()) == ([0.5, 0.25], [0.25, 2.0])
 
 
 def test_the_frame_holds_the_front_and_plain_training(picture: FrontPicture) -> None:

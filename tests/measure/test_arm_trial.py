@@ -9,7 +9,7 @@ from support.toy import Toy
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure.arm_trial import ArmTrial
-from hybrid_sweep.measure.arms import run_arm
+from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import reference_run
 
@@ -29,7 +29,7 @@ def run(arm, steps=40, workload=None, **options):
 def test_quality_and_speed_are_those_of_the_logical_steps_that_it_stands_for():
     trial, reports = run(Arm(name="lr", multiplier=3.0, schedule_steps=120))
     result = trial.result()
-    alone = run_arm(Toy(), 0, Arm(name="lr", multiplier=3.0), steps=40)
+    alone = ArmRun(Toy(), 0, Arm(name="lr", multiplier=3.0), steps=40).finish()
     reference = reference_run(Toy(), 0, 120, 10)
     assert (trial.state, result["steps"], result["backward_calls"]) == ("done", 120, 40)
     assert result["val_loss"] == alone.val_loss[-1]

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR
 
 from hybrid_sweep.arm import Arm, tuning_trials
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.arms import HybridCurve, jump_part, run_arm, run_hybrid
+from hybrid_sweep.measure.arms import ArmRun, HybridCurve, jump_part, run_hybrid
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 from hybrid_sweep.trainer.records import Segment
@@ -56,7 +56,7 @@ NAMES = ["plain", "norm", "dropout", "schedule"]
 
 
 def losses(workload, arm, steps=120, **keywords):
-    return run_arm(workload, 0, arm, steps=steps, **keywords).val_loss
+    return ArmRun(workload, 0, arm, steps=steps, **keywords).finish().val_loss
 
 
 class TestReference:
@@ -73,7 +73,7 @@ class TestReference:
     )
     def test_an_arm_that_changes_nothing_is_the_reference(self, workload, arm):
         reference = reference_run(workload, 0, 120, 25)
-        run = run_arm(workload, 0, arm, steps=120)
+        run = ArmRun(workload, 0, arm, steps=120).finish()
         assert (run.steps, run.val_loss) == (reference.steps, reference.val_loss)
         assert run.val_accuracy == reference.val_accuracy
         assert run.backward_calls == run.steps
@@ -83,7 +83,7 @@ class TestReference:
         assert losses(Toy(), Arm(name="truncated"), 80, eval_every=20) == reference.val_loss[:5]
 
     def test_seconds_are_those_of_training(self):
-        run = run_arm(Toy(), 0, Arm(name="reference"), steps=50)
+        run = ArmRun(Toy(), 0, Arm(name="reference"), steps=50).finish()
         assert run.seconds[0] == 0.0
         assert run.seconds == sorted(run.seconds)
 
@@ -95,19 +95,19 @@ class TestReference:
                 splits.append(split)
                 return super().evaluate(model, split)
 
-        assert run_arm(Watched(), 0, Arm(name="reference"), steps=50).test == {}
+        assert ArmRun(Watched(), 0, Arm(name="reference"), steps=50).finish().test == {}
         assert set(splits) == {"val"}
-        tested = run_arm(Watched(), 0, Arm(name="reference"), steps=50, test=True)
+        tested = ArmRun(Watched(), 0, Arm(name="reference"), steps=50).finish(test=True)
         assert splits.count("test") == 1
         assert set(tested.test) == {"loss", "accuracy"}
 
     def test_without_accuracy_there_is_none(self):
         toy = Toy()
         toy.evaluate = lambda model, split: {"loss": 1.0}
-        assert run_arm(toy, 0, Arm(name="reference"), steps=5).val_accuracy is None
+        assert ArmRun(toy, 0, Arm(name="reference"), steps=5).finish().val_accuracy is None
 
     def test_a_run_that_diverges_ends_with_an_infinite_loss(self):
-        run = run_arm(Toy(), 0, Arm(name="lr", multiplier=1e6), steps=120, test=True)
+        run = ArmRun(Toy(), 0, Arm(name="lr", multiplier=1e6), steps=120).finish(test=True)
         assert run.val_loss[-1] == run.test["loss"] == inf
         assert run.steps[-1] < 120
 
@@ -127,7 +127,7 @@ class TestLearningRate:
                 optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
                 return schedule
 
-        run_arm(Watched(), 0, Arm(name="lr", multiplier=1.0, schedule_steps=120), steps=40)
+        ArmRun(Watched(), 0, Arm(name="lr", multiplier=1.0, schedule_steps=120), steps=40).finish()
         assert rates == pytest.approx([0.005 * 0.9 ** (3 * i) for i in range(40)])
 
 
@@ -159,13 +159,13 @@ class TestMatched:
 
         toy = Toy()
         toy.build_optimizer = lambda model: Inside(model.parameters(), lr=0.005)
-        run = run_arm(toy, 0, Arm(name="lr_matched"), steps=0, trace=TRACE)
+        run = ArmRun(toy, 0, Arm(name="lr_matched"), steps=0, trace=TRACE).finish()
         assert rates == pytest.approx([0.005] * 30 + [0.005 * 65 / 15] * 15 + [0.005] * 25)
         assert (run.steps[-1], run.backward_calls[-1]) == (120, 70)
 
     def test_without_a_trace_it_is_refused(self):
         with pytest.raises(UserError, match=r"lr_matched.*give the trace"):
-            run_arm(Toy(), 0, Arm(name="lr_matched"), steps=120)
+            ArmRun(Toy(), 0, Arm(name="lr_matched"), steps=120).finish()
 
 
 class TestFrozen:
@@ -185,7 +185,7 @@ class TestFrozen:
         hybrid = run_hybrid(workload, 0, STILL.replace(**changes), 150)
         assert sum(segment.phase == "predict" for segment in hybrid.trace) >= 3
         arm = Arm(name="frozen", tail=changes.get("stop_fraction"))
-        frozen = run_arm(workload, 0, arm, steps=150, trace=hybrid.trace, eval_every=None)
+        frozen = ArmRun(workload, 0, arm, steps=150, trace=hybrid.trace, eval_every=None).finish()
         assert frozen.val_loss == hybrid.val_loss[-1:]
         assert frozen.backward_calls[-1] == hybrid.backward_calls[-1]
 
@@ -203,10 +203,10 @@ class TestFrozen:
             Segment("correct", 2, 0),
             Segment("full", 2, 0),
         ]
-        run_arm(Watched(), 0, Arm(name="frozen"), steps=0, trace=trace)
+        ArmRun(Watched(), 0, Arm(name="frozen"), steps=0, trace=trace).finish()
         assert loaded == [1, 2, 3, 5, 7, 9, 10, 11, 12]
         loaded.clear()
-        run_arm(Watched(), 0, Arm(name="lr_matched"), steps=0, trace=trace)
+        ArmRun(Watched(), 0, Arm(name="lr_matched"), steps=0, trace=trace).finish()
         assert loaded == [1, 2, 3, 11, 12]
 
 
@@ -223,7 +223,7 @@ class TestMomentum:
         toy = Toy()
         toy.build_optimizer = lambda model: build(model.parameters())
         with pytest.raises(UserError, match="SGD without momentum"):
-            run_arm(toy, 0, Arm(name="momentum", multiplier=4.0), steps=10)
+            ArmRun(toy, 0, Arm(name="momentum", multiplier=4.0), steps=10).finish()
 
 
 class TestTuned:
@@ -246,7 +246,7 @@ class TestTuned:
             base, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
         )
         arm = Arm(name="tuned", optimizer=optimizer, lr=0.02, decay=decay)
-        run = run_arm(Toy(), 0, arm, steps=100)
+        run = ArmRun(Toy(), 0, arm, steps=100).finish()
         assert len(rates) == 100
         assert rates[0] < rates[1] < max(rates) <= 0.02
         assert 0 < rates[-1] < 0.02 / 90
@@ -270,9 +270,9 @@ class TestAverage:
                 seen.append([p.detach().clone() for p in model.parameters()])
                 return super().evaluate(model, split)
 
-        run_arm(Watched(), 0, Arm(name="reference"), steps=41, eval_every=1)
+        ArmRun(Watched(), 0, Arm(name="reference"), steps=41, eval_every=1).finish()
         every = [seen[31], seen[41]]
-        run_arm(Watched(), 0, Arm(name="average"), steps=41, eval_every=None)
+        ArmRun(Watched(), 0, Arm(name="average"), steps=41, eval_every=None).finish()
         for mean, *weights in zip(seen[-1], *every, strict=True):
             assert torch.allclose(mean, torch.stack(weights).mean(0), atol=1e-6)
 
@@ -284,8 +284,8 @@ class TestAverage:
                 means.append(model[1].running_mean.clone())
                 return super().evaluate(model, split)
 
-        run_arm(Watched(norm=True), 0, Arm(name="reference"), steps=40, eval_every=None)
-        run_arm(Watched(norm=True), 0, Arm(name="average", tail=0.01), steps=40, eval_every=None)
+        ArmRun(Watched(norm=True), 0, Arm(name="reference"), steps=40, eval_every=None).finish()
+        ArmRun(Watched(norm=True), 0, Arm(name="average", tail=0.01), steps=40, eval_every=None).finish()
         assert not torch.equal(*means)  # the same weights but for the last bits, a mean of 20 batches
 
 
@@ -298,11 +298,11 @@ class TestScheduleFree:
         assert often[-1] == seldom[-1] < often[0]
 
     def test_it_is_evaluated_at_the_averaged_weights_in_eval_mode(self, monkeypatch):
-        import hybrid_sweep.measure.arms as arms
+        import hybrid_sweep.measure.recipe as recipe
 
         modes, made = [], []
 
-        class Seen(arms.SGDScheduleFree):
+        class Seen(recipe.SGDScheduleFree):
             def __init__(self, *args, **keywords):
                 super().__init__(*args, **keywords)
                 made.append(self)
@@ -316,8 +316,8 @@ class TestScheduleFree:
                 modes.append((split, made[0].param_groups[0]["train_mode"]))
                 return super().evaluate(model, split)
 
-        monkeypatch.setattr(arms, "SGDScheduleFree", Seen)
-        run_arm(Watched(), 0, Arm(name="schedule_free", lr=0.02), steps=20, eval_every=10, test=True)
+        monkeypatch.setattr(recipe, "SGDScheduleFree", Seen)
+        ArmRun(Watched(), 0, Arm(name="schedule_free", lr=0.02), steps=20, eval_every=10).finish(test=True)
         assert modes.count(("step", True)) == 20
         assert {mode for mode in modes if mode[0] != "step"} == {("val", False), ("test", False)}
 
@@ -333,7 +333,7 @@ class TestHybrid:
         assert hybrid.steps[0] == 0 and hybrid.steps[-1] == 120 == sum(s.length for s in hybrid.trace)
         assert hybrid.backward_calls[-1] < 120
         assert set(hybrid.test) == {"loss", "accuracy"}
-        matched = run_arm(Toy(), 0, Arm(name="lr_matched"), steps=120, trace=hybrid.trace)
+        matched = ArmRun(Toy(), 0, Arm(name="lr_matched"), steps=120, trace=hybrid.trace).finish()
         assert matched.backward_calls[-1] == hybrid.backward_calls[-1]
 
     def test_a_shut_gate_is_the_reference(self):

@@ -9,7 +9,7 @@ from support.toy import Toy
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure import trial as trial_module
-from hybrid_sweep.measure.arms import run_arm
+from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import reference_run, start
@@ -106,24 +106,24 @@ class TestAgainstItsTwins:
     def test_the_matched_one_makes_up_for_the_steps_left_out(self):
         trial, _ = run(twins={})
         trace = trial.trainer.trace()
-        matched = run_arm(Toy(), 0, Arm(name="lr_matched"), steps=120, trace=trace)
-        frozen = run_arm(Toy(), 0, Arm(name="frozen"), steps=120, trace=trace)
+        matched = ArmRun(Toy(), 0, Arm(name="lr_matched"), steps=120, trace=trace).finish()
+        frozen = ArmRun(Toy(), 0, Arm(name="frozen"), steps=120, trace=trace).finish()
         expected = pytest.approx(matched.val_loss[-1] / trial.result()["val_loss"])
         assert trial.result()["quality_vs_lr_matched"] == expected
         assert matched.val_loss[-1] < frozen.val_loss[-1]
 
     def test_a_twin_that_diverges_is_infinitely_worse(self, monkeypatch):
         diverged = Curve(steps=[9], backward_calls=[9], seconds=[0.0], val_loss=[math.inf])
-        monkeypatch.setattr(trial_module, "run_arm", lambda *_, **__: diverged)
+        monkeypatch.setattr(trial_module.ArmRun, "finish", lambda self: diverged)
         assert run(twins={})[0].result()["quality_vs_lr_matched"] == math.inf
 
     def test_a_twin_that_raises_leaves_its_column_empty_and_the_run_done(self, monkeypatch):
         def broken(workload, seed, arm, **options):
             if arm.name == "frozen":
                 raise RuntimeError("the toy\nis broken")
-            return run_arm(workload, seed, arm, **options)
+            return ArmRun(workload, seed, arm, **options)
 
-        monkeypatch.setattr(trial_module, "run_arm", broken)
+        monkeypatch.setattr(trial_module, "ArmRun", broken)
         trial, _ = run(twins={})
         result = trial.result()
         assert trial.state == "done"

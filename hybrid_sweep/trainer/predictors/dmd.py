@@ -25,8 +25,8 @@ class DynamicModes(Windowed):
     guessed (after predictive-training §4c; Tano et al., 2006.14371).
 
     Clipped, no mode goes further than straight ahead, as a mean over the window would: H/K ≤ 1 is safe where
-    a mode is misread as slow. Needs K ≥ 3. Memory: 12 copies of the weights (eight increments, mean, sum,
-    last direction, start of the phase). Cost: one pass over the weights a real step, eight inner products a
+    a mode is misread as slow. Needs K ≥ 3. Memory: ten copies of the weights (eight increments, mean,
+    sum). Cost: one pass over the weights a real step, eight inner products a
     window, eight passes a jump.
     """
 
@@ -37,7 +37,7 @@ class DynamicModes(Windowed):
         """Whether an increment and its successor are known."""
         return any(self.follows[1:])
 
-    def displacement(self, begin: float, end: float) -> list[Tensor]:
+    def displacement(self, begin: float, end: float) -> Tensor:
         """Return how far the fitted modes go from `begin` to `end`."""
         coefficients = np.zeros(len(self.increments))
         later = [i for i, follows in enumerate(self.follows) if follows and i > 0]

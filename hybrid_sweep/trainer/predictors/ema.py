@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.predictors.base import LayerGroups, Linear
+from hybrid_sweep.trainer.predictors.base import Linear
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 from hybrid_sweep.trainer.stability import stride
 
 
@@ -22,7 +23,7 @@ class EmaVelocity(Linear):
     a block share their weight. A jump moves θ and e together, which keeps predicted displacements out of v̂.
 
     Stable on a quadratic mode for H/K up to 3.9 (β 0.97, K = 20) or 7.1 (K = 10), at the edge of stability
-    too (`trainer/stability.py`). Memory: three copies of the weights (e, last direction, start of the phase).
+    too (`trainer/stability.py`). Memory: one copy of the weights.
     Cost: a pass over the weights every s-th real step, and one a jump.
     """
 
@@ -30,7 +31,7 @@ class EmaVelocity(Linear):
         super().__init__(groups, decay, full_steps)
         self._stride = stride(full_steps)
         self._keep = decay**self._stride
-        self._average = [p.clone() for p in groups.parameters]
+        self._average = groups.vector.clone()
         self._lag = 0.0
 
     def observe(self) -> None:
@@ -39,24 +40,29 @@ class EmaVelocity(Linear):
         self._lag += 1
         if self.observed % self._stride == 0:
             with torch.no_grad():
-                torch._foreach_lerp_(self._average, self.groups.parameters, 1 - self._keep)
+                self._average.lerp_(self.groups.vector, 1 - self._keep)
             self._lag *= self._keep
 
-    def direction(self) -> list[Tensor]:
-        """Return v̂ as fresh tensors."""
-        velocity = torch._foreach_sub(self.groups.parameters, self._average)
-        torch._foreach_mul_(velocity, 1 / self._lag if self._lag else 0.0)
-        return list(velocity)
+    def direction(self) -> Tensor:
+        """Return v̂ [n], as a fresh tensor."""
+        return (self.groups.vector - self._average).mul_(self._per_lag)
 
-    def _moved(self, delta: list[Tensor], steps: Sequence[float]) -> None:
-        torch._foreach_add_(self._average, delta)
+    @property
+    def _per_lag(self) -> float:
+        return 1 / self._lag if self._lag else 0.0
+
+    def _sampled_direction(self, weights: Tensor) -> Tensor:
+        return (weights - self._sample(self._average)).mul_(self._per_lag)
+
+    def _moved(self, delta: Tensor, steps: Sequence[float]) -> None:
+        self._average.add_(delta)
 
     def state_dict(self) -> dict[str, Any]:
         """Return every buffer, copied."""
-        return {**super().state_dict(), "average": [t.clone() for t in self._average], "lag": self._lag}
+        return {**super().state_dict(), "average": self._average.clone(), "lag": self._lag}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._average = [t.clone() for t in self._here(state["average"])]
+        self._average = self._here(state["average"]).clone()
         self._lag = state["lag"]

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.predictors.base import LayerGroups, Linear
+from hybrid_sweep.trainer.predictors.base import Linear
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
 
 class EmaNesterov(Linear):
@@ -19,15 +20,15 @@ class EmaNesterov(Linear):
     the real steps take back of a jump is thus no velocity, so no H/K is unstable for β ≥ 0.97 at K = 10
     or 20; a jump that was too far is only damped, not learned from.
 
-    Memory: four copies of the weights (m, x', last direction, start of the phase). Cost: three passes over
+    Memory: two copies of the weights (m and x'). Cost: three passes over
     the weights a cycle, none in a real step.
     """
 
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         super().__init__(groups, decay, full_steps)
-        self._momentum = [torch.zeros_like(p) for p in groups.parameters]
+        self._momentum = torch.zeros_like(groups.vector)
         self._weight = 0.0
-        self._last = [p.clone() for p in groups.parameters]
+        self._last = groups.vector.clone()
         self._jumped = [0.0] * len(groups.names)  # steps since `_last`, by group
 
     @property
@@ -35,34 +36,31 @@ class EmaNesterov(Linear):
         """Whether a Full phase has been taken in."""
         return self._weight > 0
 
-    def direction(self) -> list[Tensor]:
-        """Return the mean displacement of a logical step, as fresh tensors."""
-        return list(torch._foreach_mul(self._momentum, 1 / self._weight if self._weight else 0.0))
+    def direction(self) -> Tensor:
+        """Return the mean displacement [n] of a logical step, as a fresh tensor."""
+        return self._momentum * (1 / self._weight if self._weight else 0.0)
 
-    def _moved(self, delta: list[Tensor], steps: Sequence[float]) -> None:
+    def _moved(self, delta: Tensor, steps: Sequence[float]) -> None:
         self._jumped = [done + more for done, more in zip(self._jumped, steps, strict=True)]
 
-    def _close(self, displacement: list[Tensor], steps: int) -> None:
+    def _close(self, steps: int) -> None:
         if steps == 0:
             return
         keep = self.decay**steps
-        moved = list(torch._foreach_sub(self.groups.parameters, self._last))
-        shares = [(1 - keep) / (steps + max(self._jumped[g], 0.0)) for g in self.groups.of_parameter]
-        torch._foreach_mul_(moved, shares)
-        torch._foreach_mul_(self._momentum, keep)
-        torch._foreach_add_(self._momentum, moved)
+        moved = self.groups.vector - self._last
+        self.groups.scale_(moved, [(1 - keep) / (steps + max(jumped, 0.0)) for jumped in self._jumped])
+        self._momentum.mul_(keep).add_(moved)
         self._weight = keep * self._weight + (1 - keep)
-        torch._foreach_copy_(self._last, self.groups.parameters)
+        self._last.copy_(self.groups.vector)
         self._jumped = [0.0] * len(self._jumped)
 
     def state_dict(self) -> dict[str, Any]:
         """Return every buffer, copied where it is written into."""
-        copies = {"momentum": [t.clone() for t in self._momentum], "last": [t.clone() for t in self._last]}
+        copies = {"momentum": self._momentum.clone(), "last": self._last.clone()}
         return {**super().state_dict(), **copies, "weight": self._weight, "jumped": list(self._jumped)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._momentum = [t.clone() for t in self._here(state["momentum"])]
-        self._last = [t.clone() for t in self._here(state["last"])]
+        self._momentum, self._last = (self._here(state[name]).clone() for name in ("momentum", "last"))
         self._weight, self._jumped = state["weight"], list(state["jumped"])

@@ -11,9 +11,9 @@ from hybrid_sweep.trainer.predictors.base import Linear
 class Frozen(Linear):
     """A zero displacement: whatever a run with it reaches, its real steps reached alone.
 
-    Stable wherever plain training is. Memory: two copies of the weights; cost: none in a real step.
+    Stable wherever plain training is. Memory: none; cost: none in a real step.
     """
 
-    def direction(self) -> list[Tensor]:
-        """Return zeros."""
-        return [torch.zeros_like(p) for p in self.groups.parameters]
+    def direction(self) -> Tensor:
+        """Return zeros [n]."""
+        return torch.zeros_like(self.groups.vector)

@@ -12,7 +12,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.plain import PlainStep
-from hybrid_sweep.trainer.predictors.base import LayerGroups, Predictor
+from hybrid_sweep.trainer.predictors.base import Predictor
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
 
 class OptimizerReplay(Predictor):
@@ -24,11 +25,11 @@ class OptimizerReplay(Predictor):
     ρ = 0.9, however long the horizon (predictive-training §4b). Replaying m without its decay instead makes
     losses explode (Leap+Verify, 2602.19580).
 
-    Stable as far as ρ/(1−ρ) steps of a stale direction are; no H makes it worse. Memory: two copies of the
-    weights (last direction, start of the phase). Cost: none in a real step, three passes a jump.
+    Stable as far as ρ/(1−ρ) steps of a stale direction are; no H makes it worse. Memory: none.
+    Cost: none in a real step, three passes a jump.
 
     Args:
-        groups: the parameters, shared with the trainer.
+        groups: the weights, shared with the trainer.
         decay: of other predictors; unused.
         full_steps: K, real steps of a Full phase.
         optimizer: SGD with momentum, Adam or AdamW.
@@ -71,9 +72,9 @@ class OptimizerReplay(Predictor):
         """
         return cls(groups, config.velocity_decay, config.full_steps, plain.optimizer, plain.parameters)
 
-    def displacement(self, begin: float, end: float) -> list[Tensor]:
+    def displacement(self, begin: float, end: float) -> Tensor:
         """Return the sum of the decaying steps from `begin` to `end`."""
-        return [self._carried(p, begin, end) for p in self._parameters]
+        return self.groups.flat([self._carried(p, begin, end) for p in self._parameters])
 
     def _carried(self, parameter: Tensor, begin: float, end: float) -> Tensor:
         index, state = self._group_of.get(id(parameter)), self._optimizer.state.get(parameter)
@@ -92,7 +93,7 @@ class OptimizerReplay(Predictor):
         step: Tensor = state["exp_avg"] / denominator
         return step.mul_(sizes / (1 - ratio**count))
 
-    def _close(self, displacement: list[Tensor], steps: int) -> None:
+    def _close(self, steps: int) -> None:
         self._rates = self._learning_rates()
 
     def _learning_rates(self) -> list[float]:

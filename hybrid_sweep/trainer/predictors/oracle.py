@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, Self
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter, Work
 from hybrid_sweep.trainer.plain import PlainStep
-from hybrid_sweep.trainer.predictors.base import LayerGroups, Predictor, Realised
+from hybrid_sweep.trainer.predictors.base import Predictor, Realised
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 
 
@@ -24,12 +26,12 @@ class Oracle(Predictor):
     state and BatchNorm's buffers stay behind, as in any jump, so even this is not plain training. The
     schedule is in the displacement, and neither gates nor veto judge it.
 
-    Stable wherever plain training is. It needs `HybridTrainer.run`, which can load batches ahead. Memory: two
-    copies of the weights, one more for each sub-jump, and while it trains another of model and optimizer.
+    Stable wherever plain training is. It needs `HybridTrainer.run`, which can load batches ahead. Memory: a
+    copy of the weights for each sub-jump, and while it trains another of model and optimizer.
     Cost: that of the predicted steps.
 
     Args:
-        groups: the parameters, shared with the trainer.
+        groups: the weights, shared with the trainer.
         decay: of other predictors; unused.
         full_steps: K, real steps of a Full phase.
         plain: the training step of the run.
@@ -41,7 +43,7 @@ class Oracle(Predictor):
         super().__init__(groups, decay, full_steps)
         self._plain = plain
         self._twin = plain
-        self._path: dict[float, list[Tensor]] = {}  # weights of the copy, by steps ahead
+        self._path: dict[float, Tensor] = {}  # weights of the copy, by steps ahead
 
     @classmethod
     def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
@@ -74,20 +76,20 @@ class Oracle(Predictor):
         self._path[begin + steps] = self._weights()
         self._plain.backward_calls = self._twin.backward_calls
 
-    def displacement(self, begin: float, end: float) -> list[Tensor]:
+    def displacement(self, begin: float, end: float) -> Tensor:
         """Return what the copy did from `begin` to `end`; nothing where it was not trained so far."""
         if not {begin, end} <= self._path.keys():
-            return [torch.zeros_like(p) for p in self.groups.parameters]
-        return list(torch._foreach_sub(self._path[end], self._path[begin]))
+            return torch.zeros_like(self.groups.vector)
+        return self._path[end] - self._path[begin]
 
     def close_full(self) -> tuple[Realised | None, float | None]:
         """End a Full phase; what is to come is not known yet, so there is nothing to compare."""
-        self._squares = self.groups.squares(self.groups.parameters)
+        self.finite = isfinite(float(torch.linalg.vector_norm(self.groups.vector)))
         self._path = {}
         return None, None
 
-    def _weights(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self._twin.parameters]
+    def _weights(self) -> Tensor:
+        return self.groups.flat([p.detach() for p in self._twin.parameters])
 
     def state_dict(self) -> dict[str, Any]:
         """Return every buffer; the copy itself lives only within a Predict phase."""

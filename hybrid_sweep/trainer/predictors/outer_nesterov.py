@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.predictors.base import LayerGroups
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 from hybrid_sweep.trainer.predictors.outer import OuterMomentum
 
 
@@ -16,27 +16,25 @@ class OuterNesterov(OuterMomentum):
 
     Nesterov's form of the outer step (single-worker DiLoCo; SNOO, 2510.15830). It turns faster than
     `outer_momentum` and so is stable less far: for H/K up to 1.6 (β 0.97, K = 20) or 2.7 (K = 10). Memory:
-    four copies of the weights (m, d/K, last direction, start of the phase). Cost: three passes a cycle, none
+    three copies of the weights (m, d/K, start of the phase). Cost: three passes a cycle, none
     in a real step.
     """
 
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         super().__init__(groups, decay, full_steps)
-        self._newest = [torch.zeros_like(p) for p in groups.parameters]
+        self._newest = torch.zeros_like(groups.vector)
         self._keep = 0.0  # μ of the newest phase
 
-    def direction(self) -> list[Tensor]:
-        """Return the mean displacement of a real step, as fresh tensors."""
+    def direction(self) -> Tensor:
+        """Return the mean displacement [n] of a real step, as a fresh tensor."""
         weight = self._keep * self._weight + (1 - self._keep)
-        ahead = torch._foreach_mul(self._momentum, self._keep / weight)
-        torch._foreach_add_(ahead, self._newest, alpha=(1 - self._keep) / weight)
-        return list(ahead)
+        ahead = self._momentum * (self._keep / weight)
+        return ahead.add_(self._newest, alpha=(1 - self._keep) / weight)
 
-    def _close(self, displacement: list[Tensor], steps: int) -> None:
-        super()._close(displacement, steps)
-        if steps:
-            self._keep = self.decay**steps
-            self._newest = list(torch._foreach_mul(displacement, 1 / steps))
+    def _take_in(self, displacement: Tensor, steps: int) -> None:
+        super()._take_in(displacement, steps)
+        self._keep = self.decay**steps
+        self._newest = displacement / steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return every buffer, copied where it is written into."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.plain import PlainStep
-from hybrid_sweep.trainer.predictors.base import LayerGroups
 from hybrid_sweep.trainer.predictors.ema import EmaVelocity
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
 
 class RandomDirection(EmaVelocity):
@@ -22,7 +22,7 @@ class RandomDirection(EmaVelocity):
     is noise that the real steps have to undo. Memory and cost: those of `ema`; drawing costs a pass a jump.
 
     Args:
-        groups: the parameters, shared with the trainer.
+        groups: the weights, shared with the trainer.
         decay: β of the average, per real step.
         full_steps: K, real steps of a Full phase.
         seed: of the directions.
@@ -38,21 +38,20 @@ class RandomDirection(EmaVelocity):
         """Build the predictor of a run, seeded with `predictor_seed`."""
         return cls(groups, config.velocity_decay, config.full_steps, config.predictor_seed)
 
-    def displacement(self, begin: float, end: float) -> list[Tensor]:
+    def displacement(self, begin: float, end: float) -> Tensor:
         """Return this cycle's direction, as long as the EMA's displacement."""
         ahead = super().displacement(begin, end)
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._cycle) % 2**63)
-        found = self._replacement(ahead, generator)
+        found = self.groups.flat(self._replacement(self.groups.views(ahead), generator))
         squares = zip(self.groups.squares(ahead), self.groups.squares(found), strict=True)
-        scales = [(a / b) ** 0.5 if b else 0.0 for a, b in squares]
-        torch._foreach_mul_(found, [scales[g] for g in self.groups.of_parameter])
+        self.groups.scale_(found, [(a / b) ** 0.5 if b else 0.0 for a, b in squares])
         return found
 
     def _replacement(self, ahead: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Return what stands in the place of the displacement `ahead`, of any length, as fresh tensors."""
-        return [torch.randn(d.shape, generator=generator, dtype=d.dtype).to(d.device) for d in ahead]
+        """Return what stands in the place of the displacement `ahead` of each parameter, of any length."""
+        return [torch.randn(d.shape, generator=generator, dtype=d.dtype) for d in ahead]
 
-    def _close(self, displacement: list[Tensor], steps: int) -> None:
+    def _close(self, steps: int) -> None:
         self._cycle += 1
 
     def state_dict(self) -> dict[str, Any]:

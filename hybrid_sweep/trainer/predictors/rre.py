@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 from hybrid_sweep.trainer.predictors.windowed import Windowed
 
 RIDGE = 1e-3
@@ -24,28 +27,36 @@ class ReducedRank(Windowed):
     the first sub-jump, whatever the horizon: a fixed point has no speed. With noisy gradients every c is
     positive and θ* an average, so expect a calmer tail and not an acceleration.
 
-    Stable for any H, since the displacement is bounded. Needs K ≥ 3. Memory: 8 copies of the weights (four
-    increments, mean, sum, last direction, start of the phase). Cost: one pass over the weights a real step,
+    Stable for any H, since the displacement is bounded. Needs K ≥ 3. Memory: 6 copies of the weights (four
+    increments, mean, sum). Cost: one pass over the weights a real step,
     four inner products a window, six passes a jump.
     """
 
     kept = 4
+
+    def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
+        super().__init__(groups, decay, full_steps)
+        self._limits = groups.squares(groups.vector)  # at the start of the Full phase
+
+    @torch.no_grad()
+    def start_full(self) -> None:
+        """Mark where the next Full phase starts."""
+        super().start_full()
+        self._limits = self.groups.squares(self.groups.vector)
 
     @property
     def ready(self) -> bool:
         """Whether two increments follow each other."""
         return bool(self.follows) and self.follows[-1]
 
-    def displacement(self, begin: float, end: float) -> list[Tensor]:
+    def displacement(self, begin: float, end: float) -> Tensor:
         """Return the whole way to the extrapolated weights where `begin` is 0, and nothing later."""
         if begin > 0 or not self.ready:
-            return [torch.zeros_like(p) for p in self.groups.parameters]
-        way = self.combined(self._coefficients())
-        torch._foreach_add_(way, self.mean)
-        torch._foreach_sub_(way, self.groups.parameters)
-        squares = zip(self.groups.squares(self._start), self.groups.squares(way), strict=True)
+            return torch.zeros_like(self.groups.vector)
+        way = self.combined(self._coefficients()).add_(self.mean).sub_(self.groups.vector)
+        squares = zip(self._limits, self.groups.squares(way), strict=True)
         shares = [min(DAMPING, CAP * (limit / length) ** 0.5) if length else 0.0 for limit, length in squares]
-        torch._foreach_mul_(way, [shares[g] for g in self.groups.of_parameter])
+        self.groups.scale_(way, shares)
         return way
 
     def _coefficients(self) -> list[float]:
@@ -59,3 +70,12 @@ class ReducedRank(Windowed):
         weights = np.linalg.solve(gram + ridge * np.eye(count), np.ones(count))
         weights /= weights.sum()
         return [0.0] * chain + [float(c) for c in weights - np.cumsum(weights)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return every buffer, copied where it is written into."""
+        return {**super().state_dict(), "limits": self._limits}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._limits = state["limits"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.predictors.ema import EmaVelocity
@@ -15,8 +14,6 @@ class SignFlipped(EmaVelocity):
     design for H > K, where a cycle goes back further than it went ahead. Memory and cost: those of `ema`.
     """
 
-    def displacement(self, begin: float, end: float) -> list[Tensor]:
+    def displacement(self, begin: float, end: float) -> Tensor:
         """Return −v̂ times the steps."""
-        back = super().displacement(begin, end)
-        torch._foreach_neg_(back)
-        return back
+        return super().displacement(begin, end).neg_()

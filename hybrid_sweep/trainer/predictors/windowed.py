@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.predictors.base import LayerGroups, Predictor
+from hybrid_sweep.trainer.predictors.base import Predictor
+from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
 WINDOWS = 5
 """Windows of a Full phase."""
@@ -21,7 +22,7 @@ class Windowed(Predictor):
     (predictive-training §4c). A jump breaks the chain: no increment reaches across one.
 
     Args:
-        groups: the parameters, shared with the trainer.
+        groups: the weights, shared with the trainer.
         decay: of other predictors; unused.
         full_steps: K, real steps of a Full phase.
     """
@@ -32,11 +33,11 @@ class Windowed(Predictor):
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         super().__init__(groups, decay, full_steps)
         self.window_steps = max(full_steps // WINDOWS, 1)
-        self.increments: list[list[Tensor]] = []
+        self.increments: list[Tensor] = []
         self.follows: list[bool] = []  # whether each increment begins where the one before ended
         self.gram: list[list[float]] = []
-        self.mean: list[Tensor] = [p.clone() for p in groups.parameters]  # of the newest whole window
-        self._sum = [torch.zeros_like(p) for p in groups.parameters]
+        self.mean = groups.vector.clone()  # of the newest whole window
+        self._sum = torch.zeros_like(groups.vector)
         self._taken = 0
         self._windows = 0  # whole ones since the newest jump
 
@@ -44,23 +45,23 @@ class Windowed(Predictor):
     def observe(self) -> None:
         """Take in the real step that just ended."""
         super().observe()
-        torch._foreach_add_(self._sum, self.groups.parameters)
+        self._sum.add_(self.groups.vector)
         self._taken += 1
         if self._taken == self.window_steps:
             self._end_window()
 
-    def combined(self, coefficients: Sequence[float]) -> list[Tensor]:
-        """Return the sum of the increments with these coefficients, as fresh tensors."""
-        total = [torch.zeros_like(p) for p in self.groups.parameters]
+    def combined(self, coefficients: Sequence[float]) -> Tensor:
+        """Return the sum of the increments with these coefficients, as a fresh tensor [n]."""
+        total = torch.zeros_like(self.groups.vector)
         for coefficient, increment in zip(coefficients, self.increments, strict=True):
-            torch._foreach_add_(total, increment, alpha=float(coefficient))
+            total.add_(increment, alpha=coefficient)
         return total
 
     def _end_window(self) -> None:
-        torch._foreach_div_(self._sum, self._taken)
-        increment = list(torch._foreach_sub(self._sum, self.mean))
+        self._sum.div_(self._taken)
+        increment = self._sum - self.mean
         self.mean, self._sum = self._sum, self.mean
-        torch._foreach_zero_(self._sum)
+        self._sum.zero_()
         self._taken = 0
         self._windows += 1
         if self._windows == 1:
@@ -71,14 +72,14 @@ class Windowed(Predictor):
                 del row[0]
         self.increments.append(increment)
         self.follows.append(self._windows > 2)
-        products = [sum(self.groups.dots(increment, other)) for other in self.increments]
+        products: list[float] = torch.stack([torch.dot(increment, u) for u in self.increments]).tolist()
         for row, product in zip(self.gram, products[:-1], strict=True):
             row.append(product)
         self.gram.append(products)
 
-    def _moved(self, delta: list[Tensor], steps: Sequence[float]) -> None:
-        torch._foreach_add_(self.mean, delta)
-        torch._foreach_zero_(self._sum)
+    def _moved(self, delta: Tensor, steps: Sequence[float]) -> None:
+        self.mean.add_(delta)
+        self._sum.zero_()
         self._taken = self._windows = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,8 +89,8 @@ class Windowed(Predictor):
             "increments": list(self.increments),
             "follows": list(self.follows),
             "gram": [list(row) for row in self.gram],
-            "mean": [t.clone() for t in self.mean],
-            "sum": [t.clone() for t in self._sum],
+            "mean": self.mean.clone(),
+            "sum": self._sum.clone(),
             "taken": self._taken,
             "windows": self._windows,
         }
@@ -100,6 +101,5 @@ class Windowed(Predictor):
         self.increments = [self._here(increment) for increment in state["increments"]]
         self.follows = list(state["follows"])
         self.gram = [list(row) for row in state["gram"]]
-        self.mean = [t.clone() for t in self._here(state["mean"])]
-        self._sum = [t.clone() for t in self._here(state["sum"])]
+        self.mean, self._sum = (self._here(state[name]).clone() for name in ("mean", "sum"))
         self._taken, self._windows = state["taken"], state["windows"]

@@ -1,48 +1,26 @@
-"""Confirm a front: its points and their controls, run anew on fresh seeds, one at a time, and timed."""
+"""What a confirmation runs, with which settings, and what is compared."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
-from math import inf
-from pathlib import Path
 from statistics import median
-from typing import Any, Literal
 
 import pandas as pd
-import torch
 
-from hybrid_sweep.analysis.comparison import PAIR_COLUMNS, Confirmation, comparisons
-from hybrid_sweep.analysis.export import encode
-from hybrid_sweep.analysis.files import replacing
-from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import configurations, speedup_column
-from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
+from hybrid_sweep.analysis.comparison import PAIR_COLUMNS
 from hybrid_sweep.arm import Arm, ArmName, tuning_trials
-from hybrid_sweep.cluster.work import WorkloadOrder
-from hybrid_sweep.driver.recorder import writing
-from hybrid_sweep.driver.sweep import recorded_spec
-from hybrid_sweep.errors import UserError, unknown_name
-from hybrid_sweep.journal import Journal
-from hybrid_sweep.measure.arms import (
-    AVERAGED_SHARE,
-    HybridCurve,
-    NotApplicable,
-    jump_part,
-    run_arm,
-    run_hybrid,
-)
+from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Key, Runs
+from hybrid_sweep.measure.arms import AVERAGED_SHARE, jump_part
 from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.score import compared
-from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.records import Segment
 from hybrid_sweep.workload import Workload, quality_of
 
-LEAST_SEEDS = 3
 TIMINGS = 3
 MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
 """Learning rates tried of the arms that raise it, as shares of what the hybrid's jumps amount to."""
@@ -51,10 +29,6 @@ ARMS: dict[str, tuple[ArmName, ...]] = {
     "full": ("lr_matched", "tuned", "truncated", "lr", "momentum", "average", "schedule_free"),
 }
 TUNED = ("tuned", "schedule_free")
-REFERENCE: Literal["reference"] = "reference"
-HYBRID = "hybrid"
-Key = tuple[str, str, int]
-"""Trial id ("" for the reference), settings of the arm as JSON ("hybrid" for the point itself), seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,138 +38,6 @@ class Progress:
     done: int
     total: int
     next: str
-
-
-def confirm_sweep(
-    path: Path | str,
-    *,
-    seeds: int = 5,
-    points: int = 2,
-    min_quality: float = MIN_QUALITY,
-    arms: str = "basic",
-    tell: Callable[[Progress], object] = lambda progress: None,
-) -> Confirmation | None:
-    """Run a front's best points and their controls again, and write DIR/confirm; return None if stopped.
-
-    The controls' settings are chosen first, on the sweep's first seed: the fewest backward passes to the
-    target, then validation loss, for that is what the verdict compares. The learning rate of `lr_matched` is
-    chosen among `MATCHED`, the tuned baseline among as many settings as the sweep has done configurations
-    (at most its `tuning_trials`), at as many steps as the best point takes backward passes.
-    The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
-    that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
-    process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
-    from the validation loss.
-
-    Every run is on disk before the next begins: started again, it goes on; with more seeds or points, it
-    does only what is new.
-
-    Args:
-        path: a results folder.
-        seeds: how many fresh ones, from the one after the sweep's last.
-        points: how many front points: the best one, then others of at least `min_quality`, fastest first.
-        min_quality: the bar; the target is the loss at which the reference's end has this quality.
-        arms: one of `ARMS`.
-        tell: told before each run.
-
-    Raises:
-        UserError: too few seeds or points, unknown arms, no front, a sweep that still runs, a workload that
-            is gone, or a device that this machine has not.
-    """
-    if arms not in ARMS:
-        raise unknown_name("arms", arms, list(ARMS))
-    if seeds < LEAST_SEEDS:
-        raise UserError(f"seeds={seeds} is too few for an interval: use at least {LEAST_SEEDS}, better 10")
-    if points < 1:
-        raise UserError(f"points={points} leaves nothing to confirm: use at least 1")
-    if not 0 < min_quality < inf:
-        raise UserError(f"min_quality={min_quality:g} is no bar: use a ratio near 1, such as {MIN_QUALITY}")
-    folder = ResultsFolder.open(path)
-    spec = recorded_spec(folder)
-    with folder.driven(), writing(folder.path, "confirm"):
-        front = folder.table("front")
-        chosen = _choice(front, points, min_quality)
-        if not chosen:
-            raise UserError(f"{path} has no front, no configuration is done: run or resume the sweep first")
-        workload = _workload(folder, spec)
-        folder.confirm_path.mkdir(exist_ok=True)
-        runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), workload, folder.manifest["steps"])
-        plan = Plan(
-            points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
-            arms=ARMS[arms],
-            tuning_seed=spec.seed,
-            tuning_trials=min(len(configurations(folder.trials())), spec.tuning_trials),
-            seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
-            min_quality=min_quality,
-        )
-        try:
-            for progress in plan.run(runs):
-                tell(progress)
-                if folder.stop_request.exists():
-                    return None
-        except KeyboardInterrupt:
-            return None
-        pairs = plan.pairs(runs)
-        explored = front.set_index("trial_id")[[speedup_column(folder.manifest), "quality"]]
-        explored.columns = pd.Index(["explored_speedup", "explored_quality"])
-        found = Confirmation(
-            seeds=plan.seeds,
-            min_quality=min_quality,
-            left_out=[str(point) for point in front["trial_id"] if point not in chosen],
-            tried=plan.tuning_trials,
-            table=comparisons(pairs).join(explored, on="trial_id"),
-        )
-        with replacing(folder.confirm_path / "pairs.csv") as temporary:
-            temporary.write_bytes(encode(pairs, "csv"))
-        found.write(folder.confirm_path)
-        folder.export_all(min_quality)
-        return found
-
-
-class Runs:
-    """Training runs, each on disk once it is over and never run twice.
-
-    Args:
-        journal: where they are.
-        workload: what is trained.
-        steps: N, logical steps of the reference and the hybrid.
-    """
-
-    def __init__(self, journal: Journal, workload: Workload, steps: int) -> None:
-        self.workload, self.steps = workload, steps
-        self._journal = journal
-        self._curves: dict[Key, list[Curve]] = {}
-        for event in Journal.events(journal.path):
-            if event["event"] == "ran" and event["steps"] == steps:
-                key = event["trial_id"], event["arm"], event["seed"]
-                self._curves.setdefault(key, []).append(_curve(event["curve"]))
-
-    def curves(self, key: Key) -> list[Curve]:
-        """Return what is known of a run, a curve a timing."""
-        return self._curves.get(key, [])
-
-    def hybrid(self, trial_id: str, seed: int) -> HybridCurve:
-        """Return the first hybrid run of a point with this seed."""
-        curve = self.curves((trial_id, HYBRID, seed))[0]
-        if not isinstance(curve, HybridCurve):
-            raise UserError(f"{self._journal.path} is corrupt ({trial_id} has no trace): delete it")
-        return curve
-
-    def add(self, key: Key, config: HybridConfig | None, *, test: bool) -> None:
-        """Train once more; a point with its `config`, a control on the budget of its point's hybrid run."""
-        trial_id, arm, seed = key
-        test = test and not self.curves(key)  # the split is looked at once
-        if config is not None:
-            curve: Curve = run_hybrid(self.workload, seed, config, self.steps, test=test)
-        elif arm == REFERENCE:
-            curve = run_arm(self.workload, seed, Arm(name=REFERENCE), steps=self.steps, test=test)
-        else:
-            hybrid = self.hybrid(trial_id, seed)
-            budget = hybrid.backward_calls[-1]
-            settings = Arm(**json.loads(arm))
-            curve = run_arm(self.workload, seed, settings, steps=budget, trace=hybrid.trace, test=test)
-        values = {"trial_id": trial_id, "arm": arm, "seed": seed, "steps": self.steps}
-        self._journal.append({"event": "ran", **values, "curve": asdict(curve)})
-        self._curves.setdefault(key, []).append(curve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,23 +208,6 @@ def described(arm: Arm, recipe_rate: float) -> str:
     return f"{name} at learning rate {settings}{decay}"
 
 
-def _choice(front: pd.DataFrame, points: int, min_quality: float) -> list[str]:
-    """Return the ids of the best point and of others of good quality, fastest first."""
-    best = best_point(front, min_quality)
-    if best is None:
-        return []
-    good = front.loc[front["quality"] >= min_quality, "trial_id"]
-    return list(dict.fromkeys([str(best["trial_id"]), *map(str, good)]))[:points]
-
-
-def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
-    """Build the workload on the kind of device that the sweep ran on."""
-    device = (folder.manifest.get("hardware") or {}).get("device", "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("the sweep ran on cuda, and torch sees none here: confirm it on such a machine")
-    return WorkloadOrder(name=spec.workload.name, keywords=spec.workload.keywords, device=device).build()
-
-
 def _learning_rate(workload: Workload) -> float:
     return start(workload, 0).learning_rate
 
@@ -393,15 +218,6 @@ def _test(curve: Curve) -> tuple[float, float | None]:
 
 def _val(curve: Curve) -> tuple[float, float | None]:
     return curve.val_loss[-1], curve.val_accuracy[-1] if curve.val_accuracy else None
-
-
-def _curve(values: Mapping[str, Any]) -> Curve:
-    """Return a curve from its journal, where infinities are text."""
-    lists = {name: [float(x) for x in values[name]] for name in ("seconds", "val_loss")}
-    test = {name: float(value) for name, value in values["test"].items() if value is not None}
-    if "trace" not in values:
-        return Curve(**{**values, **lists, "test": test})
-    return HybridCurve(**{**values, **lists, "test": test, "trace": [Segment(*s) for s in values["trace"]]})
 
 
 def _label(key: Key) -> str:

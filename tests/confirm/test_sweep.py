@@ -1,18 +1,15 @@
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from support import toy
 
-from hybrid_sweep import confirm as module
-from hybrid_sweep.arm import Arm, tuning_trials
-from hybrid_sweep.confirm import confirm_sweep, described, target_loss
+from hybrid_sweep.confirm.plan import MATCHED
+from hybrid_sweep.confirm.sweep import confirm_sweep
 from hybrid_sweep.driver.sweep import begin
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
-from hybrid_sweep.measure.arms import HybridCurve
-from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 
@@ -103,46 +100,10 @@ def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(
     events = Journal.read(confirmed[0].confirm_path / "journal.jsonl")
     tuning = [event for event in events if event["seed"] == 3]
     # the recipe, the points and their learning rates, as many tuned settings as points
-    assert len(tuning) == 1 + 2 * (1 + len(module.MATCHED)) + 3
+    assert len(tuning) == 1 + 2 * (1 + len(MATCHED)) + 3
     assert all(event["curve"]["test"] == {} for event in tuning)
     looked = [event for event in events if event["curve"]["test"]]
     assert len(looked) == len({(e["trial_id"], e["arm"], e["seed"]) for e in events if e["seed"] != 3})
-
-
-def test_the_settings_chosen_are_those_that_reach_the_target_first():
-    def curve(backward_calls, val_loss):
-        return Curve(
-            steps=backward_calls, backward_calls=backward_calls, seconds=[0.0] * 3, val_loss=val_loss
-        )
-
-    candidates = tuning_trials("tuned", 3, 0)
-    curves = {
-        ("", "reference", 0): curve([0, 50, 100], [3.0, 1.0, 0.5]),
-        ("H010", "hybrid", 0): HybridCurve(**asdict(CURVE), trace=[], forward_only_calls=0),
-    }
-    ends = [[3.0, 2.0, 0.1], [3.0, 0.5, 0.4], [3.0, 2.0, 0.9]]  # the best end, the first there, never there
-    for arm, losses in zip(candidates, ends, strict=True):
-        curves["H010", arm.model_dump_json(), 0] = curve([0, 20, 40], losses)
-
-    class Known:
-        workload = toy.Toy()
-        steps = 100
-
-        def curves(self, key):
-            return [curves[key]] if key in curves else []
-
-        def hybrid(self, trial_id, seed):
-            return curves[trial_id, "hybrid", seed]
-
-    plan = module.Plan(
-        points={"H010": HybridConfig()},
-        arms=("tuned",),
-        tuning_seed=0,
-        tuning_trials=3,
-        seeds=[1, 2, 3],
-        min_quality=0.98,
-    )
-    assert plan.controls(Known(), "H010") == {"tuned": candidates[1].model_dump_json()}
 
 
 def test_the_report_shows_it(confirmed):
@@ -261,7 +222,7 @@ def test_a_workload_that_is_gone(folder, workload):
 
 def test_a_device_that_is_not_here(folder, monkeypatch):
     folder.write_manifest({**folder.manifest, "hardware": {"device": "cuda"}})
-    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="the sweep ran on cuda, and torch sees none here"):
         confirm_sweep(folder.path)
 
@@ -273,35 +234,3 @@ def test_a_disk_that_is_full(folder, monkeypatch):
     monkeypatch.setattr(Journal, "append", full)
     with pytest.raises(UserError, match=r"No space left.*go on with: hybrid-sweep confirm"):
         confirm_sweep(folder.path)
-
-
-CURVE = Curve(steps=[0, 9], backward_calls=[0, 9], seconds=[0.0, 1.0], val_loss=[2.3, 0.3])
-
-
-def test_the_target_is_what_the_reference_ends_with_at_the_bar():
-    assert target_loss("loss_ratio", CURVE, 0.98) == pytest.approx(0.3 / 0.98)
-    negative = replace(CURVE, val_loss=[1.0, -1.0])
-    assert target_loss("loss_gap", negative, 0.98) == pytest.approx(-0.96)
-
-
-@pytest.mark.parametrize(
-    ("arm", "said"),
-    [
-        (
-            Arm(name="lr_matched", multiplier=4.5),
-            "the same recipe at learning rate 0.045 where the jumps were",
-        ),
-        (Arm(name="lr", multiplier=4.5), "the same recipe at learning rate 0.045"),
-        (Arm(name="momentum", multiplier=4.0), "the same recipe with momentum 0.75"),
-        (
-            Arm(name="tuned", lr=0.2),
-            "SGD at learning rate 0.2, Nesterov momentum 0.90, weight decay 0, linear decay to 0",
-        ),
-        (
-            Arm(name="schedule_free", optimizer="adamw", lr=0.002),
-            "Schedule-Free AdamW at learning rate 0.002, beta1 0.90, weight decay 0",
-        ),
-    ],
-)
-def test_a_control_in_words(arm, said):
-    assert described(arm, 0.01) == said

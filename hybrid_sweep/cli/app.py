@@ -1,0 +1,52 @@
+"""The program: its own options, its commands, and what it makes of a mistake of the user."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hybrid_sweep.cli import jobs, results, sweeps
+
+app = typer.Typer(
+    name="hybrid-sweep",
+    help="When does predicted training really pay? Sweeps of a hybrid predictive trainer, scored honestly.",
+    epilog="First look: [cyan]hybrid-sweep run quick[/]. The seed's grid: [cyan]hybrid-sweep run grid60[/].",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for commands in (sweeps.app, results.app, jobs.app):
+    app.add_typer(commands)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user becomes one sentence and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        from hybrid_sweep.errors import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from hybrid_sweep.screen import version_line
+
+        print(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""

@@ -1,0 +1,219 @@
+"""Commands that list, run, resume, stop and confirm sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hybrid_sweep.cli.options import Folder, Jobs, Sweep, scale
+
+if TYPE_CHECKING:
+    from hybrid_sweep.driver.sweep import SweepOutcome
+
+RUN = "Run"
+app = typer.Typer()
+
+
+@app.command("list", rich_help_panel=RUN)
+def list_content(
+    what: Annotated[
+        Literal["sweeps", "workloads", "presets"] | None,
+        typer.Argument(help="One kind only.", show_default=False),
+    ] = None,
+) -> None:
+    """List the sweeps, workloads and presets that come with the package."""
+    from hybrid_sweep import screen
+    from hybrid_sweep.spec import load_spec, packaged_sweeps
+    from hybrid_sweep.trainer.config import PRESETS
+    from hybrid_sweep.workload import packaged_workloads
+
+    console = screen.console()
+    if what in (None, "sweeps"):
+        console.print(screen.sweeps({name: load_spec(name) for name in packaged_sweeps()}))
+    if what in (None, "workloads"):
+        console.print(screen.workloads(packaged_workloads()))
+    if what in (None, "presets"):
+        console.print(screen.presets(PRESETS))
+
+
+@app.command(rich_help_panel=RUN)
+def run(
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP", help="A packaged sweep, or the path of a .yaml file.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New folder for the results.", show_default="results/SWEEP-TIME"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; write nothing.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change any field of the sweep file: workload.data=mnist, space.max_predict_steps=[50,75]. "
+            "Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_models: Annotated[
+        Literal["none", "front"], typer.Option(help="Which trained models stay in the results folder.")
+    ] = "none",
+    remeasure: Annotated[
+        bool,
+        typer.Option("--remeasure", help="Measure the cost of each kind of work anew."),
+    ] = False,
+    steps: Annotated[int | None, scale("Logical steps of a run.")] = None,
+    seed: Annotated[int | None, scale("The first seed.")] = None,
+    repeats: Annotated[int | None, scale("How many seeds each point runs with.")] = None,
+    concurrency: Annotated[int | None, scale("Trials at once.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, scale("Where trials run.")] = None,
+    gpus_per_trial: Annotated[float | None, scale("Share of one GPU that a trial takes.")] = None,
+    sampler: Annotated[
+        Literal["tpe", "gp", "nsga2", "random", "grid"] | None, scale("Who chooses the points.")
+    ] = None,
+    trials: Annotated[int | None, scale("Points in all.")] = None,
+    storage: Annotated[str | None, scale("Optuna storage URL that mirrors the study.")] = None,
+    warm_start: Annotated[
+        list[Path] | None, scale("An earlier results folder to learn from. Repeatable.")
+    ] = None,
+    address: Annotated[str | None, scale("An existing Ray cluster; else a local one starts.")] = None,
+) -> None:
+    """Run a sweep and show its Pareto front.
+
+    [dim]hybrid-sweep run grid60 --set workload.data=mnist --repeats 3[/]
+
+    [dim]hybrid-sweep run my_sweep.yaml --dry-run[/]
+    """
+    from hybrid_sweep import screen
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.search.space import grid
+    from hybrid_sweep.spec import load_spec, parse_changes
+
+    earlier = [str(folder.absolute()) for folder in warm_start or []]
+    options = {
+        "steps": steps,
+        "seed": seed,
+        "repeats": repeats,
+        "concurrency": concurrency,
+        "device": device,
+        "gpus_per_trial": gpus_per_trial,
+        "sampler": sampler,
+        "trials": trials,
+        "storage": storage,
+        "warm_start": earlier or None,
+    }
+    given = {field: value for field, value in options.items() if value is not None}
+    spec = load_spec(sweep, {**parse_changes(changes or []), **given})
+    if spec.sampler == "grid":
+        grid(spec)  # refuses a value out of range now, and not after the start of Ray
+    if out is not None:
+        ResultsFolder.refuse_taken(out)
+    console = screen.console()
+    if dry_run:
+        console.print(screen.plan(spec, out))
+        return
+    from hybrid_sweep.cluster.launch import run_sweep
+    from hybrid_sweep.driver.progress import SweepProgress
+
+    with SweepProgress(spec, console) as progress:
+        outcome = run_sweep(
+            spec, out, address=address, keep_models=keep_models, remeasure=remeasure, on_event=progress
+        )
+    _end(outcome)
+
+
+@app.command(rich_help_panel=RUN)
+def resume(
+    folder: Folder,
+    trials: Annotated[
+        int | None, typer.Option(help="Points in all, more than before.", show_default=False)
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed.")] = False,
+    concurrency: Annotated[int | None, scale("Trials at once.")] = None,
+    storage: Annotated[str | None, scale("Optuna storage URL that mirrors the study.")] = None,
+    address: Annotated[str | None, scale("An existing Ray cluster; else a local one starts.")] = None,
+) -> None:
+    """Go on with a sweep that was interrupted or killed, or give it more trials.
+
+    [dim]hybrid-sweep resume DIR --trials 200[/]
+    """
+    from hybrid_sweep import screen
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.cluster.launch import resume_sweep
+    from hybrid_sweep.driver.progress import SweepProgress
+    from hybrid_sweep.driver.sweep import recorded_spec
+
+    options = {"trials": trials, "concurrency": concurrency, "storage": storage}
+    changes = {field: value for field, value in options.items() if value is not None}
+    spec = recorded_spec(ResultsFolder.open(folder), changes)
+    with SweepProgress(spec, screen.console()) as progress:
+        outcome = resume_sweep(
+            folder, changes=changes, address=address, retry_failed=retry_failed, on_event=progress
+        )
+    _end(outcome)
+
+
+@app.command(rich_help_panel=RUN)
+def stop(what: Sweep, address: Jobs = None) -> None:
+    """Wind a sweep down from outside: its runs keep their checkpoints, `resume` goes on."""
+    if address:
+        from hybrid_sweep.cluster.jobs import Jobs as RayJobs
+
+        RayJobs(address).stop(what)
+        print(f"{what} is asked to stop; see: hybrid-sweep status {what} --address {address}")
+        return
+    from hybrid_sweep.analysis.folder import ResultsFolder
+
+    ResultsFolder.open(what).request_stop()
+    print(f"{what} is asked to stop; then go on with: hybrid-sweep resume {what}")
+
+
+@app.command(rich_help_panel=RUN)
+def confirm(
+    folder: Folder,
+    seeds: Annotated[int, typer.Option(metavar="R", help="Fresh seeds, 3 or more.")] = 5,
+    points: Annotated[
+        int, typer.Option(metavar="K", help="Front points: the best, then other good ones, fastest first.")
+    ] = 2,
+    min_quality: Annotated[
+        float, typer.Option(metavar="Q", help="The quality that counts as good; it sets the target loss.")
+    ] = 0.98,
+    arms: Annotated[
+        Literal["basic", "full"],
+        typer.Option(help="Controls: matched learning rate and tuned baseline, or all of them."),
+    ] = "basic",
+) -> None:
+    """Run the front's best points and their controls on fresh seeds, alone; started again, it goes on.
+
+    [dim]hybrid-sweep confirm DIR --seeds 10 --points 1[/]
+    """
+    from hybrid_sweep import screen
+    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.confirm.sweep import confirm_sweep
+
+    console = screen.console()
+    with screen.ConfirmProgress(console) as progress:
+        found = confirm_sweep(
+            folder, seeds=seeds, points=points, min_quality=min_quality, arms=arms, tell=progress
+        )
+    if found is None:
+        print(f"Interrupted: what is finished is kept. Go on with: hybrid-sweep confirm {folder}")
+        raise typer.Exit(130)
+    console.print(screen.confirmed(found))
+    screen.print_verdict(ResultsFolder.open(folder).verdict(), "text")
+
+
+def _end(outcome: SweepOutcome) -> None:
+    """Show how a sitting ended, and exit with its code."""
+    from hybrid_sweep import screen
+
+    console = screen.console()
+    end = screen.ending(outcome.folder, outcome.counts, outcome.interrupted, console.width)
+    console.print(end, crop=False)
+    raise typer.Exit(130 if outcome.interrupted else 1 if outcome.counts.get("failed") else 0)

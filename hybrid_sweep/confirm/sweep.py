@@ -1,0 +1,131 @@
+"""Confirm the front of a results folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from hybrid_sweep.analysis.comparison import Confirmation, comparisons
+from hybrid_sweep.analysis.export import encode
+from hybrid_sweep.analysis.files import replacing
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.pareto import configurations, speedup_column
+from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
+from hybrid_sweep.cluster.work import WorkloadOrder
+from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
+from hybrid_sweep.confirm.runs import Runs
+from hybrid_sweep.driver.recorder import writing
+from hybrid_sweep.driver.sweep import recorded_spec
+from hybrid_sweep.errors import UserError, unknown_name
+from hybrid_sweep.journal import Journal
+from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.workload import Workload
+
+LEAST_SEEDS = 3
+
+
+def confirm_sweep(
+    path: Path | str,
+    *,
+    seeds: int = 5,
+    points: int = 2,
+    min_quality: float = MIN_QUALITY,
+    arms: str = "basic",
+    tell: Callable[[Progress], object] = lambda progress: None,
+) -> Confirmation | None:
+    """Run a front's best points and their controls again, and write DIR/confirm; return None if stopped.
+
+    The controls' settings are chosen first, on the sweep's first seed: the fewest backward passes to the
+    target, then validation loss, for that is what the verdict compares. The learning rate of `lr_matched` is
+    chosen among `MATCHED`, the tuned baseline among as many settings as the sweep has done configurations
+    (at most its `tuning_trials`), at as many steps as the best point takes backward passes.
+    The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
+    that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
+    process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
+    from the validation loss.
+
+    Every run is on disk before the next begins: started again, it goes on; with more seeds or points, it
+    does only what is new.
+
+    Args:
+        path: a results folder.
+        seeds: how many fresh ones, from the one after the sweep's last.
+        points: how many front points: the best one, then others of at least `min_quality`, fastest first.
+        min_quality: the bar; the target is the loss at which the reference's end has this quality.
+        arms: one of `ARMS`.
+        tell: told before each run.
+
+    Raises:
+        UserError: too few seeds or points, unknown arms, no front, a sweep that still runs, a workload that
+            is gone, or a device that this machine has not.
+    """
+    if arms not in ARMS:
+        raise unknown_name("arms", arms, list(ARMS))
+    if seeds < LEAST_SEEDS:
+        raise UserError(f"seeds={seeds} is too few for an interval: use at least {LEAST_SEEDS}, better 10")
+    if points < 1:
+        raise UserError(f"points={points} leaves nothing to confirm: use at least 1")
+    if not 0 < min_quality < inf:
+        raise UserError(f"min_quality={min_quality:g} is no bar: use a ratio near 1, such as {MIN_QUALITY}")
+    folder = ResultsFolder.open(path)
+    spec = recorded_spec(folder)
+    with folder.driven(), writing(folder.path, "confirm"):
+        front = folder.table("front")
+        chosen = _choice(front, points, min_quality)
+        if not chosen:
+            raise UserError(f"{path} has no front, no configuration is done: run or resume the sweep first")
+        workload = _workload(folder, spec)
+        folder.confirm_path.mkdir(exist_ok=True)
+        runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), workload, folder.manifest["steps"])
+        plan = Plan(
+            points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
+            arms=ARMS[arms],
+            tuning_seed=spec.seed,
+            tuning_trials=min(len(configurations(folder.trials())), spec.tuning_trials),
+            seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
+            min_quality=min_quality,
+        )
+        try:
+            for progress in plan.run(runs):
+                tell(progress)
+                if folder.stop_request.exists():
+                    return None
+        except KeyboardInterrupt:
+            return None
+        pairs = plan.pairs(runs)
+        explored = front.set_index("trial_id")[[speedup_column(folder.manifest), "quality"]]
+        explored.columns = pd.Index(["explored_speedup", "explored_quality"])
+        found = Confirmation(
+            seeds=plan.seeds,
+            min_quality=min_quality,
+            left_out=[str(point) for point in front["trial_id"] if point not in chosen],
+            tried=plan.tuning_trials,
+            table=comparisons(pairs).join(explored, on="trial_id"),
+        )
+        with replacing(folder.confirm_path / "pairs.csv") as temporary:
+            temporary.write_bytes(encode(pairs, "csv"))
+        found.write(folder.confirm_path)
+        folder.export_all(min_quality)
+        return found
+
+
+def _choice(front: pd.DataFrame, points: int, min_quality: float) -> list[str]:
+    """Return the ids of the best point and of others of good quality, fastest first."""
+    best = best_point(front, min_quality)
+    if best is None:
+        return []
+    good = front.loc[front["quality"] >= min_quality, "trial_id"]
+    return list(dict.fromkeys([str(best["trial_id"]), *map(str, good)]))[:points]
+
+
+def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
+    """Build the workload on the kind of device that the sweep ran on."""
+    device = (folder.manifest.get("hardware") or {}).get("device", "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("the sweep ran on cuda, and torch sees none here: confirm it on such a machine")
+    return WorkloadOrder(name=spec.workload.name, keywords=spec.workload.keywords, device=device).build()

@@ -1,0 +1,118 @@
+"""The weights as one vector, its groups of layers, and the sample that directions are compared on."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.predictors.groups import MAX_GROUPS, LayerGroups, Sample
+
+
+def model(layers=3):
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(4, 3 if i == layers - 1 else 4) for i in range(layers)))
+
+
+def test_groups_are_at_most_eight_contiguous_layers_and_cover_every_trainable_parameter():
+    net = model(19)
+    net[3].requires_grad_(False)
+    groups = LayerGroups.of(net)
+    assert len(groups.sizes) == len(groups.names) == MAX_GROUPS
+    assert len(groups.views(groups.vector)) == 36
+    assert sum(groups.sizes) == len(groups.vector)
+    assert groups.names[0] == "0"
+
+
+def test_weight_and_bias_of_a_layer_share_a_group():
+    groups = LayerGroups.of(model(3))
+    assert groups.sizes == [32, 32, 32]  # 16 + 4 or 12 + 3 floats, each rounded up to 64 bytes
+
+
+def test_what_is_done_to_the_vector_is_done_to_the_model_and_back():
+    net = model()
+    before = [p.detach().clone() for p in net.parameters()]
+    groups = LayerGroups.of(net)
+    for p, b in zip(net.parameters(), before, strict=True):
+        assert torch.equal(p, b)
+        assert p.data_ptr() % 64 == groups.vector.data_ptr() % 64
+    groups.vector.mul_(2)
+    for p, b in zip(net.parameters(), before, strict=True):
+        assert torch.equal(p, 2 * b)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.zero_()
+    assert groups.vector.abs().sum() == 0
+
+
+def test_order_in_memory_stays():
+    net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    strides = [p.stride() for p in net.parameters()]
+    weights = [p.detach().clone() for p in net.parameters()]
+    LayerGroups.of(net)
+    assert [p.stride() for p in net.parameters()] == strides
+    assert all(torch.equal(p, w) for p, w in zip(net.parameters(), weights, strict=True))
+
+
+def test_parameters_that_share_memory_with_themselves_become_plain_ones():
+    net = nn.ParameterList(
+        [nn.Parameter(torch.arange(3.0).expand(2, 3)), nn.Parameter(torch.eye(4)[::2, 1:])]
+    )
+    weights = [p.detach().clone() for p in net]
+    LayerGroups.of(net)
+    assert [p.stride() for p in net] == [(3, 1), (3, 1)]
+    assert all(torch.equal(p, w) for p, w in zip(net, weights, strict=True))
+
+
+def test_flat_is_the_inverse_of_views():
+    groups = LayerGroups.of(model())
+    assert torch.equal(groups.flat(groups.views(groups.vector)), groups.vector)
+
+
+def test_each_group_has_its_own_squares_and_factors():
+    groups = LayerGroups.of(model())
+    ones = groups.flat([torch.ones_like(v) for v in groups.views(groups.vector)])
+    groups.scale_(ones, [1.0, 2.0, 3.0])
+    assert groups.squares(ones) == [20.0, 80.0, 135.0]
+
+
+def test_parameters_of_several_types_are_refused():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
+    with pytest.raises(UserError, match=r"float32 on cpu, torch.float64 on cpu: bring them to one type"):
+        LayerGroups.of(net)
+
+
+def test_parameters_that_were_replaced_are_noticed():
+    net = model()
+    groups = LayerGroups.of(net)
+    groups.check()
+    net[1].weight.data = net[1].weight.data.clone()
+    with pytest.raises(UserError, match="replaced by other tensors"):
+        groups.check()
+
+
+def test_a_small_model_is_sampled_whole():
+    groups = LayerGroups.of(model())
+    assert torch.equal(Sample(groups)(groups.vector), groups.vector)
+
+
+@given(seed=st.integers(0, 20), width=st.sampled_from([300, 700]))
+def test_inner_products_of_a_sample_are_near_those_of_all(seed, width):
+    groups = LayerGroups.of(nn.Sequential(nn.Linear(width, width), nn.Linear(3, 3)))
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.randn(len(groups.vector), generator=generator)
+    other = common + torch.randn(len(groups.vector), generator=generator)
+    sample = Sample(groups)
+    grams = sample.grams([sample(common), sample(other)])
+    parts = zip(common.split(groups.sizes), other.split(groups.sizes), grams, strict=True)
+    for a, b, gram in parts:
+        exact = torch.tensor([[a @ a, a @ b], [a @ b, b @ b]])
+        torch.testing.assert_close(torch.tensor(gram), exact, rtol=0.1, atol=0)
+
+
+def test_a_sample_depends_on_the_sizes_alone():
+    one, other = (LayerGroups.of(nn.Linear(200, 200)) for _ in range(2))
+    torch.manual_seed(5)
+    values = torch.randn(len(one.vector))
+    assert torch.equal(Sample(one)(values), Sample(other)(values))
