@@ -18,7 +18,7 @@ from hybrid_sweep.analysis.front_picture import FrontPicture
 from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
 from hybrid_sweep.analysis.reliability import constant_brier, reliability
-from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
+from hybrid_sweep.analysis.summary import MIN_QUALITY, UNCONFIRMED, analyze
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import Verdict
 from hybrid_sweep.journal import plain
@@ -52,6 +52,7 @@ def render_report(
     from plotly.offline import get_plotlyjs  # only the report needs it
 
     runs, trials = trials, hybrid_runs(trials)
+    recommended = verdict.recommendation if verdict else UNCONFIRMED
     swept = swept_settings(trials, manifest) if len(picture.points) else []
     environment = Environment(
         loader=PackageLoader("hybrid_sweep.analysis"),
@@ -64,7 +65,7 @@ def render_report(
     table = reliability(trials, picture.best) if picture.best else []
     return page.render(
         title=title,
-        headline=[line.split(": ", 1) for line in analyze(trials, picture.speedup, min_quality)],
+        headline=[line.split(": ", 1) for line in analyze(trials, picture.speedup, min_quality, recommended)],
         min_quality=min_quality,
         counts=_counts(trials),
         configurations=trials["trial_id"].nunique(),

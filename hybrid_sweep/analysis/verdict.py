@@ -12,7 +12,7 @@ import tomli_w
 
 from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.comparison import Confirmation, ratio
-from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
+from hybrid_sweep.analysis.summary import MIN_QUALITY, UNCONFIRMED, best_point
 from hybrid_sweep.journal import plain
 from hybrid_sweep.trainer.config import HybridConfig
 
@@ -94,7 +94,7 @@ def verdict(
             f"on the seeds that chose it, which flatters{known}. Nothing is known yet of a larger learning "
             f"rate or a tuned baseline. Run: hybrid-sweep confirm {path}"
         )
-        return Verdict(recommendation="CONFIRM FIRST", text=text, trial_id=trial_id, advice=changes)
+        return Verdict(recommendation=UNCONFIRMED, text=text, trial_id=trial_id, advice=changes)
     outcome, why, instead = _judge(rows, confirmation.min_quality)
     text = " ".join([_comparisons(rows), _quality(rows[REFERENCE]), _luck(rows[REFERENCE]), why])
     settings = instead
