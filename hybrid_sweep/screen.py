@@ -260,12 +260,12 @@ def confirmed(found: Confirmation) -> RenderableType:
     """Return what a confirmation found: a row a point and control, best point first."""
     from hybrid_sweep.analysis.comparison import ratio
 
-    table = _table("point", "against", "time to target", "whole run", "quality (test)")
+    table = _table("point", "against", "time to target", "whole run", "quality (test)", "at equal time")
     for point in found.points:
         for number, row in enumerate(found.rows(point).values()):
-            quality = str(ratio(row, "quality")).replace("×", "")
+            qualities = (str(ratio(row, name)).replace("×", "") for name in ("quality", "equal_time_quality"))
             speeds = (str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run"))
-            table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, quality)
+            table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, *qualities)
     speed, quality_lost = found.luck()
     parts: list[RenderableType] = [
         Text(f"Confirmed on seeds {_listed(found.seeds)}, target at quality {found.min_quality:g}", "bold"),

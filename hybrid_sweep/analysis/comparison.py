@@ -18,9 +18,9 @@ from hybrid_sweep.analysis.intervals import bootstrap_interval
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import plain
 
-RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality")
+RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality", "equal_time_quality")
 NUMBERS = (
-    *("seeds", "reached", "hybrid_reached", "backward_calls"),
+    *("seeds", "reached", "hybrid_reached", "backward_calls", "equal_time_steps"),
     *(f"{name}{end}" for name in RATIOS for end in ("", "_low", "_high")),
     *("explored_speedup", "explored_quality"),
 )
@@ -40,6 +40,9 @@ PAIR_COLUMNS = {
     "hybrid_test_loss": "the same of the hybrid",
     "quality": "the hybrid against the control at the end of both, test split; above 1 it is better",
     "val_quality": "the same on the validation split, as the sweep measured it",
+    "equal_time_steps": "real steps of the control that the hybrid's training time pays for, at its own pace",
+    "equal_time_test_loss": "the control's loss on the test split after as many",
+    "equal_time_quality": "the hybrid against the control at equal wall clock, test split",
 }
 
 
@@ -71,7 +74,8 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     it enters with the control's whole run, the mean is then a lower bound (`at_least`) and its interval has
     no upper end. `reached` and `hybrid_reached` count the seeds that did, `backward_calls` are the control's.
 
-    `quality` compares the ends of both runs on the test split, `val_quality` on the validation split: means.
+    `quality` compares the ends of both runs on the test split, `val_quality` on the validation split, and
+    `equal_time_quality` on the test split where the control has as much training time as the hybrid: means.
     A diverged hybrid counts as 0. Every interval is `bootstrap_interval` over seeds.
     """
     rows = []
@@ -89,11 +93,12 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
             "reached": int(reached.sum()),
             "hybrid_reached": int(hybrid_reached.sum()),
             "backward_calls": round(group["backward_calls"].mean()),
+            "equal_time_steps": round(group["equal_time_steps"].mean()),
         }
         row |= _columns("speedup_to_target", geometric_mean(to_target, at_least=at_least))
         row |= {"at_least": at_least}
         row |= _columns("speedup_whole_run", geometric_mean(group["seconds"] / group["hybrid_seconds"]))
-        for name in ("quality", "val_quality"):
+        for name in ("quality", "val_quality", "equal_time_quality"):
             values = group[name].to_numpy(dtype="float64")
             row |= _columns(name, Ratio(float(values.mean()), *bootstrap_interval(values)))
         rows.append(row)

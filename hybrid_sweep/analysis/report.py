@@ -109,7 +109,8 @@ def _compared(confirmation: Confirmation) -> Iterator[tuple[str, str, list[str]]
     """Yield a confirmed point's id, a control in words, and what the comparison gave."""
     for point in confirmation.points:
         for row in confirmation.rows(point).values():
-            ratios = [str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run", "quality")]
+            names = ("speedup_to_target", "speedup_whole_run", "quality", "equal_time_quality")
+            ratios = [str(ratio(row, name)) for name in names]
             yield point, str(row["what"]), ratios
 
 

@@ -20,6 +20,15 @@ EQUAL_WITHIN = 1.25
 """A gain that may be none, and is smaller than this by its interval, is not worth a predictor."""
 REFERENCE = "reference"
 _NEEDED = (REFERENCE, "lr_matched", "tuned")
+_SHORT = {
+    REFERENCE: "your recipe",
+    "lr_matched": "the learning rate matched to it",
+    "tuned": "the tuned baseline",
+    "truncated": "your recipe cut short",
+    "lr": "the larger learning rate",
+    "average": "averaged weights",
+    "schedule_free": "Schedule-Free",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +105,9 @@ def verdict(
         )
         return Verdict(recommendation=UNCONFIRMED, text=text, trial_id=trial_id, advice=changes)
     outcome, why, instead = _judge(rows, confirmation.min_quality)
-    text = " ".join([_comparisons(rows), _quality(rows[REFERENCE]), _luck(rows[REFERENCE]), why])
+    text = " ".join(
+        [_comparisons(rows), _quality(rows[REFERENCE]), _equal_time(rows), _luck(rows[REFERENCE]), why]
+    )
     settings = instead
     if outcome == "ADOPT":
         text += f" All of it: hybrid-sweep export {path} --trial {quote(trial_id)} --format toml"
@@ -116,10 +127,10 @@ def verdict(
 def judged(row: Mapping[str, Any]) -> Literal["wins", "unclear", "equal", "loses"]:
     """Return how the hybrid stands against a control by the time to the target, as far as the seeds tell.
 
-    Where the control reaches the target on no seed, quality at the end of both runs decides what its time
-    leaves open. One that reaches it on fewer seeds than the hybrid neither equals nor beats it.
+    Where the control reaches the target on no seed, quality at equal wall clock decides what its time leaves
+    open. One that reaches it on fewer seeds than the hybrid neither equals nor beats it.
     """
-    found, quality = ratio(row, "speedup_to_target"), ratio(row, "quality")
+    found, quality = ratio(row, "speedup_to_target"), ratio(row, "equal_time_quality")
     if found.low > 1 or (found.at_least and row["reached"] == 0 and quality.low > 1):
         return "wins"
     if row["reached"] < row["hybrid_reached"]:
@@ -177,6 +188,16 @@ def _missed(row: Mapping[str, Any]) -> str:
 def _quality(row: Mapping[str, Any]) -> str:
     found = ratio(row, "quality")
     return f"Quality on the test split is {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
+
+
+def _equal_time(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how the hybrid stands against each control that is given as much training time."""
+    parts = []
+    for arm, row in rows.items():
+        found = ratio(row, "equal_time_quality")
+        shown = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        parts.append(f"{shown} against {_SHORT.get(arm, arm.replace('_', ' '))}")
+    return f"At equal wall clock it is {', '.join(parts)}."
 
 
 def _luck(row: Mapping[str, Any]) -> str:

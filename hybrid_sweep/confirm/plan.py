@@ -11,7 +11,7 @@ from statistics import median
 import pandas as pd
 
 from hybrid_sweep.analysis.comparison import PAIR_COLUMNS
-from hybrid_sweep.arm import Arm, ArmName, tuning_trials
+from hybrid_sweep.arm import REPLAYED, Arm, ArmName, tuning_trials
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Key, Runs
 from hybrid_sweep.measure.arms import AVERAGED_SHARE, jump_part
 from hybrid_sweep.measure.curve import Curve
@@ -69,6 +69,7 @@ class Plan:
             for a in self.arms
         )
         total = 1 + tuned + points * (1 + each) + rounds * (1 + points * (1 + len(self.arms)))
+        total += len(self.seeds) * points * (1 + len(self.arms))  # at equal wall clock
         for number, (key, timing, config) in enumerate(self._work(runs)):
             if len(runs.curves(key)) >= timing:
                 continue
@@ -94,6 +95,9 @@ class Plan:
                 yield (point, HYBRID, seed), timing, config
                 for settings in controls[point]:
                     yield (point, settings, seed), timing, None
+        for seed, point in product(self.seeds, self.points):
+            for name in (REFERENCE, *self.controls(runs, point)):
+                yield self._equal_time(runs, point, name, seed), 1, None
 
     def controls(self, runs: Runs, point: str) -> dict[str, str]:
         """Return the chosen settings of each control of a point, as JSON, by the arm's name."""
@@ -113,6 +117,23 @@ class Plan:
                 best[arm] = min(tried)[2]
         return best
 
+    def _equal_time(self, runs: Runs, point: str, arm: str, seed: int) -> Key:
+        """Return the run of a control that is given as much training time as the hybrid took.
+
+        Time becomes a number of real steps, at the pace at which the control was timed with this seed; the
+        number is part of the run's settings, so that it is recorded. Of the reference it is the recipe,
+        stopped there.
+        """
+        settings = REFERENCE if arm == REFERENCE else self.controls(runs, point)[arm]
+        owner = "" if arm == REFERENCE else point
+        control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
+        ratio = median(c.seconds[-1] for c in hybrid) / median(c.seconds[-1] for c in control)
+        steps = max(round(control[0].backward_calls[-1] * ratio), 1)
+        if arm in REPLAYED:
+            steps = min(steps, runs.steps)
+        own = Arm(name="truncated") if arm == REFERENCE else Arm(**json.loads(settings))
+        return point, own.model_copy(update={"real_steps": steps}).model_dump_json(), seed
+
     def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
         kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
@@ -128,6 +149,8 @@ class Plan:
                     reference = runs.curves(("", REFERENCE, seed))[0]
                     control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
                     target = self._target(runs, seed)
+                    key = self._equal_time(runs, point, arm, seed)
+                    as_long = runs.curves(key)[0]
                     gained = reference.val_loss[0] - reference.val_loss[-1]
                     rows.append(
                         {
@@ -146,6 +169,9 @@ class Plan:
                             "hybrid_test_loss": hybrid[0].test["loss"],
                             "quality": compared(kind, _test(hybrid[0]), _test(control[0]), gained),
                             "val_quality": compared(kind, _val(hybrid[0]), _val(control[0]), gained),
+                            "equal_time_steps": json.loads(key[1])["real_steps"],
+                            "equal_time_test_loss": as_long.test["loss"],
+                            "equal_time_quality": compared(kind, _test(hybrid[0]), _test(as_long), gained),
                         }
                     )
         return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
@@ -165,7 +191,7 @@ class Plan:
                 arms = tuning_trials(arm, self.tuning_trials, self.tuning_seed)
             case _:
                 arms = [Arm(name=arm)]
-        return [settings.model_dump_json() for settings in arms]
+        return [settings.model_dump_json(exclude={"real_steps"}) for settings in arms]
 
     def _target(self, runs: Runs, seed: int) -> float:
         return target_loss(quality_of(runs.workload), runs.curves(("", REFERENCE, seed))[0], self.min_quality)
@@ -222,5 +248,6 @@ def _val(curve: Curve) -> tuple[float, float | None]:
 
 def _label(key: Key) -> str:
     trial_id, arm, seed = key
-    name = arm if arm in (REFERENCE, HYBRID) else json.loads(arm)["name"]
+    settings = {"name": arm} if arm in (REFERENCE, HYBRID) else json.loads(arm)
+    name = settings["name"] + (" at equal wall clock" if settings.get("real_steps") else "")
     return f"{name.replace('_', ' ')} of {trial_id}, seed {seed}" if trial_id else f"{name}, seed {seed}"

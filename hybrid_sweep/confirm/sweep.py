@@ -47,7 +47,8 @@ def confirm_sweep(
     The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
     that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
     process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
-    from the validation loss.
+    from the validation loss. At last each control runs once more with each seed, for as many steps as the
+    training time that was measured of the hybrid pays for at the control's own pace.
 
     Every run is on disk before the next begins: started again, it goes on; with more seeds or points, it
     does only what is new.

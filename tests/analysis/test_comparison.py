@@ -28,6 +28,9 @@ def pair(seed, needs=4.0, hybrid_needs=1.0, arm="reference", trial_id="H100", **
         "hybrid_test_loss": 0.30,
         "quality": 1.03,
         "val_quality": 1.05,
+        "equal_time_steps": 850,
+        "equal_time_test_loss": 0.305,
+        "equal_time_quality": 1.02,
     }
     assert set(row) == set(PAIR_COLUMNS)
     return {**row, **changes}

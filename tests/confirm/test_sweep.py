@@ -1,3 +1,5 @@
+import json
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -80,6 +82,10 @@ def test_what_it_finds_is_in_the_folder(confirmed):
     pd.testing.assert_frame_equal(folder.confirmation().table, found.table, check_dtype=False)
     pairs = pd.read_csv(folder.confirm_path / "pairs.csv")
     assert pairs.groupby("arm").size().to_dict() == {"reference": 6, "lr_matched": 6, "tuned": 6}
+    events = Journal.read(folder.confirm_path / "journal.jsonl")
+    as_long = [json.loads(e["arm"]) for e in events if "real_steps" in e["arm"]]
+    assert sorted(pairs["equal_time_steps"]) == sorted(arm["real_steps"] for arm in as_long)
+    assert {arm["name"] for arm in as_long} == {"truncated", "lr_matched", "tuned"}
     controls = pairs[pairs["arm"] == "lr_matched"]
     assert (controls["backward_calls"] == controls["hybrid_backward_calls"]).all()
     assert (pairs.loc[pairs["arm"] == "reference", "backward_calls"] == 60).all()
@@ -91,9 +97,29 @@ def test_arms_take_turns_and_each_is_timed_three_times(confirmed):
         (arm if arm in ("reference", "hybrid") else "control", seed) for _, arm, seed in ran(confirmed[0])
     ]
     one_round = ["reference", *["hybrid", "control", "control"] * 2]
-    assert [run for run in fresh if run[1] > 3] == [
-        (arm, seed) for seed in (4, 5, 6) for arm in one_round * 3
-    ]
+    timed = [(arm, seed) for seed in (4, 5, 6) for arm in one_round * 3]
+    as_long = [("control", seed) for seed in (4, 5, 6) for _ in range(6)]  # as the hybrid, not timed
+    assert [run for run in fresh if run[1] > 3] == timed + as_long
+
+
+def test_at_equal_wall_clock_a_control_takes_the_steps_that_the_hybrids_time_pays_for(confirmed):
+    pairs = pd.read_csv(confirmed[0].confirm_path / "pairs.csv")
+    steps = (pairs["backward_calls"] * pairs["hybrid_seconds"] / pairs["seconds"]).round().clip(1)
+    steps = steps.where(pairs["arm"] != "lr_matched", steps.clip(upper=60))  # it has no more logical steps
+    assert (pairs["equal_time_steps"] - steps).abs().max() <= 1
+    curves = {}
+    for event in Journal.read(confirmed[0].confirm_path / "journal.jsonl"):
+        arm = json.loads(event["arm"]) if event["arm"].startswith("{") else {}
+        if "real_steps" in arm:
+            curves[event["trial_id"], arm["name"], event["seed"]] = arm["real_steps"], event["curve"]
+    assert len(curves) == len(pairs)
+    for row in pairs.itertuples():
+        name = "truncated" if row.arm == "reference" else row.arm
+        given, curve = curves[row.trial_id, name, row.seed]
+        loss = float(curve["test"]["loss"])  # infinite where the control diverged, which ends its run
+        assert given == row.equal_time_steps
+        assert curve["backward_calls"][-1] == given or loss == inf
+        assert row.equal_time_quality == pytest.approx(loss / row.hybrid_test_loss)
 
 
 def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(confirmed):
