@@ -28,6 +28,7 @@ PAIR_COLUMNS = {
     "trial_id": "the front point",
     "arm": "the control that it is compared with: reference is the same recipe without prediction",
     "what": "the control's settings in words",
+    "largest_tried": "whether the control's learning rate is the largest that was tried of it",
     "seed": "of both runs: same initial weights, same batches",
     "target_loss": "validation loss to reach: that at which the reference's end has the bar's quality",
     "seconds_to_target": "training seconds until the control has it, median of the timings; inf for never",
@@ -89,6 +90,7 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
             "trial_id": trial_id,
             "arm": arm,
             "what": group["what"].iloc[0],
+            "largest_tried": bool(group["largest_tried"].iloc[0]),
             "seeds": len(group),
             "reached": int(reached.sum()),
             "hybrid_reached": int(hybrid_reached.sum()),
@@ -123,6 +125,7 @@ class Confirmation:
         min_quality: the bar: quality that a point shall have, and what sets the target loss.
         left_out: points of the front that were not run again.
         tried: how many settings the tuned control was chosen from.
+        configurations: how many the sweep had done, from which its best point was chosen.
         table: `comparisons`, and of each point `explored_speedup` and `explored_quality`, the values that it
             was chosen by; best point first.
     """
@@ -131,6 +134,7 @@ class Confirmation:
     min_quality: float
     left_out: list[str]
     tried: int
+    configurations: int
     table: pd.DataFrame
 
     @property
@@ -156,7 +160,8 @@ class Confirmation:
         """Write confirmed.csv and confirmed.json."""
         with replacing(folder / "confirmed.csv") as temporary:
             temporary.write_bytes(encode(self.table, "csv"))
-        about = {name: getattr(self, name) for name in ("seeds", "min_quality", "left_out", "tried")}
+        names = ("seeds", "min_quality", "left_out", "tried", "configurations")
+        about = {name: getattr(self, name) for name in names}
         values = plain({**about, "comparisons": self.table.to_dict("records")})
         write_text(folder / "confirmed.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
 
@@ -171,7 +176,8 @@ class Confirmation:
         try:
             values = json.loads(path.read_bytes())
             table = pd.DataFrame(values.pop("comparisons"))
-            kinds = dict.fromkeys(("trial_id", "arm", "what"), "str") | {"at_least": "bool"}
+            kinds = dict.fromkeys(("trial_id", "arm", "what"), "str")
+            kinds |= dict.fromkeys(("at_least", "largest_tried"), "bool")
             return cls(table=table.astype(kinds | dict.fromkeys(NUMBERS, "float64")), **values)
         except FileNotFoundError:
             return None

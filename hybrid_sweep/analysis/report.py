@@ -130,6 +130,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "git": manifest.get("git"),
         "unit costs (seconds)": manifest.get("unit_costs"),
         "η·λ_max along plain training": _curvature(manifest.get("curvature") or {}),
+        "tuned controls": _tuning(spec, manifest.get("budget")),
         "points masked as unstable": manifest.get("masked"),
         "created": manifest.get("created"),
         "sweep": manifest.get("sweep_id"),
@@ -141,6 +142,14 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             value = ", ".join(str(part) for part in value)
         if value not in (None, ""):
             yield name, str(value)
+
+
+def _tuning(spec: Mapping[str, Any], points: int | None) -> str:
+    """Return, where tuned controls have fewer tries than the sweep, that they have."""
+    tries = spec.get("tuning_trials")
+    if spec.get("controls") != "full" or not (tries and points) or tries >= points:
+        return ""
+    return f"chosen from {tries} settings, the hybrid from {points}: tuning_trials capped them"
 
 
 def _curvature(measured: Mapping[str, Any]) -> str:

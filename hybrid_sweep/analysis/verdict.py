@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from shlex import quote
 from typing import Any, Literal
@@ -106,7 +106,17 @@ def verdict(
         return Verdict(recommendation=UNCONFIRMED, text=text, trial_id=trial_id, advice=changes)
     outcome, why, instead = _judge(rows, confirmation.min_quality)
     text = " ".join(
-        [_comparisons(rows), _quality(rows[REFERENCE]), _equal_time(rows), _luck(rows[REFERENCE]), why]
+        filter(
+            None,
+            [
+                _comparisons(rows),
+                _quality(rows[REFERENCE]),
+                _equal_time(rows),
+                _luck(rows[REFERENCE]),
+                *_flattering(confirmation, rows),
+                why,
+            ],
+        )
     )
     settings = instead
     if outcome == "ADOPT":
@@ -198,6 +208,18 @@ def _equal_time(rows: Mapping[str, Mapping[str, Any]]) -> str:
         shown = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
         parts.append(f"{shown} against {_SHORT.get(arm, arm.replace('_', ' '))}")
     return f"At equal wall clock it is {', '.join(parts)}."
+
+
+def _flattering(confirmation: Confirmation, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what was not tried of the controls, so that the truth may be better for them."""
+    for row in rows.values():
+        if row["largest_tried"]:
+            yield f"{_capital(str(row['what']))} is the largest that was tried: a larger one may do better."
+    if confirmation.tried < confirmation.configurations and "tuned" in rows:
+        yield (
+            f"The tuned baseline was chosen from {confirmation.tried} settings, the point from "
+            f"{confirmation.configurations}: tuning_trials capped it."
+        )
 
 
 def _luck(row: Mapping[str, Any]) -> str:

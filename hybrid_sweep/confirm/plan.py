@@ -24,6 +24,10 @@ from hybrid_sweep.workload import Workload, quality_of
 TIMINGS = 3
 MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
 """Learning rates tried of the arms that raise it, as shares of what the hybrid's jumps amount to."""
+FURTHER = (6.0, 9.0, 13.5)
+"""Those tried next, each as long as the one before it is the best so far."""
+LADDERS = ("lr_matched", "lr")
+"""Arms whose learning rate is chosen so."""
 ARMS: dict[str, tuple[ArmName, ...]] = {
     "basic": ("lr_matched", "tuned"),
     "full": ("lr_matched", "tuned", "truncated", "lr", "momentum", "average", "schedule_free"),
@@ -64,13 +68,16 @@ class Plan:
         """Run what is not there yet; yield before each run. An arm that does not apply here is left out."""
         points, rounds = len(self.points), len(self.seeds) * TIMINGS
         tuned = self.tuning_trials * sum(arm in TUNED for arm in self.arms)
+        rungs = len(MATCHED) + len(FURTHER)
         each = sum(
-            {"lr_matched": len(MATCHED), "lr": len(MATCHED), **dict.fromkeys(TUNED, 0)}.get(a, 1)
-            for a in self.arms
+            {**dict.fromkeys(LADDERS, rungs), **dict.fromkeys(TUNED, 0)}.get(arm, 1) for arm in self.arms
         )
         total = 1 + tuned + points * (1 + each) + rounds * (1 + points * (1 + len(self.arms)))
         total += len(self.seeds) * points * (1 + len(self.arms))  # at equal wall clock
-        for number, (key, timing, config) in enumerate(self._work(runs)):
+        for number, work in enumerate(self._work(runs)):
+            if work is None:
+                continue
+            key, timing, config = work
             if len(runs.curves(key)) >= timing:
                 continue
             yield Progress(number, total, _label(key))
@@ -79,15 +86,23 @@ class Plan:
             except NotApplicable:
                 continue
 
-    def _work(self, runs: Runs) -> Iterator[tuple[Key, int, HybridConfig | None]]:
-        """Yield each run with the number of its timing; what comes later depends on those before."""
+    def _work(self, runs: Runs) -> Iterator[tuple[Key, int, HybridConfig | None] | None]:
+        """Yield each run with the number of its timing; what comes later depends on those before.
+
+        None stands for a run that turned out to be of no use.
+        """
         yield ("", REFERENCE, self.tuning_seed), 1, None
         for point, config in self.points.items():
             yield (point, HYBRID, self.tuning_seed), 1, config
             for arm in self.arms:
                 if self._tuned_on(point, arm) == point:
-                    for settings in self._candidates(runs, point, arm):
-                        yield (point, settings, self.tuning_seed), 1, None
+                    candidates = self._candidates(runs, point, arm)
+                    for number, settings in enumerate(candidates):
+                        further = arm in LADDERS and number >= len(MATCHED)
+                        if further and self.controls(runs, point).get(arm) != candidates[number - 1]:
+                            yield None
+                        else:
+                            yield (point, settings, self.tuning_seed), 1, None
         controls = {point: self.controls(runs, point).values() for point in self.points}
         for seed, timing in product(self.seeds, range(1, TIMINGS + 1)):
             yield ("", REFERENCE, seed), timing, None
@@ -139,6 +154,7 @@ class Plan:
         kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
         rows = []
         for point in self.points:
+            largest = [self._candidates(runs, point, arm)[-1] for arm in self.arms if arm in LADDERS]
             arms = {
                 REFERENCE: ("", REFERENCE),
                 **{a: (point, c) for a, c in self.controls(runs, point).items()},
@@ -157,6 +173,7 @@ class Plan:
                             "trial_id": point,
                             "arm": arm,
                             "what": what,
+                            "largest_tried": settings in largest,
                             "seed": seed,
                             "target_loss": target,
                             "seconds_to_target": median(curve.seconds_to(target) for curve in control),
@@ -182,9 +199,12 @@ class Plan:
         match arm:
             case "lr_matched":
                 tail = config.stop_fraction if config.tail == "average" else None
-                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in MATCHED]
+                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in MATCHED + FURTHER]
             case "lr":
-                arms = [Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps) for share in MATCHED]
+                arms = [
+                    Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps)
+                    for share in MATCHED + FURTHER
+                ]
             case "momentum":
                 arms = [Arm(name=arm, multiplier=m, schedule_steps=runs.steps)]
             case "tuned" | "schedule_free":

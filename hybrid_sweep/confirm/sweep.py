@@ -42,8 +42,9 @@ def confirm_sweep(
 
     The controls' settings are chosen first, on the sweep's first seed: the fewest backward passes to the
     target, then validation loss, for that is what the verdict compares. The learning rate of `lr_matched` is
-    chosen among `MATCHED`, the tuned baseline among as many settings as the sweep has done configurations
-    (at most its `tuning_trials`), at as many steps as the best point takes backward passes.
+    chosen among `MATCHED`, and beyond them until it turns; the tuned baseline among as many settings as the
+    sweep has done configurations (or its `tuning_trials`, which the verdict then says), at as many steps as
+    the best point takes backward passes.
     The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
     that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
     process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
@@ -83,11 +84,12 @@ def confirm_sweep(
         workload = _workload(folder, spec)
         folder.confirm_path.mkdir(exist_ok=True)
         runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), workload, folder.manifest["steps"])
+        done = len(configurations(folder.trials()))
         plan = Plan(
             points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
             arms=ARMS[arms],
             tuning_seed=spec.seed,
-            tuning_trials=min(len(configurations(folder.trials())), spec.tuning_trials),
+            tuning_trials=min(done, spec.tuning_trials or done),
             seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
             min_quality=min_quality,
         )
@@ -106,6 +108,7 @@ def confirm_sweep(
             min_quality=min_quality,
             left_out=[str(point) for point in front["trial_id"] if point not in chosen],
             tried=plan.tuning_trials,
+            configurations=done,
             table=comparisons(pairs).join(explored, on="trial_id"),
         )
         with replacing(folder.confirm_path / "pairs.csv") as temporary:

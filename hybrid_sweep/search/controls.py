@@ -49,8 +49,9 @@ def _arms(spec: SweepSpec, m: float, steps: int, points: int) -> Iterator[tuple[
     if spec.controls == "full":
         yield "", Arm(name="momentum", multiplier=m, schedule_steps=steps)
         yield "", Arm(name="average")
+        tries = min(points, spec.tuning_trials or points)
         for name in ("tuned", "schedule_free"):
-            for number, arm in enumerate(tuning_trials(name, min(points, spec.tuning_trials), spec.seed)):
+            for number, arm in enumerate(tuning_trials(name, tries, spec.seed)):
                 yield f"_{number:02d}", arm
 
 

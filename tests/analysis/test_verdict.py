@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -35,6 +36,7 @@ def row(
     values |= {
         "backward_calls": 850,
         "hybrid_reached": hybrid_reached,
+        "largest_tried": False,
         "at_least": reached < 5 and hybrid_reached == 5,
     }
     named = {"speedup_to_target": speed, "speedup_whole_run": (3.4, 3.3, 3.5), "quality": quality}
@@ -46,7 +48,14 @@ def row(
 
 def confirmed(*rows):
     seeds = [1, 2, 3, 4, 5]
-    return Confirmation(seeds=seeds, min_quality=0.98, left_out=["H050"], tried=40, table=pd.DataFrame(rows))
+    return Confirmation(
+        seeds=seeds,
+        min_quality=0.98,
+        left_out=["H050"],
+        tried=40,
+        configurations=40,
+        table=pd.DataFrame(rows),
+    )
 
 
 def of(recipe=WIN, matched=WIN, tuned=WIN, **changes):
@@ -81,6 +90,18 @@ def test_a_win_over_all_names_the_settings_to_copy():
         "All of it: hybrid-sweep export DIR --trial H100 --format toml"
     )
     assert HybridConfig(**tomllib.loads(found.settings)) == CONFIG
+
+
+def test_a_control_that_was_not_tried_far_enough_is_said():
+    rows = row("reference", WIN), row("lr_matched", WIN) | {"largest_tried": True}, row("tuned", WIN)
+    few = replace(confirmed(*rows), tried=20, configurations=60)
+    found = verdict(FRONT, few, folder="DIR")
+    assert (
+        "The same recipe at learning rate 0.045 where the jumps were is the largest that was tried: "
+        "a larger one may do better. The tuned baseline was chosen from 20 settings, the point from 60: "
+        "tuning_trials capped it. Prediction pays here"
+    ) in found.text
+    assert "tried" not in of().text
 
 
 def test_a_win_only_over_the_own_recipe_names_the_larger_learning_rate():

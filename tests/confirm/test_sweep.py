@@ -7,7 +7,7 @@ import pytest
 import torch
 from support import toy
 
-from hybrid_sweep.confirm.plan import MATCHED
+from hybrid_sweep.confirm.plan import FURTHER, MATCHED
 from hybrid_sweep.confirm.sweep import confirm_sweep
 from hybrid_sweep.driver.sweep import begin
 from hybrid_sweep.errors import UserError
@@ -57,6 +57,11 @@ def confirmed(tmp_path_factory):
     """A sweep of which two points are confirmed on three seeds, and what was found; do not change it."""
     made = make_sweep(tmp_path_factory.mktemp("confirmed"))
     return made, confirm_sweep(made.path, seeds=3, points=2)
+
+
+def contents(folder):
+    """Return every file of a folder with what is in it."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
 def ran(folder):
@@ -126,7 +131,9 @@ def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(
     events = Journal.read(confirmed[0].confirm_path / "journal.jsonl")
     tuning = [event for event in events if event["seed"] == 3]
     # the recipe, the points and their learning rates, as many tuned settings as points
-    assert len(tuning) == 1 + 2 * (1 + len(MATCHED)) + 3
+    rungs = sum('"lr_matched"' in event["arm"] for event in tuning)
+    assert 2 * len(MATCHED) <= rungs <= 2 * len(MATCHED + FURTHER)
+    assert len(tuning) == 1 + 2 + rungs + 3
     assert all(event["curve"]["test"] == {} for event in tuning)
     looked = [event for event in events if event["curve"]["test"]]
     assert len(looked) == len({(e["trial_id"], e["arm"], e["seed"]) for e in events if e["seed"] != 3})
@@ -169,8 +176,8 @@ def test_started_again_it_goes_on_where_it_was_killed(folder):
     told = []
     assert confirm_sweep(folder.path, seeds=3, points=1, tell=told.append) is not None
     assert told[0].done == 20
-    assert ran(folder)[:20] == before
-    assert len(ran(folder)) == told[-1].total
+    assert ran(folder)[: len(before)] == before
+    assert told[-1].done == told[-1].total - 1
 
 
 def test_started_again_it_runs_only_what_is_new(folder):
@@ -227,14 +234,30 @@ def test_options_out_of_range(folder, option, said):
     assert not folder.confirm_path.exists()
 
 
-def test_a_folder_without_a_front(folder):
-    folder.journal.path.write_text("")
-    with pytest.raises(UserError, match="has no front, no configuration is done: run or resume the sweep"):
+@pytest.mark.parametrize("state", ["failed", "diverged", "pruned", "unended", "unbegun"])
+def test_a_folder_without_a_front_is_refused_and_left_as_it_was(folder, state):
+    events = Journal.read(folder.journal.path)
+    for event in events:
+        if event["event"] == "finished":
+            event["state"] = state
+    if state == "unended":
+        events = [event for event in events if event["event"] != "finished"]
+    if state == "unbegun":
+        events = []
+    folder.journal.path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    before = contents(folder.path)
+    with pytest.raises(UserError, match="has no front, no configuration is done: run or resume") as refusal:
         confirm_sweep(folder.path)
-    assert not folder.confirm_path.exists()
+    assert "\n" not in str(refusal.value)
+    assert contents(folder.path) == before
 
 
 def test_a_sweep_that_still_runs(folder):
+    events = folder.journal.path.read_text()
+    folder.journal.path.write_text("")  # also before it has a front
+    with folder.driven(), pytest.raises(UserError, match="another process drives the sweep"):
+        confirm_sweep(folder.path)
+    folder.journal.path.write_text(events)
     with folder.driven(), pytest.raises(UserError, match="another process drives the sweep"):
         confirm_sweep(folder.path)
 
