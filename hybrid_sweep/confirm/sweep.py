@@ -76,11 +76,14 @@ def confirm_sweep(
         raise UserError(f"min_quality={min_quality:g} is no bar: use a ratio near 1, such as {MIN_QUALITY}")
     folder = ResultsFolder.open(path)
     spec = recorded_spec(folder)
+    no_front = UserError(f"{path} has no front, no configuration is done: run or resume the sweep first")
+    if folder.table("front").empty and not folder.is_driven:
+        raise no_front  # before the lock, which is a file
     with folder.driven(), writing(folder.path, "confirm"):
         front = folder.table("front")
         chosen = _choice(front, points, min_quality)
         if not chosen:
-            raise UserError(f"{path} has no front, no configuration is done: run or resume the sweep first")
+            raise no_front
         workload = _workload(folder, spec)
         folder.confirm_path.mkdir(exist_ok=True)
         runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), workload, folder.manifest["steps"])
