@@ -110,11 +110,13 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     """
     from hybrid_sweep.axis import described
     from hybrid_sweep.search.controls import ablations, controls
-    from hybrid_sweep.search.mask import refuse_masked_space
+    from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.workload import load_workload
 
-    refuse_masked_space(spec)
+    measured = wants_curvature(spec)
+    if not measured:
+        refuse_masked_space(spec)
     points = grid(spec) if spec.sampler == "grid" else []
     count = spec.budget(len(points))
     workload = load_workload(spec.workload.name, **spec.workload.keywords)
@@ -131,6 +133,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "controls": f"{spec.controls}: {beside} × {seeds} = {beside * spec.repeats}" if beside else "none",
         **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
         **{field: described(axis) for field, axis in spec.space.items()},
+        **({"mask": "by η·λ_max, measured along plain training first"} if measured else {}),
         "device": spec.device,
         "at once": str(spec.concurrency or "one a core, or one a GPU share"),
         "front of": f"{spec.speedup_column} and quality",
@@ -257,12 +260,12 @@ def confirmed(found: Confirmation) -> RenderableType:
     """Return what a confirmation found: a row a point and control, best point first."""
     from hybrid_sweep.analysis.comparison import ratio
 
-    table = _table("point", "against", "time to target", "whole run", "quality (test)")
+    table = _table("point", "against", "time to target", "whole run", "quality (test)", "at equal time")
     for point in found.points:
         for number, row in enumerate(found.rows(point).values()):
-            quality = str(ratio(row, "quality")).replace("×", "")
+            qualities = (str(ratio(row, name)).replace("×", "") for name in ("quality", "equal_time_quality"))
             speeds = (str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run"))
-            table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, quality)
+            table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, *qualities)
     speed, quality_lost = found.luck()
     parts: list[RenderableType] = [
         Text(f"Confirmed on seeds {_listed(found.seeds)}, target at quality {found.min_quality:g}", "bold"),

@@ -455,9 +455,14 @@ def test_verdict_of_what_is_not_confirmed_says_so(hybrid_sweep, results):
 def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, monkeypatch):
     front = ResultsFolder.open(results).table("front")
     row = {"trial_id": front["trial_id"][0], "arm": "reference", "what": "your recipe", "at_least": False}
-    row |= dict.fromkeys(NUMBERS, 3.0)
+    row |= {"largest_tried": False} | dict.fromkeys(NUMBERS, 3.0)
     found = Confirmation(
-        seeds=[1, 2, 3], min_quality=0.98, left_out=["x"], tried=4, table=pd.DataFrame([row])
+        seeds=[1, 2, 3],
+        min_quality=0.98,
+        left_out=["x"],
+        tried=4,
+        configurations=4,
+        table=pd.DataFrame([row]),
     )
     asked = {}
 
@@ -494,5 +499,22 @@ def test_what_is_no_results_folder_cannot_be_confirmed_or_judged(hybrid_sweep, t
     assert "no results folder" in refused(hybrid_sweep(command, tmp_path)).replace("not a", "no")
 
 
-def test_confirm_needs_seeds_enough_for_an_interval(hybrid_sweep, results):
-    assert "seeds=2 is too few for an interval" in refused(hybrid_sweep("confirm", results, "--seeds", 2))
+def contents(folder):
+    """Return every file of a folder with what is in it."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seeds", "2"], "seeds=2 is too few for an interval: use at least 3"),
+        (["--seeds", "0"], "seeds=0 is too few for an interval"),
+        (["--points", "0"], "points=0 leaves nothing to confirm"),
+        (["--min-quality", "0"], "min_quality=0 is no bar"),
+        (["--min-quality", "nan"], "min_quality=nan is no bar"),
+    ],
+)
+def test_confirm_refuses_what_it_cannot_do_and_writes_nothing(hybrid_sweep, results, options, said):
+    before = contents(results)
+    assert said in refused(hybrid_sweep("confirm", results, *options))
+    assert contents(results) == before

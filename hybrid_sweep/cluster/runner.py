@@ -66,7 +66,8 @@ class Runner:
             trial = self._begun()
             report = None if trial.done else trial.report()
             if trial.done:
-                finished = {"state": trial.state, "reason": trial.reason, "result": trial.result()}
+                result = trial.result()  # first: it may add to the reason
+                finished = {"state": trial.state, "reason": trial.reason, "result": result}
                 self._shared.keep_model(self._point, trial)
                 self._trial = None
                 return {"report": report, "finished": finished}

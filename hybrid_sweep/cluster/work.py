@@ -6,7 +6,7 @@ import inspect
 import json
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import log, sqrt
 from pathlib import Path
@@ -17,9 +17,11 @@ import torch
 from hybrid_sweep.arm import ABLATION, Arm
 from hybrid_sweep.axis import samples_of, values_of
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure import arm_costs
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.curvature import Curvature, measure_curvature
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.spec import SweepSpec
@@ -78,6 +80,7 @@ class Shared:
         order: how to build the workload.
         references: plain training by seed.
         costs: unit costs by `cost_class`.
+        step_ratios: what a step of each kind of control costs in plain steps; one that is missing costs one.
         controls: whether each trial is compared with its twins.
         checkpoint_seconds: wall clock between the checkpoints of a trial.
         gpu_memory_bytes: what must be free on a shared GPU before a trial starts; None looks at nothing.
@@ -91,14 +94,17 @@ class Shared:
     checkpoint_seconds: float | None = None
     gpu_memory_bytes: int | None = None
     models: Path | None = None
+    step_ratios: dict[str, float] = field(default_factory=dict)
 
     def trial(self, point: dict[str, Any], workload: Workload, twins: Twins) -> Trial | ArmTrial:
         """Start one trial of the arm that `point` names, of the hybrid where it names none."""
         arm = point.get("arm") or ""
         if arm and arm != ABLATION:
-            settings = dict(point["config"])
-            steps, reference = settings.pop("steps"), self.references[point["seed"]]
-            return ArmTrial(workload, Arm(**settings), steps, reference, next(iter(self.costs.values())))
+            values = dict(point["config"])
+            steps, settings = values.pop("steps"), Arm(**values)
+            ratio = self.step_ratios.get(arm_costs.cost_class(settings), 1.0)
+            costs, reference = next(iter(self.costs.values())), self.references[point["seed"]]
+            return ArmTrial(workload, settings, steps, reference, costs, ratio)
         config = HybridConfig(**point["config"])
         return Trial(
             workload,
@@ -163,6 +169,17 @@ def prepare_reference(order: WorkloadOrder, seed: int, steps: int | None, eval_e
     return reference_run(workload, seed, steps or workload.steps, eval_every)
 
 
+def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None) -> Curvature:
+    """Measure the largest η·λ along plain training with one seed, on a model of its own."""
+    workload = order.build()
+    return measure_curvature(workload, seed, steps or workload.steps)
+
+
 def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:
     """Measure the unit costs, or take those that this machine has kept."""
     return unit_costs(order.build(), {**order.keywords, "device": order.device}, config, fresh=fresh)
+
+
+def prepare_step_ratios(order: WorkloadOrder, seed: int, arms: list[Arm], steps: int) -> dict[str, float]:
+    """Time a step of each kind of control against the recipe's."""
+    return arm_costs.step_ratios(order.build(), seed, arms, steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hybrid_sweep.arm import Arm
@@ -25,7 +26,8 @@ class ArmTrial:
         arm: which control.
         steps: real steps.
         reference: plain training with the same seed; "truncated" is read from it and trains nothing.
-        costs: frozen unit costs.
+        costs: frozen unit costs, of the recipe.
+        step_ratio: what a step of the arm costs in plain steps of the recipe (`arm_costs.step_ratios`).
 
     Attributes:
         state: "running", "done", "diverged", or "pruned" where the arm does not apply.
@@ -33,10 +35,17 @@ class ArmTrial:
     """
 
     def __init__(
-        self, workload: Workload, arm: Arm, steps: int, reference: Reference, costs: UnitCosts
+        self,
+        workload: Workload,
+        arm: Arm,
+        steps: int,
+        reference: Reference,
+        costs: UnitCosts,
+        step_ratio: float = 1.0,
     ) -> None:
         self.state, self.reason = "running", ""
         self._arm, self._steps, self._reference, self._costs = arm, steps, reference, costs
+        self._step_ratio = step_ratio
         self._kind = quality_of(workload)
         self._run: ArmRun | None = None
         every = reference.steps[1] - reference.steps[0] if len(reference.steps) > 1 else steps
@@ -85,11 +94,13 @@ class ArmTrial:
             accuracy = curve.val_accuracy[-1] if curve.val_accuracy else None
         step = round(taken * total / self._steps)
         calls = {**dict.fromkeys(Work, 0), Work.BATCH: taken, Work.PLAIN: taken}
-        counted = speedup_counted(step, calls, self._costs)
+        own = replace(self._costs, plain_step=self._step_ratio * self._costs.plain_step)
+        counted = speedup_counted(step, calls, own) / self._step_ratio
         seconds = self._run.meter.seconds() if self._run else dict.fromkeys(Work, 0.0)
         each = self._run.meter.plain_step() if self._run else 0.0
         return {
-            "speedup": speedup(step, seconds, calls, each) if self._run else counted,
+            # its own plain steps are timed, and the recipe's cost 1 / step_ratio of them
+            "speedup": speedup(step, seconds, calls, each) / self._step_ratio if self._run else counted,
             "speedup_counted": counted,
             "quality": quality(self._kind, reference, step, loss, accuracy),
             "val_loss": loss,

@@ -158,7 +158,7 @@ class Trial:
         """Return the columns of the run (the contract's, in its names) from its first report on.
 
         A run that goes on has them at the step it has reached, and is not held against its twins: each is
-        a training run of its own.
+        a training run of its own. Where one of them raises, its column is empty and `reason` says why.
         """
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
@@ -237,9 +237,16 @@ class Trial:
         seed, trace = self.reference.seed, self.trainer.trace()
         key = seed, tuple(trace), arm
         if key not in self._twins:
-            self._twins[key] = ArmRun(
-                self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
-            ).finish()
+            try:
+                self._twins[key] = ArmRun(
+                    self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
+                ).finish()
+            except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
+                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                said = f"no quality_vs_{arm.name}: its run raised {what}"
+                if said not in self.reason:
+                    self.reason = "; ".join(filter(None, [self.reason, said]))
+                return None
         twin = self._twins[key]
         accuracy = twin.val_accuracy[-1] if twin.val_accuracy else None
         kind, step = quality_of(self.workload), self._steps

@@ -14,9 +14,19 @@ from support.toy import Toy
 
 from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.launch import run_sweep
-from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialReported, TrialStarted
+from hybrid_sweep.driver.events import (
+    Note,
+    SweepEnded,
+    SweepStarted,
+    TrialFinished,
+    TrialReported,
+    TrialStarted,
+)
+from hybrid_sweep.driver.sweep import replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES
+from hybrid_sweep.measure.curvature import measure_curvature
+from hybrid_sweep.search.mask import with_curvature
 from hybrid_sweep.spec import SweepSpec, load_spec
 
 FILES = ("manifest.json", "journal.jsonl", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv")
@@ -181,6 +191,29 @@ def test_trials_that_go_wrong_leave_the_others_alone(cluster, make_spec, tmp_pat
     assert set(outcome.folder.table("front")["max_predict_steps"]) == {10}
     # while a failed run may be tried again, no weights are thrown away
     assert len(list(outcome.folder.models_path.iterdir())) == 2
+
+
+@pytest.mark.ray
+def test_a_sampler_is_masked_by_what_was_measured_and_a_grid_is_not(sweep, make_spec, tmp_path):
+    assert "curvature" not in sweep[0].folder.manifest
+    space = {"max_predict_steps": {"low": 10, "high": 40}}
+    spec = make_spec(sampler="random", space=space, trials=2, repeats=1, controls="none")
+    told = []
+    folder = run_sweep(spec, tmp_path / "out", on_event=told.append).folder
+    measured = measure_curvature(Toy(), 0, 120)
+    assert folder.manifest["curvature"] == measured.to_dict()
+    assert folder.manifest["spec"]["mask"]["eta_lambda"] == round(max(measured.eta_lambda), 4)
+    assert Note(with_curvature(spec, measured.eta_lambda)[1]) in told
+    assert replayed(folder) == 2
+
+
+@pytest.mark.ray
+def test_a_space_that_is_masked_whole_by_what_was_measured_is_refused(cluster, make_spec, tmp_path):
+    space = {"max_predict_steps": {"low": 40_000, "high": 50_000}}
+    spec = make_spec(sampler="random", space=space, trials=2, repeats=1)
+    with pytest.raises(UserError, match="every point of the space is masked as unstable"):
+        run_sweep(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.ray

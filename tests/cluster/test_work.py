@@ -136,6 +136,17 @@ class TestShared:
             point = {**POINT, "config": {**SHUT, "bptt_steps": asked}}
             assert shared.trial(point, Toy(), {}).costs.update == nearest
 
+    def test_a_control_is_charged_its_own_step(self):
+        shared = replace(self.shared(), step_ratios={"tuned adamw": 3.0})
+        counted = {}
+        for optimizer in ("sgd", "adamw"):
+            config = {"name": "tuned", "optimizer": optimizer, "lr": 0.01, "steps": 10}
+            trial = shared.trial({"trial_id": "t", "seed": 0, "arm": "tuned", "config": config}, Toy(), {})
+            while not trial.done:
+                trial.report()
+            counted[optimizer] = trial.result()["speedup_counted"]
+        assert counted == pytest.approx({"sgd": 40 / 20, "adamw": 40 / 40})
+
     def test_without_controls(self):
         trial = self.shared(controls=False).trial(POINT, Toy(), {})
         while not trial.done:
