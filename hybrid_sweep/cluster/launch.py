@@ -20,6 +20,7 @@ from hybrid_sweep.cluster.manifest import environment
 from hybrid_sweep.cluster.runner import Runner
 from hybrid_sweep.cluster.work import (
     Device,
+    Prepared,
     Shared,
     WorkloadOrder,
     cost_classes,
@@ -27,7 +28,7 @@ from hybrid_sweep.cluster.work import (
     prepare_costs,
     prepare_reference,
 )
-from hybrid_sweep.driver.events import Note
+from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, Tell, begin, carry_on, recorded_spec, results_path
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
@@ -78,7 +79,8 @@ def run_sweep(
                 f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"
             )
         )
-        references = _references(spec, place)
+        prepared = _references(spec, place)
+        references = {seed: each.reference for seed, each in prepared.items()}
         costs = _unit_costs(spec, place, remeasure)
         folder = begin(
             path,
@@ -92,7 +94,8 @@ def run_sweep(
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
             },
         )
-        return _carry_on(folder, spec, place, tell)
+        kept = sum(each.from_cache for each in prepared.values())
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept))
 
 
 def resume_sweep(
@@ -131,7 +134,7 @@ def resume_sweep(
                 f"the sweep began on {began_on}, and its references and unit costs do not hold on "
                 f"{place.order.device}: resume it where there is {began_on}"
             )
-        return _carry_on(folder, spec, place, tell, retry_failed)
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), retry_failed)
 
 
 def _carry_on(
@@ -151,6 +154,7 @@ def _carry_on(
         checkpoint_seconds=spec.checkpoint_seconds,
         gpu_memory_bytes=needed_bytes(references, place.share["gpu"]),
         models=models,
+        share=spec.share,
     )
     made: list[RayBackend] = []
 
@@ -168,6 +172,24 @@ def _carry_on(
     finally:
         for each in made:
             each.close()
+
+
+@dataclass(slots=True)
+class _TellsWhatWasKept:
+    """Passes events on, and before the last one says what was not trained, since an earlier sweep had."""
+
+    tell: Tell
+    references: int = 0
+    controls: int = 0
+
+    def __call__(self, event: SweepEvent) -> None:
+        if isinstance(event, TrialFinished):
+            self.controls += event.from_cache
+        counts = {"reference": self.references, "control": self.controls}
+        kept = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        if isinstance(event, SweepEnded) and kept:
+            self.tell(Note(f"{' and '.join(kept)} from the cache"))
+        self.tell(event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,11 +261,11 @@ def _plain_training(name: str) -> Iterator[None]:
         raise UserError(f"plain training of {name} fails: {what}; mend the workload first") from error
 
 
-def _references(spec: SweepSpec, place: Place) -> dict[int, Reference]:
-    """Run the references, all at once."""
+def _references(spec: SweepSpec, place: Place) -> dict[int, Prepared]:
+    """Run the references, all at once, but for those that the cache has."""
     with _plain_training(place.order.name):
         pending = [
-            _remote(place, prepare_reference, place.order, seed, spec.steps, spec.eval_every)
+            _remote(place, prepare_reference, place.order, seed, spec.steps, spec.eval_every, spec.share)
             for seed in spec.seeds
         ]
         return dict(zip(spec.seeds, ray.get(pending), strict=True))

@@ -14,6 +14,7 @@ from hybrid_sweep.cluster.work import Shared
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
+from hybrid_sweep.measure.run_cache import KeptTwins, RunCache
 from hybrid_sweep.measure.trial import Trial, Twins
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Runner:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._workload: Any = None
+        self._runs: RunCache | None = None
         self._twins: Twins = {}
         self._point: dict[str, Any] = {}
         self._from: bytes | None = None
@@ -45,7 +47,10 @@ class Runner:
         """
         shortage(self._shared.gpu_memory_bytes)
         if self._workload is None:
-            self._workload = self._shared.order.build()
+            workload = self._shared.order.build()
+            self._runs = self._shared.runs(workload)
+            self._twins = {} if self._runs is None else KeptTwins(self._runs)
+            self._workload = workload
 
     def start(self, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
         """Take on a trial, in `point`'s trial_id, seed, config and arm, from its checkpoint if there is one.
@@ -66,7 +71,12 @@ class Runner:
             trial = self._begun()
             report = None if trial.done else trial.report()
             if trial.done:
-                finished = {"state": trial.state, "reason": trial.reason, "result": trial.result()}
+                finished = {
+                    "state": trial.state,
+                    "reason": trial.reason,
+                    "result": trial.result(),
+                    "from_cache": isinstance(trial, ArmTrial) and trial.from_cache,
+                }
                 self._shared.keep_model(self._point, trial)
                 self._trial = None
                 return {"report": report, "finished": finished}
@@ -106,7 +116,7 @@ class Runner:
         return self._trial
 
     def _new(self) -> Trial | ArmTrial:
-        return self._shared.trial(self._point, self._workload, self._twins)
+        return self._shared.trial(self._point, self._workload, self._twins, self._runs)
 
     def _checkpoint_if_due(self, trial: Trial | ArmTrial) -> bytes | None:
         every = self._shared.checkpoint_seconds

@@ -18,9 +18,11 @@ from hybrid_sweep.arm import ABLATION, Arm
 from hybrid_sweep.axis import samples_of, values_of
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.arm_trial import ArmTrial
+from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference, reference_run, start
+from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
@@ -59,6 +61,11 @@ class WorkloadOrder:
         warm_up(workload)
         return workload
 
+    def runs(self, workload: Workload) -> RunCache:
+        """Return what is kept of the runs of `workload`, which `build` has returned."""
+        keywords = {**self.keywords, "device": self.device}
+        return RunCache(Content(workload, keywords, find_workload(self.name, **self.keywords)))
+
 
 def warm_up(workload: Workload) -> None:
     """Load the data and run a few steps on a model of no use, so that no trial pays for a process's start."""
@@ -82,6 +89,7 @@ class Shared:
         checkpoint_seconds: wall clock between the checkpoints of a trial.
         gpu_memory_bytes: what must be free on a shared GPU before a trial starts; None looks at nothing.
         models: where trained weights are kept; None keeps none.
+        share: whether what other sweeps have trained is taken from the cache: controls and twins.
     """
 
     order: WorkloadOrder
@@ -91,14 +99,22 @@ class Shared:
     checkpoint_seconds: float | None = None
     gpu_memory_bytes: int | None = None
     models: Path | None = None
+    share: bool = True
 
-    def trial(self, point: dict[str, Any], workload: Workload, twins: Twins) -> Trial | ArmTrial:
+    def runs(self, workload: Workload) -> RunCache | None:
+        """Return what is kept of earlier runs, None where nothing is shared."""
+        return self.order.runs(workload) if self.share else None
+
+    def trial(
+        self, point: dict[str, Any], workload: Workload, twins: Twins, runs: RunCache | None = None
+    ) -> Trial | ArmTrial:
         """Start one trial of the arm that `point` names, of the hybrid where it names none."""
         arm = point.get("arm") or ""
         if arm and arm != ABLATION:
             settings = dict(point["config"])
             steps, reference = settings.pop("steps"), self.references[point["seed"]]
-            return ArmTrial(workload, Arm(**settings), steps, reference, next(iter(self.costs.values())))
+            costs = next(iter(self.costs.values()))
+            return ArmTrial(workload, Arm(**settings), steps, reference, costs, runs)
         config = HybridConfig(**point["config"])
         return Trial(
             workload,
@@ -157,12 +173,30 @@ def model_file(trial_id: str, seed: int) -> str:
     return f"{trial_id}_seed{seed}.pt"
 
 
-def prepare_reference(order: WorkloadOrder, seed: int, steps: int | None, eval_every: int) -> Reference:
-    """Run plain training with one seed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A reference, and whether it was trained by an earlier sweep."""
+
+    reference: Reference
+    from_cache: bool
+
+
+def prepare_reference(
+    order: WorkloadOrder, seed: int, steps: int | None, eval_every: int, share: bool
+) -> Prepared:
+    """Run plain training with one seed, unless with `share` an earlier sweep has."""
     workload = order.build()
-    return reference_run(workload, seed, steps or workload.steps, eval_every)
+    runs = order.runs(workload) if share else None
+    parts = {"seed": seed, "steps": steps or workload.steps, "eval_every": eval_every}
+    if runs and (kept := runs.get("references", **parts)):
+        return Prepared(reference=Reference(**kept), from_cache=True)
+    reference = reference_run(workload, **parts)
+    if runs:
+        runs.put("references", reference.to_dict(), **parts)
+    return Prepared(reference=reference, from_cache=False)
 
 
 def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:
     """Measure the unit costs, or take those that this machine has kept."""
-    return unit_costs(order.build(), {**order.keywords, "device": order.device}, config, fresh=fresh)
+    workload = order.build()
+    return unit_costs(workload, config, order.runs(workload), fresh=fresh)
