@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
@@ -16,6 +17,7 @@ from rich import box
 from rich import progress as bars
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from hybrid_sweep.analysis.verdict import Verdict
     from hybrid_sweep.cluster.jobs import JobState
     from hybrid_sweep.confirm.plan import Progress
+    from hybrid_sweep.measure.cache import Cache
     from hybrid_sweep.spec import SweepSpec
     from hybrid_sweep.trainer.config import HybridConfig
 
@@ -280,6 +283,27 @@ def confirmed(found: Confirmation) -> RenderableType:
 def print_verdict(verdict: Verdict, format: str) -> None:
     """Print a verdict."""
     print(json.dumps(verdict.to_dict(), indent=1) if format == "json" else "\n".join(verdict.lines()))
+
+
+def print_cache(cache: Cache, format: str) -> None:
+    """Print what the cache holds, a row a kind."""
+    usage = cache.usage()
+    size = sum(each.size_bytes for each in usage)
+    used = {each.kind: datetime.fromtimestamp(each.newest_use, UTC) for each in usage}
+    if format == "json":
+        kinds = [
+            {**asdict(each), "newest_use": used[each.kind].isoformat(timespec="seconds")} for each in usage
+        ]
+        totals = {"root": str(cache.root), "size_bytes": size, "limit_bytes": cache.limit_bytes}
+        print(json.dumps({**totals, "kinds": kinds}, indent=1))
+        return
+    table = _table("kind", "entries", "size", "newest use")
+    for each in usage:
+        newest = f"{used[each.kind].astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(Text(each.kind, "bold"), str(each.entries), decimal(each.size_bytes), newest)
+    if usage:
+        console().print(table)
+    console().print(_line(f"{decimal(size)} of {decimal(cache.limit_bytes)} in {cache.root}"))
 
 
 def write_config(values: Mapping[str, Any], format: str, to: Path | None) -> None:

@@ -151,6 +151,9 @@ class SweepSpec(Settings):
         controls: what is compared with the hybrid: "basic" holds each trial against the same real steps at
             a scaled learning rate and against jumps that stand still, and runs plain training at several
             budgets; "full" adds momentum, averaging, tuned optimizers and other predictors; "none" nothing.
+        share: whether references, controls and twins that an earlier sweep has trained are taken from the
+            cache, and those of this sweep kept there; and whether what several configurations have in common
+            is trained once.
         tuning_trials: the most tuning trials of a tuned control and budget; None gives it as many as the
             sweep has points.
         hypervolume_reference: the corner of the hypervolume.
@@ -183,6 +186,7 @@ class SweepSpec(Settings):
     eval_every: int = Field(25, ge=1, strict=True)
     unit_costs: UnitCosts | None = None
     controls: Literal["none", "basic", "full"] = "basic"
+    share: bool = True
     tuning_trials: int | None = Field(None, ge=1, strict=True)
     hypervolume_reference: ReferencePoint = ReferencePoint()
 

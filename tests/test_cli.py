@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ from hybrid_sweep.analysis.comparison import NUMBERS, Confirmation
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.jobs import JobState
 from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
+from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.search.space import grid
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
@@ -105,14 +107,17 @@ def refused(result):
 def test_help_names_every_command(hybrid_sweep):
     code, out, _ = hybrid_sweep("--help")
     assert code == 0
-    assert all(command in out for command in ("list", "run", "pareto", "report", "export", "--version"))
+    assert all(
+        command in out for command in ("list", "run", "pareto", "report", "export", "cache", "--version")
+    )
 
 
 def test_help_of_run_names_every_option(hybrid_sweep, monkeypatch):
     monkeypatch.setenv("TERMINAL_WIDTH", "120")
     _, out, _ = hybrid_sweep("run", "--help")
     options = (
-        "out dry-run device set seed repeats concurrency address steps keep-models remeasure gpus-per-trial"
+        "out dry-run device set seed repeats concurrency address steps keep-models remeasure gpus-per-trial "
+        "no-share"
     )
     assert all(f"--{option} " in out for option in options.split())
 
@@ -125,7 +130,9 @@ def test_the_version_names_what_a_report_of_a_problem_needs(hybrid_sweep):
     assert "ray" in out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list"], ["cache", "ls"], ["--version"]]
+)
 def test_what_answers_at_once_loads_nothing_heavy(arguments):
     code = (
         "import sys\nfrom hybrid_sweep import cli\n"
@@ -182,7 +189,9 @@ def test_a_run_ends_with_front_verdict_folder_and_next_commands(sweep, hybrid_sw
 
 def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
     options = "--steps 9 --seed 5 --repeats 1 --concurrency 2 --device cpu --gpus-per-trial 0.5 --remeasure"
-    more = "--address a:1 --keep-models front --set eval_every=7 --set steps=8 --set workload.lr=1e-2"
+    more = (
+        "--address a:1 --keep-models front --no-share --set eval_every=7 --set steps=8 --set workload.lr=1e-2"
+    )
     hybrid_sweep("run", "quick", "--out", tmp_path / "x", *options.split(), *more.split())
     [(spec, out, given)] = sweep.calls
     assert (spec.steps, spec.seed, spec.concurrency, spec.device, spec.gpus_per_trial) == (
@@ -192,7 +201,7 @@ def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
         "cpu",
         0.5,
     )
-    assert (spec.eval_every, spec.workload.keywords["lr"]) == (7, 0.01)
+    assert (spec.eval_every, spec.workload.keywords["lr"], spec.share) == (7, 0.01, False)
     assert out == tmp_path / "x"
     assert given == {"address": "a:1", "keep_models": "front", "remeasure": True}
 
@@ -518,3 +527,37 @@ def test_confirm_refuses_what_it_cannot_do_and_writes_nothing(hybrid_sweep, resu
     before = contents(results)
     assert said in refused(hybrid_sweep("confirm", results, *options))
     assert contents(results) == before
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def kept(self, tmp_path, monkeypatch):
+        """Two controls and a reference."""
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE_BYTES", "1MB")
+        for kind, number in (("arms", 1), ("arms", 2), ("references", 1)):
+            Cache().put(kind, f"{number:064x}", bytes(100))
+
+    def test_it_is_listed_by_kind(self, hybrid_sweep, tmp_path):
+        code, out, _ = hybrid_sweep("cache", "ls")
+        assert code == 0
+        assert re.search(r"arms +2 +\d+ bytes +20\d\d-\d\d-\d\d \d\d:\d\d *\n", out)
+        assert re.search(r"references +1 ", out)
+        assert f"of 1.0 MB in {tmp_path}\n" in out
+
+    def test_as_json(self, hybrid_sweep, tmp_path):
+        found = json.loads(hybrid_sweep("cache", "ls", "--format", "json")[1])
+        assert (found["root"], found["limit_bytes"]) == (str(tmp_path), 1_000_000)
+        assert [(each["kind"], each["entries"]) for each in found["kinds"]] == [
+            ("arms", 2),
+            ("references", 1),
+        ]
+        assert sum(each["size_bytes"] for each in found["kinds"]) == found["size_bytes"] > 300
+
+    def test_one_kind_or_all_are_cleared(self, hybrid_sweep):
+        assert hybrid_sweep("cache", "clear", "references") == (0, "1 entry removed.\n", "")
+        assert hybrid_sweep("cache", "clear") == (0, "2 entries removed.\n", "")
+        assert hybrid_sweep("cache", "clear") == (0, "0 entries removed.\n", "")
+
+    def test_an_unknown_kind_is_a_mistake(self, hybrid_sweep):
+        assert "did you mean 'arms'?" in refused(hybrid_sweep("cache", "clear", "arm"))

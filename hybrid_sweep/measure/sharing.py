@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.trial import SWEPT, Trial
 from hybrid_sweep.trainer.config import HybridConfig
@@ -34,6 +36,31 @@ class Store(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Keep `data`."""
         ...
+
+
+class SweepStore:
+    """Edges of one sweep in this node's cache.
+
+    Args:
+        sweep_id: of the sweep; measured seconds are not handed on to another.
+    """
+
+    def __init__(self, sweep_id: str) -> None:
+        self._kind = f"sweep_{sweep_id}"
+        self._cache = Cache()
+
+    def get(self, key: str) -> bytes | None:
+        """Return what any worker of this node has put."""
+        return self._cache.get(self._kind, key)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep `data` until the sweep ends, or there is no room."""
+        self._cache.put(self._kind, key, data)
+
+    def close(self) -> None:
+        """Forget the sweep's edges."""
+        with suppress(UserError):  # not ours to remove: they go when room is needed
+            self._cache.clear(self._kind)
 
 
 class Edge(NamedTuple):
@@ -98,6 +125,11 @@ class SharedTrial:
         """Whether the run has ended, well or badly."""
         return self.state != "running"
 
+    @property
+    def following(self) -> bool:
+        """Whether all of the run so far has been trained by others."""
+        return self._trial is None
+
     def report(self) -> dict[str, Any]:
         """Return the report of the next cycle, trained or followed; at the end of the run, set `state`."""
         while self._edge and len(self._told) == len(self._edge.reports):
@@ -105,7 +137,8 @@ class SharedTrial:
         report = self._edge.reports[len(self._told)] if self._edge else self._own.report()
         self._told.append(report)
         if self._edge is None and self._own.done:
-            finished = {"state": self._own.state, "reason": self._own.reason, "result": self._own.result()}
+            result = self._own.result()  # first: it may add to the reason
+            finished = {"state": self._own.state, "reason": self._own.reason, "result": result}
             self._keep(Edge(self._told, finished, None))
             self._end(finished)
         elif self._edge and self._edge.finished and len(self._told) == len(self._edge.reports):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, MutableMapping
 from importlib.metadata import version
 from math import inf, isfinite
 from typing import Any
@@ -17,6 +17,7 @@ from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import Reference, held_out, start
+from hybrid_sweep.measure.run_cache import TwinKey
 from hybrid_sweep.measure.score import (
     behaviour,
     overhead_pct,
@@ -27,14 +28,14 @@ from hybrid_sweep.measure.score import (
 )
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import Work
-from hybrid_sweep.trainer.records import Segment, TrainingDiverged
+from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
 FORMAT = 3
 """Of a run's state; another one is not gone on from."""
-Twins = dict[tuple[int, tuple[Segment, ...], Arm], Curve]
-"""Runs that repeat the real steps of a hybrid run, by seed, its phases and arm."""
+Twins = MutableMapping[TwinKey, Curve]
+"""Runs that repeat the real steps of a hybrid run."""
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 
@@ -236,9 +237,11 @@ class Trial:
             return None
         seed, trace = self.reference.seed, self.trainer.trace()
         key = seed, tuple(trace), arm
-        if key not in self._twins:
+        try:
+            twin = self._twins[key]
+        except KeyError:
             try:
-                self._twins[key] = ArmRun(
+                twin = self._twins[key] = ArmRun(
                     self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
                 ).finish()
             except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
@@ -247,7 +250,6 @@ class Trial:
                 if said not in self.reason:
                     self.reason = "; ".join(filter(None, [self.reason, said]))
                 return None
-        twin = self._twins[key]
         accuracy = twin.val_accuracy[-1] if twin.val_accuracy else None
         kind, step = quality_of(self.workload), self._steps
         own, theirs = self._quality(step), quality(kind, self.reference, step, twin.val_loss[-1], accuracy)

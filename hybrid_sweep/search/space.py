@@ -43,9 +43,7 @@ def grid(spec: SweepSpec) -> list[Point]:
         UserError: where `HybridConfig` refuses a value, or two combinations are the same configuration.
     """
     axes = [values_of(axis) or [] for axis in reversed(spec.space.values())]
-    points = [
-        _point(spec, dict(zip(spec.space, reversed(values), strict=True))) for values in product(*axes)
-    ]
+    points = [_point(spec, dict(zip(spec.space, reversed(values), strict=True))) for values in product(*axes)]
     for trial_id, count in Counter(point.trial_id for point in points).items():
         if count > 1:
             raise UserError(f"{count} points of the space are all {trial_id}: remove the repeated values")
