@@ -69,7 +69,7 @@ def test_a_twin_that_raises_does_not_fail_the_trial(shared, monkeypatch):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(trial_module, "ArmRun", broken)
-    finished = run(started(shared(), config()))[-1]["finished"]
+    finished = run(started(replace(shared(), share=False), config()))[-1]["finished"]
     assert finished["state"] == "done"
     assert finished["reason"].startswith("no quality_vs_frozen: its run raised RuntimeError: out of luck; no")
     assert finished["result"]["quality"] > 0
