@@ -20,7 +20,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for concurrency in (1, 2):
             outcome = run_sweep(
-                load_spec(sweep, {"concurrency": concurrency}), Path(scratch) / str(concurrency)
+                load_spec(sweep, {"concurrency": concurrency, "share": False}),
+                Path(scratch) / str(concurrency),
             )
             results = load_results(outcome.folder.path)
             tables.append(results.trials.sort_values(["trial_id", "seed"]).reset_index(drop=True))

@@ -26,6 +26,7 @@ QUIET = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a second reference, where the first one has failed already
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
+FOLDER_VARIABLES = ("HYBRID_SWEEP_DATA", "HYBRID_SWEEP_CACHE")
 KNOCK_SECONDS = 5.0
 NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 
@@ -42,8 +43,9 @@ def connected(spec: SweepSpec, address: str | None) -> Iterator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        if data := os.environ.get("HYBRID_SWEEP_DATA"):
-            os.environ["HYBRID_SWEEP_DATA"] = str(Path(data).resolve())  # workers stand in another folder
+        for variable in FOLDER_VARIABLES:
+            if folder := os.environ.get(variable):
+                os.environ[variable] = str(Path(folder).resolve())  # workers stand in another folder
         options |= {"address": "local", "include_dashboard": False, "num_cpus": _local_cpus(spec)}
     else:
         options["address"] = address

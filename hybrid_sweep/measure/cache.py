@@ -186,7 +186,7 @@ class Cache:
 
 def _root() -> Path:
     if given := os.environ.get(ROOT_VARIABLE):
-        return Path(given).expanduser().absolute()
+        return Path(given).absolute()
     return platformdirs.user_cache_path("hybrid-sweep", appauthor=False) / "runs"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import platform
 import sys
 import sysconfig
@@ -26,6 +27,7 @@ from hybrid_sweep.workload import Workload
 OURS = ("trainer/**/*.py", "measure/**/*.py", "arm.py")
 """What of this package a run's results depend on."""
 INSTALLED = ("site-packages", "dist-packages")
+STANDARD = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
 
 
 class Content:
@@ -102,21 +104,22 @@ def _code(workload: type, build: Callable[..., Any] | None) -> dict[str, str]:
     of each base class that is not an installed package's; of such a one, its own file.
     """
     found: dict[str, str] = {}
-    owners: list[Any] = [*workload.__mro__, *([build] if build else [])]
-    for owner in owners:
-        name = owner.__module__
-        if name.partition(".")[0] in (hybrid_sweep.__name__, *sys.stdlib_module_names):
+    owners: list[Any] = list(dict.fromkeys([*workload.__mro__, *([build] if build else [])]))
+    for number, owner in enumerate(owners):
+        if owner.__module__ == "builtins":
             continue
         try:
-            file = Path(inspect.getfile(owner)).resolve()
+            file = _resolved(Path(inspect.getfile(owner)))
         except (TypeError, OSError):  # defined in no file: never the same again
             return {"unknown": uuid4().hex}
-        top = _top(file, name)
-        found[str(file.relative_to(top))] = _file_digest(name, file)
+        if _is_standard(file):
+            continue
+        top = _top(file, owner.__module__)
+        files = [(owner.__module__, file)]
         if owner in (workload, build) or not set(INSTALLED) & set(file.parts):
-            for other, loaded in _loaded_below(top):
-                if loaded != file:  # under another name it is an older version of the same file
-                    found[str(loaded.relative_to(top))] = _file_digest(other, loaded)
+            # its own file under another name is an older version of it
+            files += [(name, loaded) for name, loaded in _loaded_below(top) if loaded != file]
+        found |= {f"{number} {loaded.relative_to(top)}": _file_digest(name, loaded) for name, loaded in files}
     return found
 
 
@@ -132,16 +135,31 @@ def _loaded_below(top: Path) -> Iterator[tuple[str, Path]]:
     """Yield name and file of every loaded module in a folder or below, but for what is installed there."""
     if top.name in INSTALLED:
         return
-    standard = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
-    ours = Path(hybrid_sweep.__file__).resolve().parent
+    ours, inside = Path(hybrid_sweep.__file__).resolve().parent, f"{top}{os.sep}"
     for name, module in sorted(sys.modules.items()):
         if not (given := getattr(module, "__file__", None)):
             continue
-        file = Path(given).resolve()
-        if not file.is_relative_to(top) or set(INSTALLED) & set(file.relative_to(top).parts):
+        file = _resolved(Path(given))
+        if not str(file).startswith(inside) or set(INSTALLED) & set(file.relative_to(top).parts):
             continue
-        if not any(file.is_relative_to(folder) for folder in (*standard, ours)):
+        if not (file.is_relative_to(ours) or _is_standard(file)):
             yield name, file
+
+
+def _is_standard(file: Path) -> bool:
+    """Return whether a file belongs to Python itself."""
+    return any(file.is_relative_to(folder) for folder in STANDARD) and not set(INSTALLED) & set(file.parts)
+
+
+def _resolved(file: Path) -> Path:
+    """Return the path of a module's file without symbolic links of folders."""
+    return _resolved_folder(file.parent) / file.name
+
+
+@cache
+def _resolved_folder(folder: Path) -> Path:
+    """Return it, asking the file system once for the many modules of a folder."""
+    return folder.resolve()
 
 
 @cache

@@ -85,6 +85,21 @@ class TestCode:
         importlib.import_module("a_late_one")
         assert content_key(workload, {}) != key
 
+    def test_files_of_the_same_name_in_two_folders_both_count(self, user, tmp_path, monkeypatch):
+        (tmp_path / "base").mkdir()
+        monkeypatch.syspath_prepend(tmp_path)
+        derived = "from base.mine import Middle\nclass Mine(Middle): pass"
+
+        def key(remark):
+            (tmp_path / "base" / "mine.py").write_text(
+                f"from support.toy import Toy\nclass Middle(Toy): pass  # {remark}"
+            )
+            importlib.invalidate_caches()
+            content._file_digest.cache_clear()  # as in a new process
+            return user(derived)
+
+        assert key("one") == key("one") != key("other")
+
     def test_our_own_code_counts(self, monkeypatch):
         before = content_key(Toy(), {})
         monkeypatch.setattr(content, "_own_code", lambda: "edited")

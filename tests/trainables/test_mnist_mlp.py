@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from trainables import digits
+from trainables.digits import PIXELS
 from trainables.mnist_mlp import MnistMlp
 
 
@@ -173,3 +176,22 @@ def test_an_unknown_split_names_the_known_ones(workload: MnistMlp) -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="device='cuda' is not available"):
         MnistMlp(device="cuda")
+
+
+def test_the_checksum_is_of_the_data_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_SWEEP_DATA", str(tmp_path))
+    for name, first in (("one", 0), ("same", 0), ("other", 1)):
+        (tmp_path / name).mkdir()
+        for part in ("train", "t10k"):
+            images = np.arange(24 * PIXELS, dtype=np.uint64).astype(np.uint8).reshape(24, 28, 28)
+            images[0, 0, 0] = first
+            labels = (np.arange(24) % 10).astype(np.uint8)
+            for array, stem in ((images, "images-idx3"), (labels, "labels-idx1")):
+                sizes = np.array(array.shape, ">u4").tobytes()
+                content = bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
+                compressed = name == "same"
+                path = tmp_path / name / f"{part}-{stem}-ubyte{'.gz' * compressed}"
+                path.write_bytes(gzip.compress(content) if compressed else content)
+    one, same, other = (MnistMlp(data=name, batch_size=4) for name in ("one", "same", "other"))
+    assert one.data_checksum() == same.data_checksum() == MnistMlp(data="one", lr=0.5).data_checksum()
+    assert one.data_checksum() != other.data_checksum()
