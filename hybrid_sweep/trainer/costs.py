@@ -87,9 +87,13 @@ class CostMeter:
         What happens once in a run (compiling, allocating, a stall of the machine) would otherwise be
         multiplied by every step that was not taken.
         """
-        self.seconds()
-        steps = sorted(self._plain)
+        steps = sorted(self.plain_steps())
         return fmean(steps[: len(steps) - len(steps) // 100 - 1] or steps) if steps else 0.0
+
+    def plain_steps(self) -> list[float]:
+        """Return the seconds of each plain step."""
+        self.seconds()
+        return list(self._plain)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that was measured; on CUDA this waits for the device."""

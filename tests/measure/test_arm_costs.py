@@ -5,6 +5,7 @@ import torch
 from support.toy import Toy
 
 from hybrid_sweep.arm import Arm, tuning_trials
+from hybrid_sweep.measure import arms
 from hybrid_sweep.measure.arm_costs import cost_class, step_ratios
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.content import Content
@@ -49,6 +50,32 @@ def test_each_kind_of_step_is_timed_against_the_recipes(workload, runs):
     assert found == pytest.approx({"lr": 1.0, "tuned sgd": 1.0, "tuned adamw": 2.0})
 
 
+def test_an_average_costs_in_its_tail_alone(workload, runs, monkeypatch):
+    usual = arms.TailAverage.observe
+
+    def slow(self):
+        workload.loss(workload.build_model(0), workload.draw(0))  # a second more
+        usual(self)
+
+    monkeypatch.setattr(arms.TailAverage, "observe", slow)
+    found = step_ratios(workload, 0, [Arm(name="average")], 300, runs, fresh=True)
+    assert found == pytest.approx({"average": (3 + 2) / 4}, rel=0.01)
+
+
+def test_a_busy_machine_changes_no_ratio(workload, runs, monkeypatch):
+    """Every third forward pass is delayed, by what the recipe and the control do not share."""
+    loss, passes = workload.loss, []
+
+    def delayed(model, batch):
+        passes.append(batch)
+        for _ in range(40 if len(passes) % 90 > 30 else 1):
+            found = loss(model, batch)
+        return found
+
+    workload.loss = delayed
+    assert step_ratios(workload, 0, ARMS, 300, runs, fresh=True)["tuned adamw"] == pytest.approx(2.0)
+
+
 def test_a_second_sweep_takes_what_the_first_has_timed_unless_told_to_time_it_anew(workload, runs):
     step_ratios(workload, 0, ARMS, 120, runs, fresh=False)
     workload.batch = None
@@ -67,8 +94,8 @@ def test_no_batch_beyond_the_run_is_asked_for(workload, runs):
 
 def test_what_does_not_apply_or_is_the_recipe_has_no_cost(workload, runs):
     workload.build_optimizer = lambda model: torch.optim.Adam(model.parameters())
-    arms = [Arm(name="momentum", multiplier=3.0), Arm(name="lr_matched"), Arm(name="truncated")]
-    assert step_ratios(workload, 0, arms, 120, runs, fresh=False) == {}
+    given = [Arm(name="momentum", multiplier=3.0), Arm(name="lr_matched"), Arm(name="truncated")]
+    assert step_ratios(workload, 0, given, 120, runs, fresh=False) == {}
 
 
 def test_an_optimizer_is_a_class_of_its_own_where_the_arm_has_one():
