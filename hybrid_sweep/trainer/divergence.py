@@ -181,6 +181,30 @@ class DivergenceMonitor:
         self._real_since_jump = 0
         self._exploded = False
         self._warnings = 0
+        self._waiting: list[tuple[int, float, int | None]] = []
+
+    def defer(self, step: int, loss: float, steps_since_jump: int | None) -> None:
+        """Take note of a real step with a finite loss; judged in blocks they cost far less than one by one.
+
+        Args:
+            step: logical step, by which `catch_up` names it.
+            loss: as for `observe`.
+            steps_since_jump: as for `observe`.
+        """
+        self._waiting.append((step, loss, steps_since_jump))
+
+    def catch_up(
+        self, *, confidence: float | None = None, warmup: bool = False
+    ) -> list[tuple[int, DivergenceSignal]]:
+        """Judge the steps that wait, in their order; return them with what `observe` says of each."""
+        waiting, self._waiting = self._waiting, []
+        return [
+            (
+                step,
+                self.observe(loss, real=True, steps_since_jump=since, confidence=confidence, warmup=warmup),
+            )
+            for step, loss, since in waiting
+        ]
 
     def observe(
         self,
@@ -252,6 +276,7 @@ class DivergenceMonitor:
             "loss": _plain(self._loss),
             "norm": _plain(self._norm),
             **{name: getattr(self, f"_{name}") for name in _COUNTERS},
+            "waiting": list(self._waiting),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -269,6 +294,7 @@ class DivergenceMonitor:
         _restore(self._norm, state["norm"])
         for name in _COUNTERS:
             setattr(self, f"_{name}", state[name])
+        self._waiting = [(step, loss, since) for step, loss, since in state["waiting"]]
 
     def _has_settled(self, steps_since_jump: int, real: bool) -> bool:
         """Count the real steps since the newest jump, and say whether there were enough."""

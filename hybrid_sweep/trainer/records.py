@@ -12,6 +12,9 @@ from hybrid_sweep.trainer.confidence import Confidence
 from hybrid_sweep.trainer.divergence import DivergenceSignal
 from hybrid_sweep.trainer.phases import Phase
 
+Signal = Callable[[], DivergenceSignal | None]
+"""What the monitor says of a step, once it is asked."""
+
 
 class TrainingDiverged(RuntimeError):
     """Training produced non-finite values more often than `max_rollbacks` allows."""
@@ -37,17 +40,18 @@ class StepResult:
             there was no backward pass, or where it is read only after the next step.
         backward_reduction_pct: of the run so far.
         loss_is_predicted: whether `loss` is a prediction and not a measurement.
-        signal: the divergence monitor's word; None where nothing was measured.
+        signal: the divergence monitor's word; None where nothing was measured, or where it is first read
+            more than about twenty steps later.
     """
 
     __slots__ = (
         "_gradient_norm",
         "_loss",
+        "_signal",
         "backward_reduction_pct",
         "confidence",
         "loss_is_predicted",
         "phase",
-        "signal",
         "step",
     )
 
@@ -60,7 +64,7 @@ class StepResult:
         confidence: float,
         gradient_norm: float | Callable[[], float | None] | None,
         backward_reduction_pct: float,
-        signal: DivergenceSignal | None,
+        signal: Signal | None,
     ) -> None:
         self.step = step
         self.phase = phase
@@ -69,7 +73,7 @@ class StepResult:
         self.confidence = confidence
         self._gradient_norm = gradient_norm
         self.backward_reduction_pct = backward_reduction_pct
-        self.signal = signal
+        self._signal = signal
 
     @property
     def loss(self) -> float:
@@ -87,6 +91,11 @@ class StepResult:
         if callable(self._gradient_norm):
             self._gradient_norm = self._gradient_norm()
         return self._gradient_norm
+
+    @property
+    def signal(self) -> DivergenceSignal | None:
+        """What the divergence monitor says of the measured loss."""
+        return self._signal() if self._signal else None
 
     def __str__(self) -> str:
         return (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from math import isfinite
 from typing import Any
 
 from hybrid_sweep.trainer.config import HybridConfig
@@ -13,6 +15,10 @@ from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import Position, Tally, TrainingDiverged
 from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
+
+REMEMBERED = 20
+"""Signals that are kept for whoever reads them late."""
+NOTHING_DUE = (Action.CONTINUE, "")
 
 
 class Recovery:
@@ -51,6 +57,8 @@ class Recovery:
         self._force_phase = force_phase
         self._log = log
         self._reduced = False  # the horizon, or the Full phases, in this phase
+        self._due = NOTHING_DUE  # strongest action that this block asks for, and why
+        self._judged: dict[int, DivergenceSignal] = {}  # newest signals, by step
         self.take_checkpoint()
 
     @property
@@ -60,32 +68,61 @@ class Recovery:
 
     def watch(
         self, loss: float, gradient_norm: float | None, predicted: float | None, *, real: bool = False
-    ) -> DivergenceSignal:
-        """Show a measured loss to the monitor and do what it asks for.
+    ) -> Callable[[], DivergenceSignal | None]:
+        """Show a measured loss to the monitor, and at the end of a block do what it asks for.
+
+        A block ends with whatever is more than the finite loss of a real step (a gradient norm, which is
+        measured every tenth, a forecast to be held against, a probe), and with the phase. Its losses may be
+        judged at any time before: only then is anything done about them, so that nothing depends on it.
+
+        Returns:
+            What the monitor says, for as long as that is remembered: some twenty steps.
 
         Raises:
             TrainingDiverged: when `max_rollbacks` is exceeded.
         """
-        tally, position = self._tally, self._position
+        tally, position, step = self._tally, self._position, self._tally.steps
         position.loss = loss
         tally.measure(loss, gradient_norm)
+        since = None if position.jump_at is None else step - position.jump_at
+        within = real and gradient_norm is None and predicted is None and isfinite(loss)
+        within = within and self._controller.remaining > 0
+        if within and not self._log:
+            self.monitor.defer(step, loss, since)
+            return partial(self._signal_of, step)
+        self.catch_up()
         signal = self.monitor.observe(
             loss,
             gradient_norm,
             real=real,
             predicted_loss=predicted,
-            steps_since_jump=None if position.jump_at is None else tally.steps - position.jump_at,
+            steps_since_jump=since,
             confidence=position.confidence,
             warmup=self._controller.phase is Phase.WARMUP,
         )
+        self._heed(step, signal)
         if self._log:
             norm = self._plain.gradient_norm() if real else None
-            self._log.measured(tally.steps, loss, norm, signal)
+            self._log.measured(step, loss, norm, signal)
+        if not within:
+            self._act()
+        return lambda: signal
+
+    def catch_up(self) -> None:
+        """Judge what was measured so far; when that is done changes nothing."""
+        warmup = self._controller.phase is Phase.WARMUP
+        for step, signal in self.monitor.catch_up(confidence=self._position.confidence, warmup=warmup):
+            self._heed(step, signal)
+
+    def _heed(self, step: int, signal: DivergenceSignal) -> None:
+        self._judged[step] = signal
         if signal.level >= DivergenceLevel.WARNING:
-            tally.warning_steps += 1
-        if signal.action is not Action.CONTINUE:
-            self._act(signal)
-        return signal
+            self._tally.warning_steps += 1
+        self._due = max(self._due, (signal.action, signal.description))
+
+    def _signal_of(self, step: int) -> DivergenceSignal | None:
+        self.catch_up()
+        return self._judged.get(step)
 
     def recover(self, why: str) -> None:
         """Go back to the checkpoint and take real steps from there.
@@ -119,6 +156,8 @@ class Recovery:
 
     def leave_phase(self) -> None:
         """Close the books of the current phase."""
+        self.catch_up()
+        self._due = NOTHING_DUE
         self._tally.leave(self._controller.phase)
         self._position.correct_losses = []
         self._reduced = False
@@ -144,6 +183,7 @@ class Recovery:
             "checkpoint_at": self._checkpoint_at,
             "marks": self._marks,
             "reduced": self._reduced,
+            "due": [int(self._due[0]), self._due[1]],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -151,20 +191,26 @@ class Recovery:
         self._checkpoint = Snapshot.from_state(state["checkpoint"])
         self._checkpoint_at, self._marks = state["checkpoint_at"], state["marks"]
         self._reduced = state["reduced"]
+        self._due = Action(state["due"][0]), state["due"][1]
+        self._judged = {}
 
-    def _act(self, signal: DivergenceSignal) -> None:
-        """Carry out the recovery that a signal asks for; a Warmup is only ever rolled back."""
-        if signal.action is Action.ROLLBACK:
-            self.recover(signal.description)
+    def _act(self) -> None:
+        """Carry out the strongest recovery that the block asks for; a Warmup is only ever rolled back."""
+        (action, why), self._due = self._due, NOTHING_DUE
+        self._judged = dict(list(self._judged.items())[-REMEMBERED:])
+        if action is Action.CONTINUE:
+            return
+        if action is Action.ROLLBACK:
+            self.recover(why)
         elif self._controller.phase is Phase.WARMUP:
             return
-        elif signal.action is Action.FORCE_FULL:
+        elif action is Action.FORCE_FULL:
             self._force_phase(Phase.FULL, self._config.force_full_steps)
-        elif signal.action is Action.FORCE_CORRECT and self._config.correct_steps > 0:
+        elif action is Action.FORCE_CORRECT and self._config.correct_steps > 0:
             self._force_phase(Phase.CORRECT, self._config.correct_steps)
         elif not self._reduced:  # once a phase: an alarm that lasts is one alarm
             self._reduced = True
-            if signal.action is Action.REDUCE_RATIO:
+            if action is Action.REDUCE_RATIO:
                 self._controller.reduce_horizon()
-            elif signal.action is Action.INCREASE_FULL:
+            elif action is Action.INCREASE_FULL:
                 self._controller.grow_full_steps()

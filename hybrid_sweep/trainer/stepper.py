@@ -15,13 +15,12 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
-from hybrid_sweep.trainer.divergence import DivergenceSignal
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.phases import Phase, PhaseController
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.predictors import Oracle
-from hybrid_sweep.trainer.records import Position, StepResult, Tally
+from hybrid_sweep.trainer.records import Position, Signal, StepResult, Tally
 from hybrid_sweep.trainer.recovery import Recovery
 
 NORM_STRIDE = 10
@@ -257,7 +256,7 @@ class Stepper:
         self._meter.lap(Work.SCORE)
         return self._result(loss, None, signal)
 
-    def _measure(self, load: Callable[[int], Any]) -> tuple[float, DivergenceSignal]:
+    def _measure(self, load: Callable[[int], Any]) -> tuple[float, Signal]:
         """Run one forward pass on the batch of this step, in the model's own mode; score the prediction."""
         step = self._tally.steps
         batch = load(step)
@@ -285,7 +284,7 @@ class Stepper:
         self,
         loss: float | Callable[[], float],
         gradient_norm: float | Callable[[], float | None] | None,
-        signal: DivergenceSignal | None,
+        signal: Signal | None,
     ) -> StepResult:
         return StepResult(
             step=self._tally.steps,

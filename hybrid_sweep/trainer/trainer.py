@@ -293,6 +293,7 @@ class HybridTrainer:
         self, *, reference_loss: float | None = None, held_out_loss: float | None = None
     ) -> TrainingStatistics:
         """Return the statistics so far; `quality_score` needs both held-out losses of the same step."""
+        self.recovery.catch_up()
         return TrainingStatistics.of(
             self.tally, self.trace(), self.planner.confidence, reference_loss, held_out_loss
         )
