@@ -25,7 +25,8 @@ from hybrid_sweep.measure.score import (
     speedup_counted,
 )
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.costs import PricedMeter, Work
+from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.records import Segment, TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
@@ -47,6 +48,8 @@ class Trial:
         costs: frozen unit costs.
         twins: of earlier trials, shared by those of a process; None leaves `quality_vs_frozen` and
             `quality_vs_lr_matched` out.
+        packed: whether it is trained together with others (`measure.pack`). No time is its own then: its
+            work has the price of `costs`, so `speedup` is `speedup_counted`, and memory is not measured.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Trial:
         reference: Reference,
         costs: UnitCosts,
         twins: Twins | None = None,
+        *,
+        packed: bool = False,
     ) -> None:
         self.workload = workload
         self.config = config
@@ -64,9 +69,15 @@ class Trial:
         self.state = "running"
         self.reason = ""
         self._twins = twins
+        self._packed = packed
         plain = start(workload, reference.seed)
         self.trainer = HybridTrainer(
-            plain.model, plain.optimizer, config, loss_fn=workload.loss, lr_scheduler=plain.scheduler
+            plain.model,
+            plain.optimizer,
+            config,
+            loss_fn=workload.loss,
+            lr_scheduler=plain.scheduler,
+            meter=PricedMeter(costs.prices()) if packed else None,
         )
         self._steps = reference.steps[-1]
         self._target, self._target_step = reference.target()
@@ -82,9 +93,13 @@ class Trial:
 
     def report(self) -> dict[str, Any]:
         """Train to the end of the cycle and return the report of it; at the end of the run, set `state`."""
+        return alone(self.reporting())
+
+    def reporting(self) -> Steps[dict[str, Any]]:
+        """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         seed = self.reference.seed
         try:
-            more = self.trainer.run_cycle(lambda step: self.workload.batch(seed, step), self._steps)
+            more = yield from self.trainer.cycle(lambda step: self.workload.batch(seed, step), self._steps)
         except TrainingDiverged as error:
             self.state, self.reason, more = "diverged", str(error), False
         self._evaluate()
@@ -163,7 +178,8 @@ class Trial:
         frozen = Arm(name="frozen", tail=averaged)
         forward = seconds[Work.FORWARD] / meter.calls[Work.FORWARD] if meter.calls[Work.FORWARD] else 0.0
         diverged = self.state == "diverged"
-        one_thread = torch.get_num_threads() == 1 and not self.trainer.plain.parameters[0].is_cuda
+        cuda = self.trainer.plain.parameters[0].is_cuda
+        one_thread = torch.get_num_threads() == 1 and not (cuda or self._packed)
         return {
             **{name: getattr(self.config, name) for name in SWEPT},
             "speedup": self._speedup(),
@@ -244,7 +260,7 @@ class Trial:
         return own / theirs if theirs > 0 else inf
 
     def _memory_ratio(self) -> float | None:
-        if not self.reference.peak_memory_bytes:
+        if self._packed or not self.reference.peak_memory_bytes:
             return None
         return self._peak_memory() / self.reference.peak_memory_bytes
 
