@@ -76,11 +76,13 @@ class FusedStep:
 
     Attributes:
         refused: why nothing is fused any more; "" while it is.
+        steps: fused steps so far.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.refused = ""
+        self.steps = 0
         self._members: dict[PlainStep, _Member] = {}
         self._rows: _Rows | None = None
         self._optimizers = _JointOptimizer()
@@ -117,6 +119,7 @@ class FusedStep:
             if not any(isinstance(loss, Exception) for loss in taken.values()):
                 self.refused = f"{type(error).__name__}: {' '.join(str(error).split())}"
             return taken
+        self.steps += 1
         return self._optimizers.step([member.plain for member in members], losses)
 
     def _member(self, step: Real) -> _Member:
