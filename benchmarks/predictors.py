@@ -5,8 +5,8 @@
 Every predictor at the default setting, with H = 100 and threshold 0.6 as benchmarks/ablations.py has it: mean
 and 95 % interval of quality (validation), of quality against plain training of as many backward passes, of
 backward passes left out, and of speedup at unit costs measured once for each predictor: for those the machine
-must be quiet. `random` and `sign_flipped` jump as far as `ema`, but elsewhere; `oracle` trains what it
-predicts and so bounds the quality that prediction could reach.
+must be quiet. `random`, `sign_flipped` and `shuffled` jump as far as `ema`, but elsewhere; `oracle` trains
+what it predicts and so bounds the quality that prediction could reach.
 """
 
 import argparse

@@ -47,6 +47,7 @@ class Arm(Settings):
         decay: to 0 at the end of the run, of `tuned`.
         tail: share of the steps, the last ones, whose weights are averaged; None is 0.25 of `average` and
             none of the others. With `lr_matched` and `frozen` it is that of their hybrid.
+        real_steps: how many it takes where it is not as many as its hybrid: a control at equal wall clock.
     """
 
     name: ArmName
@@ -58,6 +59,7 @@ class Arm(Settings):
     weight_decay: float = Field(default=0.0, ge=0)
     decay: Literal["linear", "cosine"] = "linear"
     tail: Annotated[float, Field(ge=0, le=1)] | None = None
+    real_steps: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _momentum_is_not_below_zero(self) -> Self:

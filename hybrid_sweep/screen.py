@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
@@ -16,6 +17,7 @@ from rich import box
 from rich import progress as bars
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from hybrid_sweep.analysis.verdict import Verdict
     from hybrid_sweep.cluster.jobs import JobState
     from hybrid_sweep.confirm.plan import Progress
+    from hybrid_sweep.measure.cache import Cache
     from hybrid_sweep.spec import SweepSpec
     from hybrid_sweep.trainer.config import HybridConfig
 
@@ -110,11 +113,13 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     """
     from hybrid_sweep.axis import described
     from hybrid_sweep.search.controls import ablations, controls
-    from hybrid_sweep.search.mask import refuse_masked_space
+    from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.workload import load_workload
 
-    refuse_masked_space(spec)
+    measured = wants_curvature(spec)
+    if not measured:
+        refuse_masked_space(spec)
     points = grid(spec) if spec.sampler == "grid" else []
     count = spec.budget(len(points))
     workload = load_workload(spec.workload.name, **spec.workload.keywords)
@@ -131,6 +136,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "controls": f"{spec.controls}: {beside} × {seeds} = {beside * spec.repeats}" if beside else "none",
         **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
         **{field: described(axis) for field, axis in spec.space.items()},
+        **({"mask": "by η·λ_max, measured along plain training first"} if measured else {}),
         "device": spec.device,
         "at once": str(spec.concurrency or "one a core, or one a GPU share"),
         "front of": f"{spec.speedup_column} and quality",
@@ -257,12 +263,12 @@ def confirmed(found: Confirmation) -> RenderableType:
     """Return what a confirmation found: a row a point and control, best point first."""
     from hybrid_sweep.analysis.comparison import ratio
 
-    table = _table("point", "against", "time to target", "whole run", "quality (test)")
+    table = _table("point", "against", "time to target", "whole run", "quality (test)", "at equal time")
     for point in found.points:
         for number, row in enumerate(found.rows(point).values()):
-            quality = str(ratio(row, "quality")).replace("×", "")
+            qualities = (str(ratio(row, name)).replace("×", "") for name in ("quality", "equal_time_quality"))
             speeds = (str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run"))
-            table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, quality)
+            table.add_row("" if number else Text(point, "bold"), str(row["what"]), *speeds, *qualities)
     speed, quality_lost = found.luck()
     parts: list[RenderableType] = [
         Text(f"Confirmed on seeds {_listed(found.seeds)}, target at quality {found.min_quality:g}", "bold"),
@@ -277,6 +283,27 @@ def confirmed(found: Confirmation) -> RenderableType:
 def print_verdict(verdict: Verdict, format: str) -> None:
     """Print a verdict."""
     print(json.dumps(verdict.to_dict(), indent=1) if format == "json" else "\n".join(verdict.lines()))
+
+
+def print_cache(cache: Cache, format: str) -> None:
+    """Print what the cache holds, a row a kind."""
+    usage = cache.usage()
+    size = sum(each.size_bytes for each in usage)
+    used = {each.kind: datetime.fromtimestamp(each.newest_use, UTC) for each in usage}
+    if format == "json":
+        kinds = [
+            {**asdict(each), "newest_use": used[each.kind].isoformat(timespec="seconds")} for each in usage
+        ]
+        totals = {"root": str(cache.root), "size_bytes": size, "limit_bytes": cache.limit_bytes}
+        print(json.dumps({**totals, "kinds": kinds}, indent=1))
+        return
+    table = _table("kind", "entries", "size", "newest use")
+    for each in usage:
+        newest = f"{used[each.kind].astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(Text(each.kind, "bold"), str(each.entries), decimal(each.size_bytes), newest)
+    if usage:
+        console().print(table)
+    console().print(_line(f"{decimal(size)} of {decimal(cache.limit_bytes)} in {cache.root}"))
 
 
 def write_config(values: Mapping[str, Any], format: str, to: Path | None) -> None:

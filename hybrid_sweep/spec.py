@@ -79,12 +79,12 @@ class Mask(Section):
     learned gates shorten a jump that is too long, and it falls below 0.9 beyond about twice the bound.
 
     Attributes:
-        eta_lambda: largest learning rate × curvature; 2 is the edge of stability. It matters for small
-            `full_steps` and `velocity_decay` alone, for otherwise slower modes are the first to grow.
+        eta_lambda: largest learning rate × curvature, where 2 is the edge of stability; None measures it
+            along plain training before the first trial.
         learned_gate: smallest factor that learned gates are trusted to make of a jump.
     """
 
-    eta_lambda: float = Field(1.5, gt=0, lt=2)
+    eta_lambda: float | None = Field(None, gt=0, lt=2)
     learned_gate: float = Field(0.5, gt=0, le=1)
 
 
@@ -151,8 +151,11 @@ class SweepSpec(Settings):
         controls: what is compared with the hybrid: "basic" holds each trial against the same real steps at
             a scaled learning rate and against jumps that stand still, and runs plain training at several
             budgets; "full" adds momentum, averaging, tuned optimizers and other predictors; "none" nothing.
-        tuning_trials: the most tuning trials of a tuned control and budget; it has as many as the sweep has
-            points, if that is fewer.
+        share: whether references, controls and twins that an earlier sweep has trained are taken from the
+            cache, and those of this sweep kept there; and whether what several configurations have in common
+            is trained once.
+        tuning_trials: the most tuning trials of a tuned control and budget; None gives it as many as the
+            sweep has points.
         hypervolume_reference: the corner of the hypervolume.
     """
 
@@ -183,7 +186,8 @@ class SweepSpec(Settings):
     eval_every: int = Field(25, ge=1, strict=True)
     unit_costs: UnitCosts | None = None
     controls: Literal["none", "basic", "full"] = "basic"
-    tuning_trials: int = Field(20, ge=1, strict=True)
+    share: bool = True
+    tuning_trials: int | None = Field(None, ge=1, strict=True)
     hypervolume_reference: ReferencePoint = ReferencePoint()
 
     @property

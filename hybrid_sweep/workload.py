@@ -37,7 +37,10 @@ class Workload(Protocol):
 
     One instance serves the trials of a process one after the other, from one thread, so it must not
     remember anything of a trial. It may also have
-    `build_scheduler(optimizer)`, which returns a learning-rate scheduler.
+    `build_scheduler(optimizer)`, which returns a learning-rate scheduler, and
+    `data_checksum()`, which returns a text that changes with the data. It is part of the key under which
+    results are kept for later sweeps; without it, a hash of four batches, the initial weights and the
+    held-out result of the fresh model stands in, which a change elsewhere in the data escapes.
 
     Attributes:
         steps: logical steps of a run, where the sweep names none.

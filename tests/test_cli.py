@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ from hybrid_sweep.analysis.comparison import NUMBERS, Confirmation
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.jobs import JobState
 from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
+from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.search.space import grid
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
@@ -105,14 +107,17 @@ def refused(result):
 def test_help_names_every_command(hybrid_sweep):
     code, out, _ = hybrid_sweep("--help")
     assert code == 0
-    assert all(command in out for command in ("list", "run", "pareto", "report", "export", "--version"))
+    assert all(
+        command in out for command in ("list", "run", "pareto", "report", "export", "cache", "--version")
+    )
 
 
 def test_help_of_run_names_every_option(hybrid_sweep, monkeypatch):
     monkeypatch.setenv("TERMINAL_WIDTH", "120")
     _, out, _ = hybrid_sweep("run", "--help")
     options = (
-        "out dry-run device set seed repeats concurrency address steps keep-models remeasure gpus-per-trial"
+        "out dry-run device set seed repeats concurrency address steps keep-models remeasure gpus-per-trial "
+        "no-share"
     )
     assert all(f"--{option} " in out for option in options.split())
 
@@ -125,7 +130,9 @@ def test_the_version_names_what_a_report_of_a_problem_needs(hybrid_sweep):
     assert "ray" in out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list"], ["cache", "ls"], ["--version"]]
+)
 def test_what_answers_at_once_loads_nothing_heavy(arguments):
     code = (
         "import sys\nfrom hybrid_sweep import cli\n"
@@ -182,7 +189,9 @@ def test_a_run_ends_with_front_verdict_folder_and_next_commands(sweep, hybrid_sw
 
 def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
     options = "--steps 9 --seed 5 --repeats 1 --concurrency 2 --device cpu --gpus-per-trial 0.5 --remeasure"
-    more = "--address a:1 --keep-models front --set eval_every=7 --set steps=8 --set workload.lr=1e-2"
+    more = (
+        "--address a:1 --keep-models front --no-share --set eval_every=7 --set steps=8 --set workload.lr=1e-2"
+    )
     hybrid_sweep("run", "quick", "--out", tmp_path / "x", *options.split(), *more.split())
     [(spec, out, given)] = sweep.calls
     assert (spec.steps, spec.seed, spec.concurrency, spec.device, spec.gpus_per_trial) == (
@@ -192,7 +201,7 @@ def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
         "cpu",
         0.5,
     )
-    assert (spec.eval_every, spec.workload.keywords["lr"]) == (7, 0.01)
+    assert (spec.eval_every, spec.workload.keywords["lr"], spec.share) == (7, 0.01, False)
     assert out == tmp_path / "x"
     assert given == {"address": "a:1", "keep_models": "front", "remeasure": True}
 
@@ -455,9 +464,14 @@ def test_verdict_of_what_is_not_confirmed_says_so(hybrid_sweep, results):
 def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, monkeypatch):
     front = ResultsFolder.open(results).table("front")
     row = {"trial_id": front["trial_id"][0], "arm": "reference", "what": "your recipe", "at_least": False}
-    row |= dict.fromkeys(NUMBERS, 3.0)
+    row |= {"largest_tried": False} | dict.fromkeys(NUMBERS, 3.0)
     found = Confirmation(
-        seeds=[1, 2, 3], min_quality=0.98, left_out=["x"], tried=4, table=pd.DataFrame([row])
+        seeds=[1, 2, 3],
+        min_quality=0.98,
+        left_out=["x"],
+        tried=4,
+        configurations=4,
+        table=pd.DataFrame([row]),
     )
     asked = {}
 
@@ -494,5 +508,56 @@ def test_what_is_no_results_folder_cannot_be_confirmed_or_judged(hybrid_sweep, t
     assert "no results folder" in refused(hybrid_sweep(command, tmp_path)).replace("not a", "no")
 
 
-def test_confirm_needs_seeds_enough_for_an_interval(hybrid_sweep, results):
-    assert "seeds=2 is too few for an interval" in refused(hybrid_sweep("confirm", results, "--seeds", 2))
+def contents(folder):
+    """Return every file of a folder with what is in it."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seeds", "2"], "seeds=2 is too few for an interval: use at least 3"),
+        (["--seeds", "0"], "seeds=0 is too few for an interval"),
+        (["--points", "0"], "points=0 leaves nothing to confirm"),
+        (["--min-quality", "0"], "min_quality=0 is no bar"),
+        (["--min-quality", "nan"], "min_quality=nan is no bar"),
+    ],
+)
+def test_confirm_refuses_what_it_cannot_do_and_writes_nothing(hybrid_sweep, results, options, said):
+    before = contents(results)
+    assert said in refused(hybrid_sweep("confirm", results, *options))
+    assert contents(results) == before
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def kept(self, tmp_path, monkeypatch):
+        """Two controls and a reference."""
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE_BYTES", "1MB")
+        for kind, number in (("arms", 1), ("arms", 2), ("references", 1)):
+            Cache().put(kind, f"{number:064x}", bytes(100))
+
+    def test_it_is_listed_by_kind(self, hybrid_sweep, tmp_path):
+        code, out, _ = hybrid_sweep("cache", "ls")
+        assert code == 0
+        assert re.search(r"arms +2 +\d+ bytes +20\d\d-\d\d-\d\d \d\d:\d\d *\n", out)
+        assert re.search(r"references +1 ", out)
+        assert f"of 1.0 MB in {tmp_path}\n" in out
+
+    def test_as_json(self, hybrid_sweep, tmp_path):
+        found = json.loads(hybrid_sweep("cache", "ls", "--format", "json")[1])
+        assert (found["root"], found["limit_bytes"]) == (str(tmp_path), 1_000_000)
+        assert [(each["kind"], each["entries"]) for each in found["kinds"]] == [
+            ("arms", 2),
+            ("references", 1),
+        ]
+        assert sum(each["size_bytes"] for each in found["kinds"]) == found["size_bytes"] > 300
+
+    def test_one_kind_or_all_are_cleared(self, hybrid_sweep):
+        assert hybrid_sweep("cache", "clear", "references") == (0, "1 entry removed.\n", "")
+        assert hybrid_sweep("cache", "clear") == (0, "2 entries removed.\n", "")
+        assert hybrid_sweep("cache", "clear") == (0, "0 entries removed.\n", "")
+
+    def test_an_unknown_kind_is_a_mistake(self, hybrid_sweep):
+        assert "did you mean 'arms'?" in refused(hybrid_sweep("cache", "clear", "arm"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import lru_cache
 from typing import NamedTuple
@@ -102,6 +103,10 @@ class MnistMlp:
         loss, accuracy = (totals / count).tolist()
         return {"loss": loss, "accuracy": accuracy}
 
+    def data_checksum(self) -> str:
+        """Return the SHA-256 of the uncompressed images and labels of all splits."""
+        return _checksum(self.recipe.data, self.recipe.device)
+
     def _splits(self) -> dict[str, Split]:
         return _resident(self.recipe.data, self.recipe.device)
 
@@ -144,6 +149,16 @@ def _resident(data: str, device: str) -> dict[str, Split]:
         )
         for name, (images, labels) in splits.items()
     }
+
+
+@lru_cache(maxsize=2)
+def _checksum(data: str, device: str) -> str:
+    digest = hashlib.sha256()
+    for split in _resident(data, device).values():
+        for array in (split.pixels, split.labels):
+            digest.update(f"{tuple(array.shape)}".encode())
+            digest.update(array.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4)

@@ -46,7 +46,11 @@ def check(row: Row, peers: pd.DataFrame, *, speedup: str = "speedup") -> list[It
 
 
 def recommendation(items: Sequence[Item]) -> str:
-    """Return "ADOPT", "REJECT: <failed items>" or "CONFIRM FIRST: <items not run or not applicable>"."""
+    """Return "ADOPT", "REJECT: <failed items>" or "CONFIRM FIRST: <items not run or not applicable>".
+
+    It judges the sweep's own runs; what is recommended to a user is `analysis.verdict`, which also asks
+    whether a control does as well on fresh seeds.
+    """
     if failed := [item.name for item in items if item.passed is False]:
         return f"REJECT: {', '.join(failed)}"
     if missing := [item.name for item in items if item.passed is None]:

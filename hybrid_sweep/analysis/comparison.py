@@ -18,9 +18,9 @@ from hybrid_sweep.analysis.intervals import bootstrap_interval
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import plain
 
-RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality")
+RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality", "equal_time_quality")
 NUMBERS = (
-    *("seeds", "reached", "hybrid_reached", "backward_calls"),
+    *("seeds", "reached", "hybrid_reached", "backward_calls", "equal_time_steps"),
     *(f"{name}{end}" for name in RATIOS for end in ("", "_low", "_high")),
     *("explored_speedup", "explored_quality"),
 )
@@ -28,6 +28,7 @@ PAIR_COLUMNS = {
     "trial_id": "the front point",
     "arm": "the control that it is compared with: reference is the same recipe without prediction",
     "what": "the control's settings in words",
+    "largest_tried": "whether the control's learning rate is the largest that was tried of it",
     "seed": "of both runs: same initial weights, same batches",
     "target_loss": "validation loss to reach: that at which the reference's end has the bar's quality",
     "seconds_to_target": "training seconds until the control has it, median of the timings; inf for never",
@@ -40,6 +41,9 @@ PAIR_COLUMNS = {
     "hybrid_test_loss": "the same of the hybrid",
     "quality": "the hybrid against the control at the end of both, test split; above 1 it is better",
     "val_quality": "the same on the validation split, as the sweep measured it",
+    "equal_time_steps": "real steps of the control that the hybrid's training time pays for, at its own pace",
+    "equal_time_test_loss": "the control's loss on the test split after as many",
+    "equal_time_quality": "the hybrid against the control at equal wall clock, test split",
 }
 
 
@@ -71,7 +75,8 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     it enters with the control's whole run, the mean is then a lower bound (`at_least`) and its interval has
     no upper end. `reached` and `hybrid_reached` count the seeds that did, `backward_calls` are the control's.
 
-    `quality` compares the ends of both runs on the test split, `val_quality` on the validation split: means.
+    `quality` compares the ends of both runs on the test split, `val_quality` on the validation split, and
+    `equal_time_quality` on the test split where the control has as much training time as the hybrid: means.
     A diverged hybrid counts as 0. Every interval is `bootstrap_interval` over seeds.
     """
     rows = []
@@ -85,15 +90,17 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
             "trial_id": trial_id,
             "arm": arm,
             "what": group["what"].iloc[0],
+            "largest_tried": bool(group["largest_tried"].iloc[0]),
             "seeds": len(group),
             "reached": int(reached.sum()),
             "hybrid_reached": int(hybrid_reached.sum()),
             "backward_calls": round(group["backward_calls"].mean()),
+            "equal_time_steps": round(group["equal_time_steps"].mean()),
         }
         row |= _columns("speedup_to_target", geometric_mean(to_target, at_least=at_least))
         row |= {"at_least": at_least}
         row |= _columns("speedup_whole_run", geometric_mean(group["seconds"] / group["hybrid_seconds"]))
-        for name in ("quality", "val_quality"):
+        for name in ("quality", "val_quality", "equal_time_quality"):
             values = group[name].to_numpy(dtype="float64")
             row |= _columns(name, Ratio(float(values.mean()), *bootstrap_interval(values)))
         rows.append(row)
@@ -118,6 +125,7 @@ class Confirmation:
         min_quality: the bar: quality that a point shall have, and what sets the target loss.
         left_out: points of the front that were not run again.
         tried: how many settings the tuned control was chosen from.
+        configurations: how many the sweep had done, from which its best point was chosen.
         table: `comparisons`, and of each point `explored_speedup` and `explored_quality`, the values that it
             was chosen by; best point first.
     """
@@ -126,6 +134,7 @@ class Confirmation:
     min_quality: float
     left_out: list[str]
     tried: int
+    configurations: int
     table: pd.DataFrame
 
     @property
@@ -151,7 +160,8 @@ class Confirmation:
         """Write confirmed.csv and confirmed.json."""
         with replacing(folder / "confirmed.csv") as temporary:
             temporary.write_bytes(encode(self.table, "csv"))
-        about = {name: getattr(self, name) for name in ("seeds", "min_quality", "left_out", "tried")}
+        names = ("seeds", "min_quality", "left_out", "tried", "configurations")
+        about = {name: getattr(self, name) for name in names}
         values = plain({**about, "comparisons": self.table.to_dict("records")})
         write_text(folder / "confirmed.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
 
@@ -166,7 +176,8 @@ class Confirmation:
         try:
             values = json.loads(path.read_bytes())
             table = pd.DataFrame(values.pop("comparisons"))
-            kinds = dict.fromkeys(("trial_id", "arm", "what"), "str") | {"at_least": "bool"}
+            kinds = dict.fromkeys(("trial_id", "arm", "what"), "str")
+            kinds |= dict.fromkeys(("at_least", "largest_tried"), "bool")
             return cls(table=table.astype(kinds | dict.fromkeys(NUMBERS, "float64")), **values)
         except FileNotFoundError:
             return None

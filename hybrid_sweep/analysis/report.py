@@ -18,7 +18,7 @@ from hybrid_sweep.analysis.front_picture import FrontPicture
 from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
 from hybrid_sweep.analysis.reliability import constant_brier, reliability
-from hybrid_sweep.analysis.summary import MIN_QUALITY, analyze
+from hybrid_sweep.analysis.summary import MIN_QUALITY, UNCONFIRMED, analyze
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import Verdict
 from hybrid_sweep.journal import plain
@@ -52,6 +52,7 @@ def render_report(
     from plotly.offline import get_plotlyjs  # only the report needs it
 
     runs, trials = trials, hybrid_runs(trials)
+    recommended = verdict.recommendation if verdict else UNCONFIRMED
     swept = swept_settings(trials, manifest) if len(picture.points) else []
     environment = Environment(
         loader=PackageLoader("hybrid_sweep.analysis"),
@@ -64,7 +65,7 @@ def render_report(
     table = reliability(trials, picture.best) if picture.best else []
     return page.render(
         title=title,
-        headline=[line.split(": ", 1) for line in analyze(trials, picture.speedup, min_quality)],
+        headline=[line.split(": ", 1) for line in analyze(trials, picture.speedup, min_quality, recommended)],
         min_quality=min_quality,
         counts=_counts(trials),
         configurations=trials["trial_id"].nunique(),
@@ -108,7 +109,8 @@ def _compared(confirmation: Confirmation) -> Iterator[tuple[str, str, list[str]]
     """Yield a confirmed point's id, a control in words, and what the comparison gave."""
     for point in confirmation.points:
         for row in confirmation.rows(point).values():
-            ratios = [str(ratio(row, name)) for name in ("speedup_to_target", "speedup_whole_run", "quality")]
+            names = ("speedup_to_target", "speedup_whole_run", "quality", "equal_time_quality")
+            ratios = [str(ratio(row, name)) for name in names]
             yield point, str(row["what"]), ratios
 
 
@@ -127,6 +129,8 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "versions": manifest.get("versions"),
         "git": manifest.get("git"),
         "unit costs (seconds)": manifest.get("unit_costs"),
+        "η·λ_max along plain training": _curvature(manifest.get("curvature") or {}),
+        "tuned controls": _tuning(spec, manifest.get("budget")),
         "points masked as unstable": manifest.get("masked"),
         "created": manifest.get("created"),
         "sweep": manifest.get("sweep_id"),
@@ -138,6 +142,22 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             value = ", ".join(str(part) for part in value)
         if value not in (None, ""):
             yield name, str(value)
+
+
+def _tuning(spec: Mapping[str, Any], points: int | None) -> str:
+    """Return, where tuned controls have fewer tries than the sweep, that they have."""
+    tries = spec.get("tuning_trials")
+    if spec.get("controls") != "full" or not (tries and points) or tries >= points:
+        return ""
+    return f"chosen from {tries} settings, the hybrid from {points}: tuning_trials capped them"
+
+
+def _curvature(measured: Mapping[str, Any]) -> str:
+    """Return the largest learning rate × curvature with the step of each, or why there is none."""
+    if why_not := measured.get("why_not"):
+        return f"not measured: {why_not}"
+    at = zip(measured.get("eta_lambda", ()), measured.get("steps", ()), strict=True)
+    return ", ".join(f"{value:.3g} at step {step}" for value, step in at)
 
 
 def _pairs(values: Mapping[str, Any], leave_out: str | None = None) -> list[str]:

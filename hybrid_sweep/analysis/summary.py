@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -11,7 +11,12 @@ from hybrid_sweep.analysis.checklist import Row, check, recommendation
 from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
 from hybrid_sweep.analysis.table import hybrid_runs
 
+if TYPE_CHECKING:
+    from hybrid_sweep.analysis.verdict import Verdict
+
 MIN_QUALITY = 0.98
+UNCONFIRMED = "CONFIRM FIRST"
+"""What is recommended before any control was run on fresh seeds."""
 
 
 class Sweep(Protocol):
@@ -24,14 +29,33 @@ class Sweep(Protocol):
     def trials(self) -> pd.DataFrame:
         """One row a trial and seed."""
 
+    def verdict(self) -> Verdict:
+        """What to do with the sweep's best point."""
+
 
 def analyzer_lines(folder: Sweep, min_quality: float = MIN_QUALITY) -> list[str]:
     """Return the four lines for the best point of a sweep's front (seed, analyze_sweep.py)."""
-    return analyze(folder.trials(), speedup_column(folder.manifest), min_quality)
+    verdict = folder.verdict().recommendation
+    return analyze(folder.trials(), speedup_column(folder.manifest), min_quality, verdict)
 
 
-def analyze(trials: pd.DataFrame, speedup: str = "speedup", min_quality: float = MIN_QUALITY) -> list[str]:
-    """Return the four lines from a table of trials; `speedup` names the column that is the sweep's speed."""
+def analyze(
+    trials: pd.DataFrame,
+    speedup: str = "speedup",
+    min_quality: float = MIN_QUALITY,
+    verdict: str = UNCONFIRMED,
+) -> list[str]:
+    """Return the four lines from a table of trials.
+
+    What is recommended is the verdict, which compares with controls on fresh seeds; the checklist, which
+    looks at the sweep's own runs, is told beside it by its name.
+
+    Args:
+        trials: of the sweep.
+        speedup: the column that is the sweep's speed.
+        min_quality: the bar.
+        verdict: recommendation of the sweep's verdict.
+    """
     trials = hybrid_runs(trials)
     best = best_point(pareto_front(trials, speedup), min_quality)
     if best is None:
@@ -39,13 +63,14 @@ def analyze(trials: pd.DataFrame, speedup: str = "speedup", min_quality: float =
             "Optimal Config: none, no configuration is done",
             "Speedup: n/a",
             "Quality: n/a",
-            "Recommendation: CONFIRM FIRST: every item, nothing was measured to the end",
+            f"Recommendation: {verdict}; checklist: nothing was measured to the end",
         ]
     return [
         f"Optimal Config: {_settings(best)}",
         f"Speedup: {best[speedup]:.2f}×{' (counted)' if speedup != 'speedup' else ''}",
         f"Quality: {100 * best['quality']:.2f}%",
-        f"Recommendation: {recommendation(check(best, trials, speedup=speedup))}",
+        f"Recommendation: {verdict}; "
+        f"checklist on this sweep alone: {recommendation(check(best, trials, speedup=speedup))}",
     ]
 
 

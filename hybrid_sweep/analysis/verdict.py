@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from shlex import quote
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import tomli_w
 
 from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.comparison import Confirmation, ratio
-from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
+from hybrid_sweep.analysis.summary import MIN_QUALITY, UNCONFIRMED, best_point
 from hybrid_sweep.journal import plain
 from hybrid_sweep.trainer.config import HybridConfig
 
@@ -20,6 +20,15 @@ EQUAL_WITHIN = 1.25
 """A gain that may be none, and is smaller than this by its interval, is not worth a predictor."""
 REFERENCE = "reference"
 _NEEDED = (REFERENCE, "lr_matched", "tuned")
+_SHORT = {
+    REFERENCE: "your recipe",
+    "lr_matched": "the learning rate matched to it",
+    "tuned": "the tuned baseline",
+    "truncated": "your recipe cut short",
+    "lr": "the larger learning rate",
+    "average": "averaged weights",
+    "schedule_free": "Schedule-Free",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +103,21 @@ def verdict(
             f"on the seeds that chose it, which flatters{known}. Nothing is known yet of a larger learning "
             f"rate or a tuned baseline. Run: hybrid-sweep confirm {path}"
         )
-        return Verdict(recommendation="CONFIRM FIRST", text=text, trial_id=trial_id, advice=changes)
+        return Verdict(recommendation=UNCONFIRMED, text=text, trial_id=trial_id, advice=changes)
     outcome, why, instead = _judge(rows, confirmation.min_quality)
-    text = " ".join([_comparisons(rows), _quality(rows[REFERENCE]), _luck(rows[REFERENCE]), why])
+    text = " ".join(
+        filter(
+            None,
+            [
+                _comparisons(rows),
+                _quality(rows[REFERENCE]),
+                _equal_time(rows),
+                _luck(rows[REFERENCE]),
+                *_flattering(confirmation, rows),
+                why,
+            ],
+        )
+    )
     settings = instead
     if outcome == "ADOPT":
         text += f" All of it: hybrid-sweep export {path} --trial {quote(trial_id)} --format toml"
@@ -116,10 +137,10 @@ def verdict(
 def judged(row: Mapping[str, Any]) -> Literal["wins", "unclear", "equal", "loses"]:
     """Return how the hybrid stands against a control by the time to the target, as far as the seeds tell.
 
-    Where the control reaches the target on no seed, quality at the end of both runs decides what its time
-    leaves open. One that reaches it on fewer seeds than the hybrid neither equals nor beats it.
+    Where the control reaches the target on no seed, quality at equal wall clock decides what its time leaves
+    open. One that reaches it on fewer seeds than the hybrid neither equals nor beats it.
     """
-    found, quality = ratio(row, "speedup_to_target"), ratio(row, "quality")
+    found, quality = ratio(row, "speedup_to_target"), ratio(row, "equal_time_quality")
     if found.low > 1 or (found.at_least and row["reached"] == 0 and quality.low > 1):
         return "wins"
     if row["reached"] < row["hybrid_reached"]:
@@ -177,6 +198,28 @@ def _missed(row: Mapping[str, Any]) -> str:
 def _quality(row: Mapping[str, Any]) -> str:
     found = ratio(row, "quality")
     return f"Quality on the test split is {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]."
+
+
+def _equal_time(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how the hybrid stands against each control that is given as much training time."""
+    parts = []
+    for arm, row in rows.items():
+        found = ratio(row, "equal_time_quality")
+        shown = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        parts.append(f"{shown} against {_SHORT.get(arm, arm.replace('_', ' '))}")
+    return f"At equal wall clock it is {', '.join(parts)}."
+
+
+def _flattering(confirmation: Confirmation, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what was not tried of the controls, so that the truth may be better for them."""
+    for row in rows.values():
+        if row["largest_tried"]:
+            yield f"{_capital(str(row['what']))} is the largest that was tried: a larger one may do better."
+    if confirmation.tried < confirmation.configurations and "tuned" in rows:
+        yield (
+            f"The tuned baseline was chosen from {confirmation.tried} settings, the point from "
+            f"{confirmation.configurations}: tuning_trials capped it."
+        )
 
 
 def _luck(row: Mapping[str, Any]) -> str:

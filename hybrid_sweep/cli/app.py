@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hybrid_sweep.cli import jobs, results, sweeps
+from hybrid_sweep.cli import cache, jobs, results, sweeps
 
 app = typer.Typer(
     name="hybrid-sweep",
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (sweeps.app, results.app, jobs.app):
+for commands in (sweeps.app, results.app, jobs.app, cache.app):
     app.add_typer(commands)
 
 

@@ -68,6 +68,12 @@ def run(
         bool,
         typer.Option("--remeasure", help="Measure the cost of each kind of work anew."),
     ] = False,
+    no_share: Annotated[
+        bool,
+        typer.Option(
+            "--no-share", help="Train references and controls anew, and keep none for later sweeps."
+        ),
+    ] = False,
     steps: Annotated[int | None, scale("Logical steps of a run.")] = None,
     seed: Annotated[int | None, scale("The first seed.")] = None,
     repeats: Annotated[int | None, scale("How many seeds each point runs with.")] = None,
@@ -107,6 +113,7 @@ def run(
         "trials": trials,
         "storage": storage,
         "warm_start": earlier or None,
+        "share": False if no_share else None,
     }
     given = {field: value for field, value in options.items() if value is not None}
     spec = load_spec(sweep, {**parse_changes(changes or []), **given})

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.table import INTERRUPTED
+from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
@@ -20,19 +21,26 @@ from hybrid_sweep.cluster.manifest import environment
 from hybrid_sweep.cluster.runner import Runner
 from hybrid_sweep.cluster.work import (
     Device,
+    Prepared,
     Shared,
     WorkloadOrder,
     cost_classes,
     model_file,
     prepare_costs,
+    prepare_curvature,
     prepare_reference,
+    prepare_step_ratios,
 )
-from hybrid_sweep.driver.events import Note
+from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, Tell, begin, carry_on, recorded_spec, results_path
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.reference import Reference
-from hybrid_sweep.search.mask import refuse_masked_space
+from hybrid_sweep.measure.sharing import SweepStore
+from hybrid_sweep.search.controls import controls
+from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature, with_curvature
+from hybrid_sweep.search.space import given, grid
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
@@ -60,12 +68,14 @@ def run_sweep(
         on_event: told of everything that happens, in the driver's thread.
 
     Raises:
-        UserError: a workload, data or setting that cannot work; nothing has been written then.
+        UserError: a workload, data or setting that cannot work, or a space whose every point is masked;
+            nothing has been written then.
     """
     tell = on_event or (lambda event: None)
     path = results_path(spec, out)
     StorageView.refuse_unreachable(spec.storage)
-    refuse_masked_space(spec)
+    if not wants_curvature(spec):
+        refuse_masked_space(spec)
     for earlier in spec.warm_start:
         known_points(ResultsFolder.open(earlier), spec)
     if address is None:
@@ -78,21 +88,30 @@ def run_sweep(
                 f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"
             )
         )
-        references = _references(spec, place)
+        prepared, curvature = _plain_runs(spec, place)
+        references = {seed: each.reference for seed, each in prepared.items()}
+        if curvature:
+            spec, said = with_curvature(spec, curvature.eta_lambda, curvature.why_not)
+            tell(Note(said))
+            refuse_masked_space(spec)
         costs = _unit_costs(spec, place, remeasure)
+        steps = references[spec.seed].steps[-1]
         folder = begin(
             path,
             spec,
-            references[spec.seed].steps[-1],
+            steps,
             {
                 **environment(place.order.device),
                 "keep_models": keep_models,
                 "unit_costs": next(iter(costs.values())).to_dict(),
+                "control_step_ratios": _step_ratios(spec, place, steps, remeasure),
                 "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
+                **({"curvature": curvature.to_dict()} if curvature else {}),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
             },
         )
-        return _carry_on(folder, spec, place, tell)
+        kept = sum(each.from_cache for each in prepared.values())
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept))
 
 
 def resume_sweep(
@@ -131,7 +150,7 @@ def resume_sweep(
                 f"the sweep began on {began_on}, and its references and unit costs do not hold on "
                 f"{place.order.device}: resume it where there is {began_on}"
             )
-        return _carry_on(folder, spec, place, tell, retry_failed)
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), retry_failed)
 
 
 def _carry_on(
@@ -143,14 +162,20 @@ def _carry_on(
     if models:
         models.mkdir(exist_ok=True)
     references = {int(seed): Reference(**r) for seed, r in manifest["references"].items()}
+    whole = grid(spec) if spec.sampler == "grid" else []
     shared = Shared(
         order=place.order,
         references=references,
         costs={key: UnitCosts(**costs) for key, costs in manifest["unit_costs_by_setting"].items()},
         controls=spec.controls != "none",
+        step_ratios=manifest.get("control_step_ratios") or {},
         checkpoint_seconds=spec.checkpoint_seconds,
         gpu_memory_bytes=needed_bytes(references, place.share["gpu"]),
         models=models,
+        share=spec.share,
+        sweep_id=manifest["sweep_id"] if spec.share else "",
+        tried=[*(config for _, config in given(spec)), *(point.config for point in whole)],
+        open_ended=spec.sampler != "grid",
     )
     made: list[RayBackend] = []
 
@@ -168,6 +193,25 @@ def _carry_on(
     finally:
         for each in made:
             each.close()
+        SweepStore(manifest["sweep_id"]).close()
+
+
+@dataclass(slots=True)
+class _TellsWhatWasKept:
+    """Passes events on, and before the last one says what was not trained, since an earlier sweep had."""
+
+    tell: Tell
+    references: int = 0
+    controls: int = 0
+
+    def __call__(self, event: SweepEvent) -> None:
+        if isinstance(event, TrialFinished):
+            self.controls += event.from_cache
+        counts = {"reference": self.references, "control": self.controls}
+        kept = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        if isinstance(event, SweepEnded) and kept:
+            self.tell(Note(f"{' and '.join(kept)} from the cache"))
+        self.tell(event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,14 +283,20 @@ def _plain_training(name: str) -> Iterator[None]:
         raise UserError(f"plain training of {name} fails: {what}; mend the workload first") from error
 
 
-def _references(spec: SweepSpec, place: Place) -> dict[int, Reference]:
-    """Run the references, all at once."""
+def _plain_runs(spec: SweepSpec, place: Place) -> tuple[dict[int, Prepared], Curvature | None]:
+    """Run the references and, where the mask wants it, measure the curvature, all at once."""
     with _plain_training(place.order.name):
+        curvature = (
+            _remote(place, prepare_curvature, place.order, spec.seed, spec.steps)
+            if wants_curvature(spec)
+            else None
+        )
         pending = [
-            _remote(place, prepare_reference, place.order, seed, spec.steps, spec.eval_every)
+            _remote(place, prepare_reference, place.order, seed, spec.steps, spec.eval_every, spec.share)
             for seed in spec.seeds
         ]
-        return dict(zip(spec.seeds, ray.get(pending), strict=True))
+        references = dict(zip(spec.seeds, ray.get(pending), strict=True))
+        return references, curvature and ray.get(curvature)
 
 
 def _unit_costs(spec: SweepSpec, place: Place, remeasure: bool) -> dict[str, UnitCosts]:
@@ -259,6 +309,20 @@ def _unit_costs(spec: SweepSpec, place: Place, remeasure: bool) -> dict[str, Uni
             key: ray.get(_remote(place, prepare_costs, place.order, config, remeasure))
             for key, config in classes.items()
         }
+
+
+def _step_ratios(spec: SweepSpec, place: Place, steps: int, remeasure: bool) -> dict[str, float]:
+    """Time a step of each kind of control; none where unit costs are given, for then nothing is measured."""
+    if spec.unit_costs is not None:
+        return {}
+    arms = [Arm(**{k: v for k, v in c.config.items() if k != "steps"}) for c in controls(spec, steps, 2)]
+    if not arms:
+        return {}
+    with _plain_training(place.order.name):
+        ratios: dict[str, float] = ray.get(
+            _remote(place, prepare_step_ratios, place.order, spec.seed, arms, steps, remeasure)
+        )
+        return ratios
 
 
 def _keep_front(folder: ResultsFolder, models: Path) -> None:

@@ -14,6 +14,8 @@ from hybrid_sweep.cluster.work import Shared
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
+from hybrid_sweep.measure.run_cache import KeptTwins, RunCache
+from hybrid_sweep.measure.sharing import SharedTrial
 from hybrid_sweep.measure.trial import Trial, Twins
 
 logger = logging.getLogger(__name__)
@@ -31,10 +33,11 @@ class Runner:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._workload: Any = None
+        self._runs: RunCache | None = None
         self._twins: Twins = {}
         self._point: dict[str, Any] = {}
         self._from: bytes | None = None
-        self._trial: Trial | ArmTrial | None = None
+        self._trial: Trial | SharedTrial | ArmTrial | None = None
         self._checkpoint_at = 0.0
 
     def ready(self) -> None:
@@ -45,7 +48,10 @@ class Runner:
         """
         shortage(self._shared.gpu_memory_bytes)
         if self._workload is None:
-            self._workload = self._shared.order.build()
+            workload = self._shared.order.build()
+            self._runs = self._shared.runs(workload)
+            self._twins = {} if self._runs is None else KeptTwins(self._runs)
+            self._workload = workload
 
     def start(self, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
         """Take on a trial, in `point`'s trial_id, seed, config and arm, from its checkpoint if there is one.
@@ -66,7 +72,13 @@ class Runner:
             trial = self._begun()
             report = None if trial.done else trial.report()
             if trial.done:
-                finished = {"state": trial.state, "reason": trial.reason, "result": trial.result()}
+                result = trial.result()  # first: it may add to the reason
+                finished = {
+                    "state": trial.state,
+                    "reason": trial.reason,
+                    "result": result,
+                    "from_cache": isinstance(trial, ArmTrial) and trial.from_cache,
+                }
                 self._shared.keep_model(self._point, trial)
                 self._trial = None
                 return {"report": report, "finished": finished}
@@ -92,10 +104,10 @@ class Runner:
         """Return what the trial goes on from, in another worker too; None where it would begin anew."""
         return self._bytes_of(self._trial) if self._trial else self._from
 
-    def _begun(self) -> Trial | ArmTrial:
+    def _begun(self) -> Trial | SharedTrial | ArmTrial:
         if self._trial is None:
             self.ready()
-            self._trial = self._new()
+            self._trial = self._new(alone=self._from is not None)
             if self._from is not None and isinstance(self._trial, Trial):
                 try:
                     self._trial.load_state_dict(from_bytes(self._from))
@@ -105,20 +117,20 @@ class Runner:
             self._checkpoint_at = time.monotonic()
         return self._trial
 
-    def _new(self) -> Trial | ArmTrial:
-        return self._shared.trial(self._point, self._workload, self._twins)
+    def _new(self, *, alone: bool = False) -> Trial | SharedTrial | ArmTrial:
+        return self._shared.trial(self._point, self._workload, self._twins, self._runs, alone=alone)
 
-    def _checkpoint_if_due(self, trial: Trial | ArmTrial) -> bytes | None:
+    def _checkpoint_if_due(self, trial: Trial | SharedTrial | ArmTrial) -> bytes | None:
         every = self._shared.checkpoint_seconds
         if every is None or time.monotonic() - self._checkpoint_at < every:
             return None
         return self._bytes_of(trial)
 
-    def _bytes_of(self, trial: Trial | ArmTrial) -> bytes | None:
+    def _bytes_of(self, trial: Trial | SharedTrial | ArmTrial) -> bytes | None:
         """Return the state of a trial; None where it holds what cannot be saved, which the log says."""
         self._checkpoint_at = time.monotonic()
-        if isinstance(trial, ArmTrial):
-            return None
+        if isinstance(trial, ArmTrial) or (isinstance(trial, SharedTrial) and trial.following):
+            return None  # it would be as fast anew
         try:
             return to_bytes(trial.state_dict())
         except UserError as error:

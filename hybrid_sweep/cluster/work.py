@@ -6,7 +6,7 @@ import inspect
 import json
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import log, sqrt
 from pathlib import Path
@@ -17,10 +17,16 @@ import torch
 from hybrid_sweep.arm import ABLATION, Arm
 from hybrid_sweep.axis import samples_of, values_of
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure import arm_costs
+from hybrid_sweep.measure.arm_costs import step_ratios
 from hybrid_sweep.measure.arm_trial import ArmTrial
+from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.curvature import Curvature, measure_curvature
 from hybrid_sweep.measure.reference import Reference, reference_run, start
+from hybrid_sweep.measure.run_cache import RunCache
+from hybrid_sweep.measure.sharing import SharedTrial, SweepStore
 from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
@@ -59,6 +65,11 @@ class WorkloadOrder:
         warm_up(workload)
         return workload
 
+    def runs(self, workload: Workload) -> RunCache:
+        """Return what is kept of the runs of `workload`, which `build` has returned."""
+        keywords = {**self.keywords, "device": self.device}
+        return RunCache(Content(workload, keywords, find_workload(self.name, **self.keywords)))
+
 
 def warm_up(workload: Workload) -> None:
     """Load the data and run a few steps on a model of no use, so that no trial pays for a process's start."""
@@ -78,10 +89,12 @@ class Shared:
         order: how to build the workload.
         references: plain training by seed.
         costs: unit costs by `cost_class`.
+        step_ratios: what a step of each kind of control costs in plain steps; one that is missing costs one.
         controls: whether each trial is compared with its twins.
         checkpoint_seconds: wall clock between the checkpoints of a trial.
         gpu_memory_bytes: what must be free on a shared GPU before a trial starts; None looks at nothing.
         models: where trained weights are kept; None keeps none.
+        share: whether what other sweeps have trained is taken from the cache: controls and twins.
     """
 
     order: WorkloadOrder
@@ -91,26 +104,56 @@ class Shared:
     checkpoint_seconds: float | None = None
     gpu_memory_bytes: int | None = None
     models: Path | None = None
+    step_ratios: dict[str, float] = field(default_factory=dict)
+    share: bool = True
+    sweep_id: str = ""
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    open_ended: bool = False
 
-    def trial(self, point: dict[str, Any], workload: Workload, twins: Twins) -> Trial | ArmTrial:
-        """Start one trial of the arm that `point` names, of the hybrid where it names none."""
+    def runs(self, workload: Workload) -> RunCache | None:
+        """Return what is kept of earlier runs, None where nothing is shared."""
+        return self.order.runs(workload) if self.share else None
+
+    def trial(
+        self,
+        point: dict[str, Any],
+        workload: Workload,
+        twins: Twins,
+        runs: RunCache | None = None,
+        *,
+        alone: bool = False,
+    ) -> Trial | SharedTrial | ArmTrial:
+        """Start one trial of the arm that `point` names, of the hybrid where it names none.
+
+        With `alone` it is one that can go on from a checkpoint.
+        """
         arm = point.get("arm") or ""
         if arm and arm != ABLATION:
-            settings = dict(point["config"])
-            steps, reference = settings.pop("steps"), self.references[point["seed"]]
-            return ArmTrial(workload, Arm(**settings), steps, reference, next(iter(self.costs.values())))
-        config = HybridConfig(**point["config"])
-        return Trial(
-            workload,
+            values = dict(point["config"])
+            steps, settings = values.pop("steps"), Arm(**values)
+            ratio = self.step_ratios.get(arm_costs.cost_class(settings), 1.0)
+            costs, reference = next(iter(self.costs.values())), self.references[point["seed"]]
+            return ArmTrial(workload, settings, steps, reference, costs, ratio, runs)
+        config, seed = HybridConfig(**point["config"]), point["seed"]
+        costs, own_twins = self._costs_of(config), twins if self.controls and not arm else None
+
+        def make() -> Trial:
+            return Trial(workload, config, self.references[seed], costs, own_twins)
+
+        if alone or arm or not self.sweep_id or self.models or config.correction_schedule != "fixed":
+            return make()
+        return SharedTrial(
+            make,
             config,
-            self.references[point["seed"]],
-            self._costs_of(config),
-            twins if self.controls and not arm else None,
+            seed,
+            [HybridConfig(**tried) for tried in self.tried],
+            open_ended=self.open_ended,
+            store=SweepStore(self.sweep_id),
         )
 
-    def keep_model(self, point: dict[str, Any], trial: Trial | ArmTrial) -> None:
+    def keep_model(self, point: dict[str, Any], trial: Trial | SharedTrial | ArmTrial) -> None:
         """Save the trained weights of a point where the sweep keeps models."""
-        if self.models is None or isinstance(trial, ArmTrial) or point.get("arm"):
+        if self.models is None or not isinstance(trial, Trial) or point.get("arm"):
             return
         path = self.models / model_file(point["trial_id"], point["seed"])
         temporary = path.with_suffix(".tmp")
@@ -157,12 +200,44 @@ def model_file(trial_id: str, seed: int) -> str:
     return f"{trial_id}_seed{seed}.pt"
 
 
-def prepare_reference(order: WorkloadOrder, seed: int, steps: int | None, eval_every: int) -> Reference:
-    """Run plain training with one seed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A reference, and whether it was trained by an earlier sweep."""
+
+    reference: Reference
+    from_cache: bool
+
+
+def prepare_reference(
+    order: WorkloadOrder, seed: int, steps: int | None, eval_every: int, share: bool
+) -> Prepared:
+    """Run plain training with one seed, unless with `share` an earlier sweep has."""
     workload = order.build()
-    return reference_run(workload, seed, steps or workload.steps, eval_every)
+    runs = order.runs(workload) if share else None
+    parts = {"seed": seed, "steps": steps or workload.steps, "eval_every": eval_every}
+    if runs and (kept := runs.get("references", **parts)):
+        return Prepared(reference=Reference(**kept), from_cache=True)
+    reference = reference_run(workload, **parts)
+    if runs:
+        runs.put("references", reference.to_dict(), **parts)
+    return Prepared(reference=reference, from_cache=False)
+
+
+def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None) -> Curvature:
+    """Measure the largest η·λ along plain training with one seed, on a model of its own."""
+    workload = order.build()
+    return measure_curvature(workload, seed, steps or workload.steps)
 
 
 def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:
     """Measure the unit costs, or take those that this machine has kept."""
-    return unit_costs(order.build(), {**order.keywords, "device": order.device}, config, fresh=fresh)
+    workload = order.build()
+    return unit_costs(workload, config, order.runs(workload), fresh=fresh)
+
+
+def prepare_step_ratios(
+    order: WorkloadOrder, seed: int, arms: list[Arm], steps: int, fresh: bool
+) -> dict[str, float]:
+    """Time a step of each kind of control against the recipe's, or take what this machine has kept."""
+    workload = order.build()
+    return step_ratios(workload, seed, arms, steps, order.runs(workload), fresh=fresh)

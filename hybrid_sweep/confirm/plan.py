@@ -11,7 +11,7 @@ from statistics import median
 import pandas as pd
 
 from hybrid_sweep.analysis.comparison import PAIR_COLUMNS
-from hybrid_sweep.arm import Arm, ArmName, tuning_trials
+from hybrid_sweep.arm import REPLAYED, Arm, ArmName, tuning_trials
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Key, Runs
 from hybrid_sweep.measure.arms import AVERAGED_SHARE, jump_part
 from hybrid_sweep.measure.curve import Curve
@@ -24,6 +24,10 @@ from hybrid_sweep.workload import Workload, quality_of
 TIMINGS = 3
 MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
 """Learning rates tried of the arms that raise it, as shares of what the hybrid's jumps amount to."""
+FURTHER = (6.0, 9.0, 13.5)
+"""Those tried next, each as long as the one before it is the best so far."""
+LADDERS = ("lr_matched", "lr")
+"""Arms whose learning rate is chosen so."""
 ARMS: dict[str, tuple[ArmName, ...]] = {
     "basic": ("lr_matched", "tuned"),
     "full": ("lr_matched", "tuned", "truncated", "lr", "momentum", "average", "schedule_free"),
@@ -64,12 +68,16 @@ class Plan:
         """Run what is not there yet; yield before each run. An arm that does not apply here is left out."""
         points, rounds = len(self.points), len(self.seeds) * TIMINGS
         tuned = self.tuning_trials * sum(arm in TUNED for arm in self.arms)
+        rungs = len(MATCHED) + len(FURTHER)
         each = sum(
-            {"lr_matched": len(MATCHED), "lr": len(MATCHED), **dict.fromkeys(TUNED, 0)}.get(a, 1)
-            for a in self.arms
+            {**dict.fromkeys(LADDERS, rungs), **dict.fromkeys(TUNED, 0)}.get(arm, 1) for arm in self.arms
         )
         total = 1 + tuned + points * (1 + each) + rounds * (1 + points * (1 + len(self.arms)))
-        for number, (key, timing, config) in enumerate(self._work(runs)):
+        total += len(self.seeds) * points * (1 + len(self.arms))  # at equal wall clock
+        for number, work in enumerate(self._work(runs)):
+            if work is None:
+                continue
+            key, timing, config = work
             if len(runs.curves(key)) >= timing:
                 continue
             yield Progress(number, total, _label(key))
@@ -78,15 +86,23 @@ class Plan:
             except NotApplicable:
                 continue
 
-    def _work(self, runs: Runs) -> Iterator[tuple[Key, int, HybridConfig | None]]:
-        """Yield each run with the number of its timing; what comes later depends on those before."""
+    def _work(self, runs: Runs) -> Iterator[tuple[Key, int, HybridConfig | None] | None]:
+        """Yield each run with the number of its timing; what comes later depends on those before.
+
+        None stands for a run that turned out to be of no use.
+        """
         yield ("", REFERENCE, self.tuning_seed), 1, None
         for point, config in self.points.items():
             yield (point, HYBRID, self.tuning_seed), 1, config
             for arm in self.arms:
                 if self._tuned_on(point, arm) == point:
-                    for settings in self._candidates(runs, point, arm):
-                        yield (point, settings, self.tuning_seed), 1, None
+                    candidates = self._candidates(runs, point, arm)
+                    for number, settings in enumerate(candidates):
+                        further = arm in LADDERS and number >= len(MATCHED)
+                        if further and self.controls(runs, point).get(arm) != candidates[number - 1]:
+                            yield None
+                        else:
+                            yield (point, settings, self.tuning_seed), 1, None
         controls = {point: self.controls(runs, point).values() for point in self.points}
         for seed, timing in product(self.seeds, range(1, TIMINGS + 1)):
             yield ("", REFERENCE, seed), timing, None
@@ -94,6 +110,9 @@ class Plan:
                 yield (point, HYBRID, seed), timing, config
                 for settings in controls[point]:
                     yield (point, settings, seed), timing, None
+        for seed, point in product(self.seeds, self.points):
+            for name in (REFERENCE, *self.controls(runs, point)):
+                yield self._equal_time(runs, point, name, seed), 1, None
 
     def controls(self, runs: Runs, point: str) -> dict[str, str]:
         """Return the chosen settings of each control of a point, as JSON, by the arm's name."""
@@ -113,11 +132,29 @@ class Plan:
                 best[arm] = min(tried)[2]
         return best
 
+    def _equal_time(self, runs: Runs, point: str, arm: str, seed: int) -> Key:
+        """Return the run of a control that is given as much training time as the hybrid took.
+
+        Time becomes a number of real steps, at the pace at which the control was timed with this seed; the
+        number is part of the run's settings, so that it is recorded. Of the reference it is the recipe,
+        stopped there.
+        """
+        settings = REFERENCE if arm == REFERENCE else self.controls(runs, point)[arm]
+        owner = "" if arm == REFERENCE else point
+        control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
+        ratio = median(c.seconds[-1] for c in hybrid) / median(c.seconds[-1] for c in control)
+        steps = max(round(control[0].backward_calls[-1] * ratio), 1)
+        if arm in REPLAYED:
+            steps = min(steps, runs.steps)
+        own = Arm(name="truncated") if arm == REFERENCE else Arm(**json.loads(settings))
+        return point, own.model_copy(update={"real_steps": steps}).model_dump_json(), seed
+
     def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
         kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
         rows = []
         for point in self.points:
+            largest = [self._candidates(runs, point, arm)[-1] for arm in self.arms if arm in LADDERS]
             arms = {
                 REFERENCE: ("", REFERENCE),
                 **{a: (point, c) for a, c in self.controls(runs, point).items()},
@@ -128,12 +165,15 @@ class Plan:
                     reference = runs.curves(("", REFERENCE, seed))[0]
                     control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
                     target = self._target(runs, seed)
+                    key = self._equal_time(runs, point, arm, seed)
+                    as_long = runs.curves(key)[0]
                     gained = reference.val_loss[0] - reference.val_loss[-1]
                     rows.append(
                         {
                             "trial_id": point,
                             "arm": arm,
                             "what": what,
+                            "largest_tried": settings in largest,
                             "seed": seed,
                             "target_loss": target,
                             "seconds_to_target": median(curve.seconds_to(target) for curve in control),
@@ -146,6 +186,9 @@ class Plan:
                             "hybrid_test_loss": hybrid[0].test["loss"],
                             "quality": compared(kind, _test(hybrid[0]), _test(control[0]), gained),
                             "val_quality": compared(kind, _val(hybrid[0]), _val(control[0]), gained),
+                            "equal_time_steps": json.loads(key[1])["real_steps"],
+                            "equal_time_test_loss": as_long.test["loss"],
+                            "equal_time_quality": compared(kind, _test(hybrid[0]), _test(as_long), gained),
                         }
                     )
         return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
@@ -156,16 +199,19 @@ class Plan:
         match arm:
             case "lr_matched":
                 tail = config.stop_fraction if config.tail == "average" else None
-                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in MATCHED]
+                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in MATCHED + FURTHER]
             case "lr":
-                arms = [Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps) for share in MATCHED]
+                arms = [
+                    Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps)
+                    for share in MATCHED + FURTHER
+                ]
             case "momentum":
                 arms = [Arm(name=arm, multiplier=m, schedule_steps=runs.steps)]
             case "tuned" | "schedule_free":
                 arms = tuning_trials(arm, self.tuning_trials, self.tuning_seed)
             case _:
                 arms = [Arm(name=arm)]
-        return [settings.model_dump_json() for settings in arms]
+        return [settings.model_dump_json(exclude={"real_steps"}) for settings in arms]
 
     def _target(self, runs: Runs, seed: int) -> float:
         return target_loss(quality_of(runs.workload), runs.curves(("", REFERENCE, seed))[0], self.min_quality)
@@ -222,5 +268,6 @@ def _val(curve: Curve) -> tuple[float, float | None]:
 
 def _label(key: Key) -> str:
     trial_id, arm, seed = key
-    name = arm if arm in (REFERENCE, HYBRID) else json.loads(arm)["name"]
+    settings = {"name": arm} if arm in (REFERENCE, HYBRID) else json.loads(arm)
+    name = settings["name"] + (" at equal wall clock" if settings.get("real_steps") else "")
     return f"{name.replace('_', ' ')} of {trial_id}, seed {seed}" if trial_id else f"{name}, seed {seed}"

@@ -52,7 +52,7 @@ class Runs:
         return curve
 
     def add(self, key: Key, config: HybridConfig | None, *, test: bool) -> None:
-        """Train once more; a point with its `config`, a control on the budget of its point's hybrid run."""
+        """Train once more; a point with its `config`, a control on its own budget or its hybrid's."""
         trial_id, arm, seed = key
         test = test and not self.curves(key)  # the split is looked at once
         if config is not None:
@@ -61,8 +61,8 @@ class Runs:
             curve = ArmRun(self.workload, seed, Arm(name=REFERENCE), steps=self.steps).finish(test=test)
         else:
             hybrid = self.hybrid(trial_id, seed)
-            budget = hybrid.backward_calls[-1]
             settings = Arm(**json.loads(arm))
+            budget = settings.real_steps or hybrid.backward_calls[-1]
             curve = ArmRun(self.workload, seed, settings, steps=budget, trace=hybrid.trace).finish(test=test)
         values = {"trial_id": trial_id, "arm": arm, "seed": seed, "steps": self.steps}
         self._journal.append({"event": "ran", **values, "curve": asdict(curve)})

@@ -42,12 +42,14 @@ def confirm_sweep(
 
     The controls' settings are chosen first, on the sweep's first seed: the fewest backward passes to the
     target, then validation loss, for that is what the verdict compares. The learning rate of `lr_matched` is
-    chosen among `MATCHED`, the tuned baseline among as many settings as the sweep has done configurations
-    (at most its `tuning_trials`), at as many steps as the best point takes backward passes.
+    chosen among `MATCHED`, and beyond them until it turns; the tuned baseline among as many settings as the
+    sweep has done configurations (or its `tuning_trials`, which the verdict then says), at as many steps as
+    the best point takes backward passes.
     The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
     that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
     process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
-    from the validation loss.
+    from the validation loss. At last each control runs once more with each seed, for as many steps as the
+    training time that was measured of the hybrid pays for at the control's own pace.
 
     Every run is on disk before the next begins: started again, it goes on; with more seeds or points, it
     does only what is new.
@@ -74,19 +76,23 @@ def confirm_sweep(
         raise UserError(f"min_quality={min_quality:g} is no bar: use a ratio near 1, such as {MIN_QUALITY}")
     folder = ResultsFolder.open(path)
     spec = recorded_spec(folder)
+    no_front = UserError(f"{path} has no front, no configuration is done: run or resume the sweep first")
+    if folder.table("front").empty and not folder.is_driven:
+        raise no_front  # before the lock, which is a file
     with folder.driven(), writing(folder.path, "confirm"):
         front = folder.table("front")
         chosen = _choice(front, points, min_quality)
         if not chosen:
-            raise UserError(f"{path} has no front, no configuration is done: run or resume the sweep first")
+            raise no_front
         workload = _workload(folder, spec)
         folder.confirm_path.mkdir(exist_ok=True)
         runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), workload, folder.manifest["steps"])
+        done = len(configurations(folder.trials()))
         plan = Plan(
             points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
             arms=ARMS[arms],
             tuning_seed=spec.seed,
-            tuning_trials=min(len(configurations(folder.trials())), spec.tuning_trials),
+            tuning_trials=min(done, spec.tuning_trials or done),
             seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
             min_quality=min_quality,
         )
@@ -105,6 +111,7 @@ def confirm_sweep(
             min_quality=min_quality,
             left_out=[str(point) for point in front["trial_id"] if point not in chosen],
             tried=plan.tuning_trials,
+            configurations=done,
             table=comparisons(pairs).join(explored, on="trial_id"),
         )
         with replacing(folder.confirm_path / "pairs.csv") as temporary:

@@ -45,13 +45,17 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run ended by itself: `state` is done, diverged or failed; its last report came before."""
+    """A run ended by itself: `state` is done, diverged or failed; its last report came before.
+
+    `from_cache` says that an earlier sweep had run it.
+    """
 
     key: Key
     state: str
     reason: str
     result: Mapping[str, Any] = field(default_factory=dict)
     traceback: str = ""
+    from_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ class TrialLost:
 class TrialFinished:
     """A run ended as done, diverged, pruned or failed; `result` holds the columns of trials.csv.
 
-    `arm` is "" for a point of the sweep, else the name of the control.
+    `arm` is "" for a point of the sweep, else the name of the control. `from_cache` says that it was not run
+    now, since an earlier sweep had run it.
     """
 
     trial_id: str
@@ -75,6 +76,7 @@ class TrialFinished:
     reason: str
     result: Mapping[str, Any]
     arm: str = ""
+    from_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,13 +79,16 @@ class Recorder:
 
     def finished(self, happening: Finished) -> None:
         """Record the end of a run."""
-        key, extra = happening.key, {"traceback": happening.traceback} if happening.traceback else {}
+        key: Key = happening.key
+        extra: dict[str, Any] = {"traceback": happening.traceback} if happening.traceback else {}
+        if happening.from_cache:
+            extra["from_cache"] = True
         fields = {"state": happening.state, "reason": happening.reason, "result": happening.result}
         self._append("finished", **_named(key), **fields, **extra)
         with writing(self._folder.path):
             self._folder.checkpoint_path(*key).unlink(missing_ok=True)
         self.counts[happening.state] += 1
-        self._tell_end(key, happening.state, happening.reason, happening.result)
+        self._tell_end(key, happening.state, happening.reason, happening.result, happening.from_cache)
 
     def slots_changed(self, slots: int) -> None:
         """Tell that nodes came or went."""
@@ -108,8 +111,10 @@ class Recorder:
             with writing(self._folder.path):
                 self._folder.write_checkpoint(*key, checkpoint)
 
-    def _tell_end(self, key: Key, state: str, reason: str, result: Mapping[str, Any]) -> None:
-        self.tell(TrialFinished(*key, state, reason, result, self.arms.get(key[0], "")))
+    def _tell_end(
+        self, key: Key, state: str, reason: str, result: Mapping[str, Any], from_cache: bool = False
+    ) -> None:
+        self.tell(TrialFinished(*key, state, reason, result, self.arms.get(key[0], ""), from_cache))
 
     def _append(self, event: str, **fields: Any) -> None:
         with writing(self._folder.path):

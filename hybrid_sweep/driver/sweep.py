@@ -13,6 +13,7 @@ from uuid import uuid4
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import pareto_front
 from hybrid_sweep.analysis.summary import best_point
+from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, SweepStarted, TrialFinished
 from hybrid_sweep.driver.loop import Loop
@@ -185,15 +186,17 @@ def carry_on(
         def left(planned: list[Control]) -> list[Run]:
             return _left(planned, spec.seeds, events, ended)
 
+        begun = _begun_ablations(events)
         interrupted = False
-        if unfinished or study.has_more or left([*planned, *_ablations(folder, spec)]):
+        if unfinished or study.has_more or left([*planned, *begun, *_ablations(folder, spec)]):
             backend = make_backend()
             total = (study.budget + beside) * spec.repeats
             tell(SweepStarted(total, folder.path, backend.slots, len(ended)))
             loop = Loop(study, backend, recorder, spec.seeds, spec.max_retries, folder.stop_request.exists)
-            interrupted = loop.run(unfinished, left(planned))
+            interrupted = loop.run(unfinished, left([*planned, *begun]))
             if not interrupted:
-                others = _ablations(folder, spec)
+                again = {control.trial_id for control in begun}
+                others = [c for c in _ablations(folder, spec) if c.trial_id not in again]
                 recorder.arms.update((control.trial_id, control.arm) for control in others)
                 folder.write_manifest({**folder.manifest, "controls": len(recorder.arms)})
                 interrupted = loop.run(controls=left(others))
@@ -278,6 +281,12 @@ def _left(
         for seed in seeds
         if (control.trial_id, seed) not in ended
     ]
+
+
+def _begun_ablations(events: Iterable[Mapping[str, Any]]) -> list[Control]:
+    """Return the ablations that were begun, also those of a point that is not the best any more."""
+    begun = {e["trial_id"]: e for e in events if e["event"] == "started" and e.get("arm") == ABLATION}
+    return [Control(trial_id=name, arm=ABLATION, config=e["config"]) for name, e in begun.items()]
 
 
 def _ablations(folder: ResultsFolder, spec: SweepSpec) -> list[Control]:

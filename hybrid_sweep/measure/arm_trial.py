@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any
 
 from hybrid_sweep.arm import Arm
@@ -9,9 +11,29 @@ from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import Reference
+from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.score import quality, speedup, speedup_counted
 from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.workload import Workload, quality_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Where a control's run stands when it is evaluated.
+
+    Attributes:
+        step: real steps so far.
+        val_loss: held-out loss.
+        val_accuracy: held-out accuracy, where the workload gives one.
+        seconds: of each kind of work so far.
+        plain_step: mean seconds of a real step so far.
+    """
+
+    step: int
+    val_loss: float
+    val_accuracy: float | None
+    seconds: dict[str, float]
+    plain_step: float
 
 
 class ArmTrial:
@@ -25,23 +47,41 @@ class ArmTrial:
         arm: which control.
         steps: real steps.
         reference: plain training with the same seed; "truncated" is read from it and trains nothing.
-        costs: frozen unit costs.
+        costs: frozen unit costs, of the recipe.
+        step_ratio: what a step of the arm costs in plain steps of the recipe (`arm_costs.step_ratios`).
+        runs: where a run that has ended is kept, and found instead of being run again; its seconds are then
+            those of the run. None keeps nothing.
 
     Attributes:
         state: "running", "done", "diverged", or "pruned" where the arm does not apply.
         reason: why it ended so.
+        from_cache: whether nothing is trained, since it was before.
     """
 
     def __init__(
-        self, workload: Workload, arm: Arm, steps: int, reference: Reference, costs: UnitCosts
+        self,
+        workload: Workload,
+        arm: Arm,
+        steps: int,
+        reference: Reference,
+        costs: UnitCosts,
+        step_ratio: float = 1.0,
+        runs: RunCache | None = None,
     ) -> None:
-        self.state, self.reason = "running", ""
-        self._arm, self._steps, self._reference, self._costs = arm, steps, reference, costs
+        self.state, self.reason, self.from_cache = "running", "", False
+        self._steps, self._reference, self._costs, self._runs = steps, reference, costs, runs
+        self._step_ratio = step_ratio
         self._kind = quality_of(workload)
         self._run: ArmRun | None = None
+        self._seen: list[Evaluation] = []
+        self._ahead: list[Evaluation] = []
         every = reference.steps[1] - reference.steps[0] if len(reference.steps) > 1 else steps
+        self._parts = {"seed": reference.seed, "arm": arm.model_dump(), "steps": steps, "eval_every": every}
         if arm.name == "truncated":
             self.state = "done"
+            return
+        if runs and (kept := runs.get("arms", **self._parts)):
+            self._ahead, self.from_cache = [Evaluation(**values) for values in kept], True
             return
         try:
             self._run = ArmRun(workload, reference.seed, arm, steps=steps, eval_every=every)
@@ -55,12 +95,16 @@ class ArmTrial:
 
     def report(self) -> dict[str, Any]:
         """Train to the next evaluation and return the report of it; at the end of the run, set `state`."""
-        if self._run is None:
+        if self.done:
             raise RuntimeError("the run is over: nothing is left to report")
-        self._run.advance()
-        if self._run.done:
-            self.state = "diverged" if self._run.diverged else "done"
-            self.reason = "held-out loss is not finite" if self._run.diverged else ""
+        self._seen.append(self._next())
+        over = not self._ahead if self._run is None else self._run.done
+        if over:
+            diverged = not isfinite(self._seen[-1].val_loss)
+            self.state = "diverged" if diverged else "done"
+            self.reason = "held-out loss is not finite" if diverged else ""
+        if over and self._runs and not self.from_cache:
+            self._runs.put("arms", [asdict(evaluation) for evaluation in self._seen], **self._parts)
         measured = self.result()
         return {
             "step": measured["steps"],
@@ -75,21 +119,22 @@ class ArmTrial:
         if self.state == "pruned":
             return {}
         total, reference = self._reference.steps[-1], self._reference
-        if self._run is None:
+        newest = self._seen[-1] if self._seen else None
+        if newest is None:  # "truncated"
             taken = self._steps
             loss, accuracy = reference.loss_at(taken), reference.accuracy_at(taken)
+            seconds = dict.fromkeys(Work, 0.0)
         else:
-            taken = self._run.step
-            curve = self._run.curve()
-            loss = curve.val_loss[-1]
-            accuracy = curve.val_accuracy[-1] if curve.val_accuracy else None
+            taken, loss, accuracy = newest.step, newest.val_loss, newest.val_accuracy
+            seconds = {kind: newest.seconds[kind] for kind in Work}
         step = round(taken * total / self._steps)
         calls = {**dict.fromkeys(Work, 0), Work.BATCH: taken, Work.PLAIN: taken}
-        counted = speedup_counted(step, calls, self._costs)
-        seconds = self._run.meter.seconds() if self._run else dict.fromkeys(Work, 0.0)
-        each = self._run.meter.plain_step() if self._run else 0.0
+        own = replace(self._costs, plain_step=self._step_ratio * self._costs.plain_step)
+        counted = speedup_counted(step, calls, own) / self._step_ratio
+        each = newest.plain_step if newest else 0.0
         return {
-            "speedup": speedup(step, seconds, calls, each) if self._run else counted,
+            # its own plain steps are timed, and the recipe's cost 1 / step_ratio of them
+            "speedup": speedup(step, seconds, calls, each) / self._step_ratio if newest else counted,
             "speedup_counted": counted,
             "quality": quality(self._kind, reference, step, loss, accuracy),
             "val_loss": loss,
@@ -102,3 +147,17 @@ class ArmTrial:
             "train_seconds": sum(seconds.values()),
             "steps": step,
         }
+
+    def _next(self) -> Evaluation:
+        """Train to the next evaluation, or take the one that was kept."""
+        if self._run is None:
+            return self._ahead.pop(0)
+        self._run.advance()
+        curve = self._run.curve()
+        return Evaluation(
+            step=self._run.step,
+            val_loss=curve.val_loss[-1],
+            val_accuracy=curve.val_accuracy[-1] if curve.val_accuracy else None,
+            seconds={str(kind): seconds for kind, seconds in self._run.meter.seconds().items()},
+            plain_step=self._run.meter.plain_step(),
+        )

@@ -130,7 +130,7 @@ class ArmRun:
         self._workload, self._seed, self._arm = workload, seed, arm
         self.plain = start(workload, seed)
         self.meter = CostMeter(self.plain.parameters[0].device)
-        self._work = list(_replayed(arm, trace or ())) if arm.name in REPLAYED else [Work.PLAIN] * steps
+        self._work = _replayed(arm, trace or ()) if arm.name in REPLAYED else [Work.PLAIN] * steps
         self.steps = len(self._work)
         self.step = 0
         self.done = self.diverged = False
@@ -262,19 +262,27 @@ def jump_part(trace: Sequence[Segment]) -> tuple[int, int, float]:
     return begin + 1, begin + logical, logical / max(real, 1)
 
 
-def _replayed(arm: Arm, trace: Sequence[Segment]) -> Iterator[Work | None]:
-    """Yield what a repeated run does at each logical step.
+def _replayed(arm: Arm, trace: Sequence[Segment]) -> list[Work | None]:
+    """Return what a repeated run does at each logical step.
 
     `frozen` repeats the forward passes of Correct and of probes too, for they move BatchNorm's buffers and
-    draw dropout's random numbers.
+    draw dropout's random numbers. Where the arm takes another number of real steps than the hybrid, predicted
+    ones become real, or real ones are left out, evenly over the run.
     """
+    work: list[Work | None] = []
     for segment in trace:
         for into in range(1, segment.length + 1):
             looks = segment.phase == Phase.CORRECT or micro_correction_due(into, segment.interval)
             if Phase(segment.phase).is_real:
-                yield Work.PLAIN
+                work.append(Work.PLAIN)
             else:
-                yield Work.FORWARD if arm.name == "frozen" and looks else None
+                work.append(Work.FORWARD if arm.name == "frozen" and looks else None)
+    more = (arm.real_steps or work.count(Work.PLAIN)) - work.count(Work.PLAIN)
+    changeable = [at for at, kind in enumerate(work) if (kind is Work.PLAIN) == (more < 0)]
+    count = min(abs(more), len(changeable))
+    for i in range(count):
+        work[changeable[i * len(changeable) // count]] = Work.PLAIN if more > 0 else None
+    return work
 
 
 class _Log:

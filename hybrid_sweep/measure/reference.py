@@ -65,7 +65,8 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
         eval_every: steps between evaluations on the validation split.
 
     Raises:
-        UserError: a held-out loss that is not finite, or that the workload's `quality` cannot be taken of.
+        UserError: a held-out loss that is not finite, that ends above where it began, or that the
+            workload's `quality` cannot be taken of.
     """
     plain = start(workload, seed)
     at = sorted({*range(0, steps, eval_every), steps})
@@ -76,6 +77,12 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
         if step == at[len(results)]:
             results.append(held_out(workload, plain.model))
             _check(results[-1], quality_of(workload), step)
+    first, last = results[0]["loss"], results[-1]["loss"]
+    if last > first and quality_of(workload) != "accuracy_ratio":
+        raise UserError(
+            f"plain training ends at a held-out loss of {last:.4g}, above the {first:.4g} where it began: "
+            "lower the learning rate or the steps until it trains, there is nothing to compare with"
+        )
     cuda = plain.parameters[0].is_cuda
     return Reference(
         seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection, MutableMapping
 from importlib.metadata import version
 from math import inf, isfinite
 from typing import Any
@@ -16,6 +17,7 @@ from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import Reference, held_out, start
+from hybrid_sweep.measure.run_cache import TwinKey
 from hybrid_sweep.measure.score import (
     behaviour,
     overhead_pct,
@@ -27,14 +29,14 @@ from hybrid_sweep.measure.score import (
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import PricedMeter, Work
 from hybrid_sweep.trainer.plain import Steps, alone
-from hybrid_sweep.trainer.records import Segment, TrainingDiverged
+from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
 FORMAT = 3
 """Of a run's state; another one is not gone on from."""
-Twins = dict[tuple[int, tuple[Segment, ...], Arm], Curve]
-"""Runs that repeat the real steps of a hybrid run, by seed, its phases and arm."""
+Twins = MutableMapping[TwinKey, Curve]
+"""Runs that repeat the real steps of a hybrid run."""
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 
@@ -142,8 +144,12 @@ class Trial:
             "peak_memory_bytes": self._peak_memory(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, may_differ: Collection[str] = ()) -> None:
         """Go on from what `state_dict` of a run with the same seed and settings returned.
+
+        Args:
+            state: of that run.
+            may_differ: settings in which it may have been another one.
 
         Raises:
             UserError: it is the state of another run, or of another version of this package.
@@ -155,7 +161,7 @@ class Trial:
                     "go on with what the run began with, or start it anew"
                 )
         try:
-            self.trainer.load_state_dict(state["trainer"])
+            self.trainer.load_state_dict(state["trainer"], may_differ=may_differ)
         except (RuntimeError, KeyError) as error:  # torch's words for a model that is not the same
             what = " ".join(str(error).split())
             raise UserError(f"the checkpoint fits another workload ({what}): start the run anew") from None
@@ -168,7 +174,7 @@ class Trial:
         """Return the columns of the run (the contract's, in its names) from its first report on.
 
         A run that goes on has them at the step it has reached, and is not held against its twins: each is
-        a training run of its own.
+        a training run of its own. Where one of them raises, its column is empty and `reason` says why.
         """
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
@@ -247,11 +253,19 @@ class Trial:
             return None
         seed, trace = self.reference.seed, self.trainer.trace()
         key = seed, tuple(trace), arm
-        if key not in self._twins:
-            self._twins[key] = ArmRun(
-                self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
-            ).finish()
-        twin = self._twins[key]
+        try:
+            twin = self._twins[key]
+        except KeyError:
+            try:
+                twin = self._twins[key] = ArmRun(
+                    self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
+                ).finish()
+            except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
+                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                said = f"no quality_vs_{arm.name}: its run raised {what}"
+                if said not in self.reason:
+                    self.reason = "; ".join(filter(None, [self.reason, said]))
+                return None
         accuracy = twin.val_accuracy[-1] if twin.val_accuracy else None
         kind, step = quality_of(self.workload), self._steps
         own, theirs = self._quality(step), quality(kind, self.reference, step, twin.val_loss[-1], accuracy)

@@ -14,7 +14,7 @@ LADDER = (2.0, 3.0, 4.5, 6.0)
 GAINS = (1.0, 2.0, 4.0)
 """Learning rates of the ladder, in multiples of the one that makes up for the steps left out: a jump whose
 gates exceed 1 moves farther than those steps would have, and the best of these is what it must beat."""
-ABLATIONS = ("frozen", "random", "sign_flipped", "oracle")
+ABLATIONS = ("frozen", "random", "sign_flipped", "shuffled", "oracle")
 """Predictors that show whether prediction matters, and what a perfect one would reach."""
 
 
@@ -49,8 +49,9 @@ def _arms(spec: SweepSpec, m: float, steps: int, points: int) -> Iterator[tuple[
     if spec.controls == "full":
         yield "", Arm(name="momentum", multiplier=m, schedule_steps=steps)
         yield "", Arm(name="average")
+        tries = min(points, spec.tuning_trials or points)
         for name in ("tuned", "schedule_free"):
-            for number, arm in enumerate(tuning_trials(name, min(points, spec.tuning_trials), spec.seed)):
+            for number, arm in enumerate(tuning_trials(name, tries, spec.seed)):
                 yield f"_{number:02d}", arm
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hybrid_sweep.axis import values_of
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.sampler import Memory
 from hybrid_sweep.search.space import config_of
@@ -14,6 +15,10 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.phases import compute_predict_steps
 from hybrid_sweep.trainer.stability import BOUNDED, is_stable
 
+WORST_CASE = 1.5
+"""ηλ_max where nobody has measured it."""
+FLATTEST, STEEPEST = 1e-3, 1.95
+"""Least and greatest ηλ_max that a measured one counts as: at 2 no run would train."""
 LOOKS = 1000
 """Points of a space that are looked at for one that is not masked."""
 
@@ -37,8 +42,56 @@ def unstable(mask: Mask | None, config: Mapping[str, Any]) -> bool:
         horizon = compute_predict_steps(horizon, CEILING, 0)
     gate = 1.0 if settings.gates == "off" else mask.learned_gate
     return not is_stable(
-        settings.predictor, settings.velocity_decay, settings.full_steps, gate * horizon, mask.eta_lambda
+        settings.predictor,
+        settings.velocity_decay,
+        settings.full_steps,
+        gate * horizon,
+        mask.eta_lambda or WORST_CASE,
     )
+
+
+def wants_curvature(spec: SweepSpec) -> bool:
+    """Return whether ηλ_max is to be measured: some point may be masked, and the sweep does not say it.
+
+    Nothing is masked of a grid, of points that are given, and of predictors without a bound.
+    """
+    axis = spec.space.get("predictor")
+    values = [spec.trainer.get("predictor", "ema")] if axis is None else values_of(axis)
+    bounded = values is None or not set(values).isdisjoint(BOUNDED)
+    return (
+        spec.mask is not None
+        and spec.mask.eta_lambda is None
+        and spec.sampler != "grid"
+        and bool(spec.space)
+        and bounded
+    )
+
+
+def with_curvature(spec: SweepSpec, measured: Sequence[float], why_not: str = "") -> tuple[SweepSpec, str]:
+    """Return the sweep with the ηλ_max that its mask shall take, and a sentence that says it.
+
+    Args:
+        spec: one that `wants_curvature`.
+        measured: ηλ_max at some steps of plain training; none where it could not be measured.
+        why_not: why it could not.
+    """
+    mask = spec.mask or Mask.model_validate({})
+    if not measured:
+        said = (
+            f"η·λ_max cannot be measured ({why_not}): the mask takes the worst case, {WORST_CASE:g}; "
+            "mask.eta_lambda sets another"
+        )
+        used = WORST_CASE
+    else:
+        largest = max(measured)
+        used = round(min(max(largest, FLATTEST), STEEPEST), 4)
+        said = f"η·λ_max along plain training is {largest:.3g} (2 is the edge of stability)"
+        said += (
+            ", which the mask takes"
+            if largest == sorted((FLATTEST, largest, STEEPEST))[1]
+            else (f"; the mask takes {used:g}")
+        )
+    return spec.model_copy(update={"mask": mask.model_copy(update={"eta_lambda": used})}), said
 
 
 def refuse_masked_space(spec: SweepSpec) -> None:

@@ -16,6 +16,7 @@ MAY_CHANGE = (
     "concurrency",
     "controls",
     "max_retries",
+    "share",
     "stop_when_flat",
     "storage",
     "trials",

@@ -35,13 +35,15 @@ class Point:
 
 
 def grid(spec: SweepSpec) -> list[Point]:
-    """Return every combination of the space's values, the last field varying fastest.
+    """Return every combination of the space's values, the first field varying fastest.
+
+    What a space names first is what matters most, so trials that run side by side soon go different ways.
 
     Raises:
         UserError: where `HybridConfig` refuses a value, or two combinations are the same configuration.
     """
-    axes = [values_of(axis) or [] for axis in spec.space.values()]
-    points = [_point(spec, dict(zip(spec.space, values, strict=True))) for values in product(*axes)]
+    axes = [values_of(axis) or [] for axis in reversed(spec.space.values())]
+    points = [_point(spec, dict(zip(spec.space, reversed(values), strict=True))) for values in product(*axes)]
     for trial_id, count in Counter(point.trial_id for point in points).items():
         if count > 1:
             raise UserError(f"{count} points of the space are all {trial_id}: remove the repeated values")

@@ -34,7 +34,7 @@ class HybridConfig(Settings):
         cycle_mode: "seed" goes Correct → Full; "rust" may predict again, up to five times.
         horizon_rule: "seed" shrinks H by confidence² and repetition; "fixed" takes H as it is.
         predictor: where the displacement of a jump comes from (`trainer/predictors/`); "frozen", "random",
-            "sign_flipped" and "oracle" are controls.
+            "sign_flipped", "shuffled" and "oracle" are controls.
         velocity_decay: β of the EMA of real updates (or of Full-phase displacements).
         gates: "learned" scales a jump by the weight-delta head, "seed" by its literal clamp, "off" by one.
         minimum_cosine: no jump while successive cycles' velocities agree less than this.
@@ -75,6 +75,7 @@ class HybridConfig(Settings):
         "frozen",
         "random",
         "sign_flipped",
+        "shuffled",
         "oracle",
     ] = "ema"
     velocity_decay: OpenUnit = 0.97

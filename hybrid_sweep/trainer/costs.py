@@ -57,10 +57,10 @@ class CostMeter:
         self._starts += 1
         self._mark_wall = time.perf_counter()
 
-    def lap(self, kind: Work) -> None:
-        """Charge the time since the mark to `kind`, and set the mark anew."""
+    def lap(self, kind: Work, *, count: bool = True) -> None:
+        """Charge the time since the mark to `kind`, as a lap or (not counted) part of one; mark anew."""
         wall = time.perf_counter()
-        self.calls[kind] += 1
+        self.calls[kind] += count
         if self._mark_cpu is not None:
             now, (cpu, sampled) = time.thread_time(), self._sampled[kind]
             self._sampled[kind] = cpu + now - self._mark_cpu, sampled + wall - self._mark_wall
@@ -143,7 +143,8 @@ class PricedMeter(CostMeter):
     def start(self) -> None:
         """Nothing: there is no clock."""
 
-    def lap(self, kind: Work) -> None:
-        """Charge the price of one unit of `kind`."""
-        self.calls[kind] += 1
-        self._charge(kind, self._prices[kind])
+    def lap(self, kind: Work, *, count: bool = True) -> None:
+        """Charge the price of one unit of `kind`; a part of one costs nothing of its own."""
+        if count:
+            self.calls[kind] += 1
+            self._charge(kind, self._prices[kind])

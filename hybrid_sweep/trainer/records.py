@@ -108,6 +108,9 @@ class Position:
         real_at: logical step of the newest real step.
         jump_at: logical step that the newest jump reached; None before the first.
         correct_losses: measured in the current Correct phase.
+        assessed: whether the Full phase that just ended has been learned from, and only the decision is left.
+        trusted: what that said of the direction.
+        cycle_at: logical step after which the current cycle began; None between two cycles.
     """
 
     loss: float | None = None
@@ -118,6 +121,9 @@ class Position:
     real_at: int = 0
     jump_at: int | None = None
     correct_losses: list[float] = field(default_factory=list)
+    assessed: bool = False
+    trusted: bool = True
+    cycle_at: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -44,6 +45,7 @@ class Stepper:
 
     Attributes:
         recovery: what watches the losses that are measured.
+        on_decision: called before the next phase is entered, with everything known that decides it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Stepper:
         self._position = position
         self._meter = meter
         self._log = log
+        self.on_decision: Callable[[], None] | None = None
         self.recovery = Recovery(
             config, plain, controller, planner, tally, position, force_phase=self.force_phase, log=log
         )
@@ -98,25 +101,47 @@ class Stepper:
         self._controller.force_phase(phase, steps)
         self._prepare(phase)
 
+    def next_phase(self, config: HybridConfig) -> tuple[str, int, int]:
+        """Return what `HybridTrainer.next_phase` does."""
+        controller = copy(self._controller)
+        controller.config = config
+        at = self._position
+        decision = controller.decide(self._tally.steps, at.confidence, trusted=at.trusted)
+        interval = config.correction_interval
+        probed = decision.phase is Phase.PREDICT and interval <= decision.steps
+        return str(decision.phase), decision.steps, interval if probed else 0
+
     def _next_phase(self) -> None:
-        trusted = True
-        if self._controller.phase.is_real:
-            assessment = self._planner.assess(self._tally.steps)
-            trusted, self._position.confidence = assessment.trusted, assessment.confidence
-            self._tally.decide(assessment.confidence)
-            if not assessment.finite:
-                self.recovery.recover("the weights are not finite")
-                return
-            if assessment.paid is not None and self._config.divergence_rule == "calibrated":
-                (self._controller.restore_horizon if assessment.paid else self._controller.reduce_horizon)()
+        position = self._position
+        if self._controller.phase.is_real and not position.assessed and not self._assess():
+            return
+        if self.on_decision:
+            self._meter.lap(Work.UPDATE, count=False)
+            self.on_decision()
+            self._meter.start()
         self.recovery.leave_phase()
-        confidence = self._position.confidence
-        self._controller.enter(self._controller.decide(self._tally.steps, confidence, trusted=trusted))
+        self._controller.enter(
+            self._controller.decide(self._tally.steps, position.confidence, trusted=position.trusted)
+        )
+        position.assessed, position.trusted = False, True
         if self._controller.phase is Phase.PREDICT:
             self._meter.lap(Work.UPDATE)  # the checkpoint before a jump is part of the jump
         self._prepare(self._controller.phase)
         if self._controller.phase is not Phase.PREDICT:
             self._meter.lap(Work.UPDATE)
+
+    def _assess(self) -> bool:
+        """Learn from the Full phase that ended; return whether there is anything to decide."""
+        assessment = self._planner.assess(self._tally.steps)
+        self._position.trusted, self._position.confidence = assessment.trusted, assessment.confidence
+        self._position.assessed = True
+        self._tally.decide(assessment.confidence)
+        if not assessment.finite:
+            self._position.assessed, self._position.trusted = False, True
+            self.recovery.recover("the weights are not finite")
+        elif assessment.paid is not None and self._config.divergence_rule == "calibrated":
+            (self._controller.restore_horizon if assessment.paid else self._controller.reduce_horizon)()
+        return assessment.finite
 
     def _prepare(self, phase: Phase) -> None:
         """Get ready for a phase that was just entered."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -129,14 +129,31 @@ class HybridTrainer:
     def cycle(self, load: Callable[[int], Any], total_steps: int) -> Steps[bool]:
         """As `run_cycle`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         self.controller.total_steps = total_steps
-        begun_at = self.tally.steps
+        began = self.tally.steps if self.position.cycle_at is None else self.position.cycle_at
+        self.position.cycle_at = began
         while self.tally.steps < total_steps:
             yield from self._stepper.advancing(load, limit=total_steps - self.tally.steps)
-            if self._stepper.cycle_is_over(begun_at):
+            if self._stepper.cycle_is_over(began):
                 break
+        self.position.cycle_at = None
         if self.tally.steps == total_steps:
             self.planner.tail.finish()
         return self.tally.steps < total_steps
+
+    def at_decisions(self, call: Callable[[], None] | None) -> None:
+        """Have `call` called wherever the next phase is about to be decided; what it takes is not charged.
+
+        There `state_dict` may be taken, and `next_phase` tells what is to come.
+        """
+        self._stepper.on_decision = call
+
+    def next_phase(self, config: HybridConfig) -> tuple[str, int, int]:
+        """Return what would come at this decision if `config` had its horizon, interval and threshold.
+
+        Phase, logical steps, and steps between two probes (0 without one): where two configurations agree in
+        these, the same happens until the next decision.
+        """
+        return self._stepper.next_phase(config)
 
     def force_phase(self, phase: Phase, steps: int) -> None:
         """Run `phase` for the next `steps` logical steps, whatever the confidence; then normal control.
@@ -237,18 +254,22 @@ class HybridTrainer:
         result: dict[str, Any] = plain(state)
         return result
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, may_differ: Collection[str] = ()) -> None:
         """Go on from what `state_dict` returned, the global random numbers included.
 
         Model, optimizer and scheduler are built as they were for the saved run. The state becomes this
         trainer's own: it is not to be changed afterwards.
+
+        Args:
+            state: of a run with the same configuration.
+            may_differ: settings in which it may be another one, since they have not mattered yet.
 
         Raises:
             UserError: the saved run had another configuration.
         """
         ours = self.config.model_dump()
         for name, value in state["config"].items():
-            if ours.get(name) != value:
+            if ours.get(name) != value and name not in may_differ:
                 raise UserError(
                     f"the saved run has {name}={value!r}, this one {ours.get(name)!r}: "
                     "go on with the configuration that it began with, or start anew"

@@ -60,6 +60,40 @@ def test_it_has_the_reliability_table_of_the_recommended_point(grid60: ResultsFo
     assert "Brier score 0.090, against 0.090" in page
 
 
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (
+            {"curvature": {"steps": [10, 30], "eta_lambda": [0.21, 0.4321], "why_not": ""}},
+            "0.21 at step 10, 0.432 at",
+        ),
+        (
+            {"curvature": {"steps": [], "eta_lambda": [], "why_not": "no such derivative"}},
+            "not measured: no such",
+        ),
+        (
+            {"spec": {"controls": "full", "tuning_trials": 20}, "budget": 60},
+            "chosen from 20 settings, the hybrid from 60: tuning_trials capped them",
+        ),
+    ],
+)
+def test_the_facts_say_what_was_measured_and_what_was_capped(
+    sweep: Callable[..., ResultsFolder], manifest: dict[str, Any], said: str
+) -> None:
+    folder = sweep(manifest=manifest)
+    folder.export_all()
+    assert said in own_part(folder)
+
+
+@pytest.mark.parametrize("spec", [{"controls": "full", "tuning_trials": None}, {"controls": "basic"}])
+def test_no_cap_is_said_where_there_is_none(
+    sweep: Callable[..., ResultsFolder], spec: dict[str, Any]
+) -> None:
+    folder = sweep(manifest={"spec": spec, "budget": 60})
+    folder.export_all()
+    assert "capped" not in own_part(folder)
+
+
 def test_the_figure_shows_front_reference_and_controls(grid60: ResultsFolder) -> None:
     names = [trace.get("name", "") for trace in data_of(grid60)["front"]["data"]]
     for name in (

@@ -27,8 +27,16 @@ def test_the_four_lines(grid60: ResultsFolder) -> None:
         f"Optimal Config: H={int(horizon[1:])}, I={int(interval[1:])}, σ={threshold[1:]}",
         f"Speedup: {best['speedup']:.2f}×",
         f"Quality: {100 * best['quality']:.2f}%",
-        "Recommendation: CONFIRM FIRST: memory, reproducibility",
+        "Recommendation: CONFIRM FIRST; "
+        "checklist on this sweep alone: CONFIRM FIRST: memory, reproducibility",
     ]
+
+
+def test_what_is_recommended_is_the_verdict_whatever_the_checklist_says(grid60: ResultsFolder) -> None:
+    for recommendation in ("ADOPT", "REJECT: lr_matched"):
+        line = analyze(grid60.trials(), verdict=recommendation)[3]
+        assert line.startswith(f"Recommendation: {recommendation}; checklist on this sweep alone: ")
+    assert analyzer_lines(grid60)[3].startswith(f"Recommendation: {grid60.verdict().recommendation}; ")
 
 
 def test_their_exact_form(grid60: ResultsFolder) -> None:

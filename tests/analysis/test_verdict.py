@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -22,22 +23,39 @@ WHAT = {
 WIN, EQUAL, LOSS, WIDE = (4.1, 3.9, 4.3), (1.02, 0.97, 1.06), (0.5, 0.45, 0.6), (1.3, 0.8, 2.2)
 
 
-def row(arm, speed, quality=(1.05, 1.02, 1.08), trial_id="H100", reached=5, hybrid_reached=5):
+def row(
+    arm,
+    speed,
+    quality=(1.05, 1.02, 1.08),
+    trial_id="H100",
+    reached=5,
+    hybrid_reached=5,
+    as_long=(1.03, 1.01, 1.05),
+):
     values = {"trial_id": trial_id, "arm": arm, "what": WHAT[arm], "seeds": 5, "reached": reached}
     values |= {
         "backward_calls": 850,
         "hybrid_reached": hybrid_reached,
+        "largest_tried": False,
         "at_least": reached < 5 and hybrid_reached == 5,
     }
     named = {"speedup_to_target": speed, "speedup_whole_run": (3.4, 3.3, 3.5), "quality": quality}
-    for name, (value, low, high) in {**named, "val_quality": (1.04, 1.0, 1.08)}.items():
+    named |= {"val_quality": (1.04, 1.0, 1.08), "equal_time_quality": as_long}
+    for name, (value, low, high) in named.items():
         values |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return {**values, "explored_speedup": 4.2, "explored_quality": 1.07}
 
 
 def confirmed(*rows):
     seeds = [1, 2, 3, 4, 5]
-    return Confirmation(seeds=seeds, min_quality=0.98, left_out=["H050"], tried=40, table=pd.DataFrame(rows))
+    return Confirmation(
+        seeds=seeds,
+        min_quality=0.98,
+        left_out=["H050"],
+        tried=40,
+        configurations=40,
+        table=pd.DataFrame(rows),
+    )
 
 
 def of(recipe=WIN, matched=WIN, tuned=WIN, **changes):
@@ -64,12 +82,26 @@ def test_a_win_over_all_names_the_settings_to_copy():
         "4.10× [3.90, 4.30] over the same recipe at learning rate 0.045 where the jumps were; "
         "4.10× [3.90, 4.30] over SGD at learning rate 0.2, Nesterov momentum 0.93, weight "
         "decay 1e-05, linear decay to 0: training time to the target loss. "
-        "Quality on the test split is 1.050 [1.020, 1.080]. The sweep saw 4.20× at validation quality 1.070; "
+        "Quality on the test split is 1.050 [1.020, 1.080]. At equal wall clock it is 1.030 [1.010, 1.050] "
+        "against your recipe, 1.030 [1.010, 1.050] against the learning rate matched to it, 1.030 [1.010, "
+        "1.050] against the tuned baseline. The sweep saw 4.20× at validation quality 1.070; "
         "on fresh seeds it is 3.40× [3.30, 3.50] at 1.040 [1.000, 1.080]. "
         "Prediction pays here, against every control. "
         "All of it: hybrid-sweep export DIR --trial H100 --format toml"
     )
     assert HybridConfig(**tomllib.loads(found.settings)) == CONFIG
+
+
+def test_a_control_that_was_not_tried_far_enough_is_said():
+    rows = row("reference", WIN), row("lr_matched", WIN) | {"largest_tried": True}, row("tuned", WIN)
+    few = replace(confirmed(*rows), tried=20, configurations=60)
+    found = verdict(FRONT, few, folder="DIR")
+    assert (
+        "The same recipe at learning rate 0.045 where the jumps were is the largest that was tried: "
+        "a larger one may do better. The tuned baseline was chosen from 20 settings, the point from 60: "
+        "tuning_trials capped it. Prediction pays here"
+    ) in found.text
+    assert "tried" not in of().text
 
 
 def test_a_win_only_over_the_own_recipe_names_the_larger_learning_rate():
@@ -117,8 +149,13 @@ def test_quality_that_may_be_below_the_bar_is_too_wide_too():
     assert "quality against the bar of 0.98" in found.text
 
 
-def test_a_control_that_never_gets_there_is_beaten_on_quality():
-    never = row("tuned", (0.95, 0.9, float("inf")), reached=0)
+def test_a_control_that_never_gets_there_is_beaten_on_quality_at_equal_wall_clock():
+    as_good = row("tuned", (0.95, 0.9, float("inf")), reached=0, as_long=(1.0, 0.99, 1.02))
+    rows = row("reference", WIN), row("lr_matched", WIN), as_good
+    unclear = verdict(FRONT, confirmed(*rows), folder="DIR")
+    assert unclear.recommendation == "CONFIRM FIRST: more seeds"
+    assert "1.000 [0.990, 1.020] against the tuned baseline" in unclear.text
+    never = row("tuned", (0.95, 0.9, float("inf")), quality=(0.9, 0.8, 1.0), reached=0)
     rows = row("reference", WIN), row("lr_matched", WIN), never
     found = verdict(FRONT, confirmed(*rows), folder="DIR")
     assert found.recommendation == "ADOPT"

@@ -14,9 +14,19 @@ from support.toy import Toy
 
 from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.launch import run_sweep
-from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialReported, TrialStarted
+from hybrid_sweep.driver.events import (
+    Note,
+    SweepEnded,
+    SweepStarted,
+    TrialFinished,
+    TrialReported,
+    TrialStarted,
+)
+from hybrid_sweep.driver.sweep import replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES
+from hybrid_sweep.measure.curvature import measure_curvature
+from hybrid_sweep.search.mask import with_curvature
 from hybrid_sweep.spec import SweepSpec, load_spec
 
 FILES = ("manifest.json", "journal.jsonl", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv")
@@ -129,8 +139,8 @@ class TestWholeSweep:
             model.load_state_dict(torch.load(folder.models_path / f"{trial_id}_seed0.pt"))
             assert workload.evaluate(model, "val")["loss"] == trials.loc[(trial_id, 0), "val_loss"]
 
-    def test_two_at_a_time_give_the_same_numbers(self, sweep, make_spec, tmp_path):
-        together = run_sweep(make_spec(concurrency=2), tmp_path / "two")
+    def test_two_at_a_time_that_share_nothing_give_the_same_numbers(self, sweep, make_spec, tmp_path):
+        together = run_sweep(make_spec(concurrency=2, share=False), tmp_path / "two")
         one, two = (
             outcome.folder.trials().set_index(["trial_id", "seed"]).sort_index()[COUNTED]
             for outcome in (sweep[0], together)
@@ -150,6 +160,54 @@ class TestWholeSweep:
         with pytest.raises(UserError, match="exists already"):
             run_sweep(make_spec(), folder.path)
         assert {file: file.stat().st_mtime_ns for file in folder.path.rglob("*")} == before
+
+
+COUNTING = """
+from pathlib import Path
+from toy import Toy
+
+class Counting(Toy):
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def batch(self, seed, step):
+        with Path(self.log).open("a") as file:
+            file.write(".")
+        return super().batch(seed, step)
+
+    def data_checksum(self):
+        return "always the same"
+"""
+
+
+@pytest.mark.ray
+def test_a_second_sweep_trains_no_reference_no_control_and_no_twin(cluster, make_spec, tmp_path):
+    (tmp_path / "counting.py").write_text(COUNTING)
+    shutil.copy(toy.__file__, tmp_path)
+    log = tmp_path / "log"
+    workload = {"name": f"{tmp_path / 'counting.py'}:Counting", "log": str(log)}
+
+    def run(name, **fields):
+        log.write_text("")
+        told = []
+        spec = make_spec(workload=workload, concurrency=1, **fields)
+        outcome = run_sweep(spec, tmp_path / name, on_event=told.append)
+        notes = [event.text for event in told if isinstance(event, Note) and "from the cache" in event.text]
+        return outcome.folder, len(log.read_text()), notes
+
+    points, batches_of_points, notes = run("points", controls="none", share=False)
+    first, _, notes_of_first = run("first")
+    second, batches, notes_of_second = run("second")
+    assert batches == batches_of_points - 2 * Toy.steps
+    assert (notes, notes_of_first) == ([], [])
+    assert notes_of_second == ["2 references and 24 controls from the cache"]
+    assert second.manifest["references"] == first.manifest["references"] == points.manifest["references"]
+    table, again = (f.trials().set_index(["trial_id", "seed"]).sort_index() for f in (first, second))
+    pd.testing.assert_frame_equal(table[COUNTED], again[COUNTED], check_exact=True)
+    trained = (table["arm"] == "lr").to_numpy()
+    columns = ["speedup", "train_seconds"]
+    pd.testing.assert_frame_equal(table.loc[trained, columns], again.loc[trained, columns], check_exact=True)
 
 
 @pytest.mark.ray
@@ -181,6 +239,29 @@ def test_trials_that_go_wrong_leave_the_others_alone(cluster, make_spec, tmp_pat
     assert set(outcome.folder.table("front")["max_predict_steps"]) == {10}
     # while a failed run may be tried again, no weights are thrown away
     assert len(list(outcome.folder.models_path.iterdir())) == 2
+
+
+@pytest.mark.ray
+def test_a_sampler_is_masked_by_what_was_measured_and_a_grid_is_not(sweep, make_spec, tmp_path):
+    assert "curvature" not in sweep[0].folder.manifest
+    space = {"max_predict_steps": {"low": 10, "high": 40}}
+    spec = make_spec(sampler="random", space=space, trials=2, repeats=1, controls="none")
+    told = []
+    folder = run_sweep(spec, tmp_path / "out", on_event=told.append).folder
+    measured = measure_curvature(Toy(), 0, 120)
+    assert folder.manifest["curvature"] == measured.to_dict()
+    assert folder.manifest["spec"]["mask"]["eta_lambda"] == round(max(measured.eta_lambda), 4)
+    assert Note(with_curvature(spec, measured.eta_lambda)[1]) in told
+    assert replayed(folder) == 2
+
+
+@pytest.mark.ray
+def test_a_space_that_is_masked_whole_by_what_was_measured_is_refused(cluster, make_spec, tmp_path):
+    space = {"max_predict_steps": {"low": 40_000, "high": 50_000}}
+    spec = make_spec(sampler="random", space=space, trials=2, repeats=1)
+    with pytest.raises(UserError, match="every point of the space is masked as unstable"):
+        run_sweep(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.ray

@@ -10,6 +10,7 @@ from support.toy import Toy
 from hybrid_sweep.cluster.runner import Runner
 from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_class
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure import trial as trial_module
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
@@ -61,6 +62,18 @@ def test_one_report_a_step_and_the_result_with_the_last(shared):
     assert last["report"]["step"] == 120
     assert last["finished"]["state"] == "done"
     assert last["finished"]["result"]["max_predict_steps"] == 20
+
+
+def test_a_twin_that_raises_does_not_fail_the_trial(shared, monkeypatch):
+    def broken(*given, **options):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(trial_module, "ArmRun", broken)
+    finished = run(started(replace(shared(), share=False), config()))[-1]["finished"]
+    assert finished["state"] == "done"
+    assert finished["reason"].startswith("no quality_vs_frozen: its run raised RuntimeError: out of luck; no")
+    assert finished["result"]["quality"] > 0
+    assert finished["result"]["quality_vs_frozen"] is finished["result"]["quality_vs_lr_matched"] is None
 
 
 def test_an_worker_is_reused_and_a_trial_does_not_see_the_one_before(shared):

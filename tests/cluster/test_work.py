@@ -19,6 +19,7 @@ from hybrid_sweep.cluster.work import (
     warm_up,
 )
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure import cost_cache
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
@@ -89,18 +90,41 @@ def test_only_steps_of_the_run_are_asked_for(short_toy):
 
 class TestPreparing:
     def test_the_reference_takes_the_workloads_own_steps_unless_told(self):
-        assert prepare_reference(order(), 2, None, 50).steps == [0, 50, 100, 120]
-        reference = prepare_reference(order(), 2, 30, 50)
+        assert prepare_reference(order(), 2, None, 50, False).reference.steps == [0, 50, 100, 120]
+        reference = prepare_reference(order(), 2, 30, 50, False).reference
         assert (reference.seed, reference.steps) == (2, [0, 30])
 
-    def test_costs_are_looked_up_by_the_orders_keywords(self, monkeypatch):
-        asked = []
-        monkeypatch.setattr(
-            work, "unit_costs", lambda *given, fresh: asked.append((*given[1:], fresh)) or COSTS
-        )
+    def test_a_reference_is_trained_once_where_it_is_shared(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
+        trained = []
+
+        def train(*given, **named):
+            trained.append(named)
+            return reference_run(*given, **named)
+
+        monkeypatch.setattr(work, "reference_run", train)
+        alone = prepare_reference(order(), 2, 30, 10, False)
+        first, again = (prepare_reference(order(), 2, None if n else 120, 10, True) for n in range(2))
+        assert [each.from_cache for each in (alone, first, again)] == [False, False, True]
+        assert first.reference == again.reference
+        for other in (
+            (order(), 3, 120, 10),
+            (order(), 2, 60, 10),
+            (order(), 2, 120, 20),
+            (order(norm=True), 2, 120, 10),
+        ):
+            assert not prepare_reference(*other, True).from_cache
+        assert len(trained) == 6
+        assert not prepare_reference(order(), 2, 120, 10, False).from_cache
+
+    def test_costs_are_kept_by_the_orders_keywords(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
+        measured = []
+        monkeypatch.setattr(cost_cache, "measure_unit_costs", lambda *given: measured.append(given) or COSTS)
         config = HybridConfig(full_steps=7)
-        assert prepare_costs(order(dropout=0.1), config, True) is COSTS
-        assert asked == [({"dropout": 0.1, "device": "cpu"}, config, True)]
+        for keywords, fresh in (({}, False), ({}, False), ({"dropout": 0.1}, False), ({}, True)):
+            assert prepare_costs(order(**keywords), config, fresh) == COSTS
+        assert len(measured) == 3
 
 
 class TestShared:
@@ -135,6 +159,17 @@ class TestShared:
         for asked, nearest in ((1, 1), (5, 4), (12, 16)):
             point = {**POINT, "config": {**SHUT, "bptt_steps": asked}}
             assert shared.trial(point, Toy(), {}).costs.update == nearest
+
+    def test_a_control_is_charged_its_own_step(self):
+        shared = replace(self.shared(), step_ratios={"tuned adamw": 3.0})
+        counted = {}
+        for optimizer in ("sgd", "adamw"):
+            config = {"name": "tuned", "optimizer": optimizer, "lr": 0.01, "steps": 10}
+            trial = shared.trial({"trial_id": "t", "seed": 0, "arm": "tuned", "config": config}, Toy(), {})
+            while not trial.done:
+                trial.report()
+            counted[optimizer] = trial.result()["speedup_counted"]
+        assert counted == pytest.approx({"sgd": 40 / 20, "adamw": 40 / 40})
 
     def test_without_controls(self):
         trial = self.shared(controls=False).trial(POINT, Toy(), {})

@@ -1,13 +1,19 @@
+import json
 from dataclasses import asdict, replace
 
 import pytest
 from support import toy
 
 from hybrid_sweep.arm import Arm, tuning_trials
-from hybrid_sweep.confirm.plan import Plan, described, target_loss
+from hybrid_sweep.confirm.plan import FURTHER, MATCHED, Plan, described, target_loss
 from hybrid_sweep.measure.arms import HybridCurve
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.trainer.config import HybridConfig
+
+
+def settings(arm):
+    return arm.model_dump_json(exclude={"real_steps"})
+
 
 CURVE = Curve(steps=[0, 9], backward_calls=[0, 9], seconds=[0.0, 1.0], val_loss=[2.3, 0.3])
 
@@ -25,7 +31,7 @@ def test_the_settings_chosen_are_those_that_reach_the_target_first():
     }
     ends = [[3.0, 2.0, 0.1], [3.0, 0.5, 0.4], [3.0, 2.0, 0.9]]  # the best end, the first there, never there
     for arm, losses in zip(candidates, ends, strict=True):
-        curves["H010", arm.model_dump_json(), 0] = curve([0, 20, 40], losses)
+        curves["H010", settings(arm), 0] = curve([0, 20, 40], losses)
 
     class Known:
         workload = toy.Toy()
@@ -45,7 +51,50 @@ def test_the_settings_chosen_are_those_that_reach_the_target_first():
         seeds=[1, 2, 3],
         min_quality=0.98,
     )
-    assert plan.controls(Known(), "H010") == {"tuned": candidates[1].model_dump_json()}
+    assert plan.controls(Known(), "H010") == {"tuned": settings(candidates[1])}
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "largest"), [(2.0, 5, False), (4.0, 6, False), (6.0, 7, False), (99.0, 8, True)]
+)
+def test_the_learning_rate_is_raised_until_it_turns(best, tried, largest):
+    """Losses fall up to the multiplier `best` and rise from there; m is 1, for nothing was predicted."""
+    ran = []
+
+    class Known:
+        workload = toy.Toy()
+        steps = 100
+
+        def __init__(self):
+            self.known = {}
+
+        def curves(self, key):
+            return self.known.get(key, [])
+
+        def hybrid(self, trial_id, seed):
+            return self.curves((trial_id, "hybrid", seed))[0]
+
+        def add(self, key, config, *, test):
+            loss = 0.5
+            if key[1].startswith("{"):
+                arm = json.loads(key[1])
+                loss = 1 + abs((arm["multiplier"] or 0) - best) / 100
+                ran.append((key[2], arm["multiplier"]))
+            values = {**asdict(CURVE), "val_loss": [2.3, loss], "test": {"loss": loss}}
+            hybrid = {"trace": [], "forward_only_calls": 0}
+            curve = HybridCurve(**values, **hybrid) if config else Curve(**values)
+            self.known.setdefault(key, []).append(curve)
+
+    points = {"H010": HybridConfig()}
+    plan = Plan(
+        points=points, arms=("lr_matched",), tuning_seed=0, tuning_trials=3, seeds=[1, 2], min_quality=0.98
+    )
+    runs = Known()
+    told = list(plan.run(runs))
+    assert [m for seed, m in ran if seed == 0] == list(MATCHED + FURTHER)[:tried]
+    assert {told[-1].total - 1} == {told[-1].done}
+    pairs = plan.pairs(runs)
+    assert list(pairs.loc[pairs["arm"] == "lr_matched", "largest_tried"]) == [largest] * 2
 
 
 def test_the_target_is_what_the_reference_ends_with_at_the_bar():

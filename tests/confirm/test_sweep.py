@@ -1,3 +1,5 @@
+import json
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -5,7 +7,7 @@ import pytest
 import torch
 from support import toy
 
-from hybrid_sweep.confirm.plan import MATCHED
+from hybrid_sweep.confirm.plan import FURTHER, MATCHED
 from hybrid_sweep.confirm.sweep import confirm_sweep
 from hybrid_sweep.driver.sweep import begin
 from hybrid_sweep.errors import UserError
@@ -57,6 +59,11 @@ def confirmed(tmp_path_factory):
     return made, confirm_sweep(made.path, seeds=3, points=2)
 
 
+def contents(folder):
+    """Return every file of a folder with what is in it."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
 def ran(folder):
     """Return (trial_id, arm, seed) of each training run."""
     events = Journal.read(folder.confirm_path / "journal.jsonl")
@@ -80,6 +87,10 @@ def test_what_it_finds_is_in_the_folder(confirmed):
     pd.testing.assert_frame_equal(folder.confirmation().table, found.table, check_dtype=False)
     pairs = pd.read_csv(folder.confirm_path / "pairs.csv")
     assert pairs.groupby("arm").size().to_dict() == {"reference": 6, "lr_matched": 6, "tuned": 6}
+    events = Journal.read(folder.confirm_path / "journal.jsonl")
+    as_long = [json.loads(e["arm"]) for e in events if "real_steps" in e["arm"]]
+    assert sorted(pairs["equal_time_steps"]) == sorted(arm["real_steps"] for arm in as_long)
+    assert {arm["name"] for arm in as_long} == {"truncated", "lr_matched", "tuned"}
     controls = pairs[pairs["arm"] == "lr_matched"]
     assert (controls["backward_calls"] == controls["hybrid_backward_calls"]).all()
     assert (pairs.loc[pairs["arm"] == "reference", "backward_calls"] == 60).all()
@@ -91,16 +102,38 @@ def test_arms_take_turns_and_each_is_timed_three_times(confirmed):
         (arm if arm in ("reference", "hybrid") else "control", seed) for _, arm, seed in ran(confirmed[0])
     ]
     one_round = ["reference", *["hybrid", "control", "control"] * 2]
-    assert [run for run in fresh if run[1] > 3] == [
-        (arm, seed) for seed in (4, 5, 6) for arm in one_round * 3
-    ]
+    timed = [(arm, seed) for seed in (4, 5, 6) for arm in one_round * 3]
+    as_long = [("control", seed) for seed in (4, 5, 6) for _ in range(6)]  # as the hybrid, not timed
+    assert [run for run in fresh if run[1] > 3] == timed + as_long
+
+
+def test_at_equal_wall_clock_a_control_takes_the_steps_that_the_hybrids_time_pays_for(confirmed):
+    pairs = pd.read_csv(confirmed[0].confirm_path / "pairs.csv")
+    steps = (pairs["backward_calls"] * pairs["hybrid_seconds"] / pairs["seconds"]).round().clip(1)
+    steps = steps.where(pairs["arm"] != "lr_matched", steps.clip(upper=60))  # it has no more logical steps
+    assert (pairs["equal_time_steps"] - steps).abs().max() <= 1
+    curves = {}
+    for event in Journal.read(confirmed[0].confirm_path / "journal.jsonl"):
+        arm = json.loads(event["arm"]) if event["arm"].startswith("{") else {}
+        if "real_steps" in arm:
+            curves[event["trial_id"], arm["name"], event["seed"]] = arm["real_steps"], event["curve"]
+    assert len(curves) == len(pairs)
+    for row in pairs.itertuples():
+        name = "truncated" if row.arm == "reference" else row.arm
+        given, curve = curves[row.trial_id, name, row.seed]
+        loss = float(curve["test"]["loss"])  # infinite where the control diverged, which ends its run
+        assert given == row.equal_time_steps
+        assert curve["backward_calls"][-1] == given or loss == inf
+        assert row.equal_time_quality == pytest.approx(loss / row.hybrid_test_loss)
 
 
 def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(confirmed):
     events = Journal.read(confirmed[0].confirm_path / "journal.jsonl")
     tuning = [event for event in events if event["seed"] == 3]
     # the recipe, the points and their learning rates, as many tuned settings as points
-    assert len(tuning) == 1 + 2 * (1 + len(MATCHED)) + 3
+    rungs = sum('"lr_matched"' in event["arm"] for event in tuning)
+    assert 2 * len(MATCHED) <= rungs <= 2 * len(MATCHED + FURTHER)
+    assert len(tuning) == 1 + 2 + rungs + 3
     assert all(event["curve"]["test"] == {} for event in tuning)
     looked = [event for event in events if event["curve"]["test"]]
     assert len(looked) == len({(e["trial_id"], e["arm"], e["seed"]) for e in events if e["seed"] != 3})
@@ -143,8 +176,8 @@ def test_started_again_it_goes_on_where_it_was_killed(folder):
     told = []
     assert confirm_sweep(folder.path, seeds=3, points=1, tell=told.append) is not None
     assert told[0].done == 20
-    assert ran(folder)[:20] == before
-    assert len(ran(folder)) == told[-1].total
+    assert ran(folder)[: len(before)] == before
+    assert told[-1].done == told[-1].total - 1
 
 
 def test_started_again_it_runs_only_what_is_new(folder):
@@ -201,14 +234,30 @@ def test_options_out_of_range(folder, option, said):
     assert not folder.confirm_path.exists()
 
 
-def test_a_folder_without_a_front(folder):
-    folder.journal.path.write_text("")
-    with pytest.raises(UserError, match="has no front, no configuration is done: run or resume the sweep"):
+@pytest.mark.parametrize("state", ["failed", "diverged", "pruned", "unended", "unbegun"])
+def test_a_folder_without_a_front_is_refused_and_left_as_it_was(folder, state):
+    events = Journal.read(folder.journal.path)
+    for event in events:
+        if event["event"] == "finished":
+            event["state"] = state
+    if state == "unended":
+        events = [event for event in events if event["event"] != "finished"]
+    if state == "unbegun":
+        events = []
+    folder.journal.path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    before = contents(folder.path)
+    with pytest.raises(UserError, match="has no front, no configuration is done: run or resume") as refusal:
         confirm_sweep(folder.path)
-    assert not folder.confirm_path.exists()
+    assert "\n" not in str(refusal.value)
+    assert contents(folder.path) == before
 
 
 def test_a_sweep_that_still_runs(folder):
+    events = folder.journal.path.read_text()
+    folder.journal.path.write_text("")  # also before it has a front
+    with folder.driven(), pytest.raises(UserError, match="another process drives the sweep"):
+        confirm_sweep(folder.path)
+    folder.journal.path.write_text(events)
     with folder.driven(), pytest.raises(UserError, match="another process drives the sweep"):
         confirm_sweep(folder.path)
 

@@ -9,6 +9,7 @@ from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.search.controls import ABLATIONS
 from hybrid_sweep.simulate import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
 from hybrid_sweep.spec import SweepSpec
 
@@ -223,8 +224,8 @@ class TestControls:
         sit, told, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome)
         sit()
         best = folder.table("front")["trial_id"].iloc[0]
-        last = self.begun(told)[-4:]
-        assert last == [f"{best}_{name}" for name in ("frozen", "random", "sign_flipped", "oracle")]
+        last = self.begun(told)[-5:]
+        assert last == [f"{best}_{name}" for name in ABLATIONS]
         trials = folder.trials().set_index("trial_id")
         assert set(trials.loc[last, "arm"]) == {"ablation"}
         assert sweep_status(folder, alive=False).state == "finished"
@@ -234,14 +235,37 @@ class TestControls:
 
     def test_ablations_of_an_earlier_best_point_stay_and_are_counted(self, sweep):
         sit, _, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome, trials=1)
-        assert sit().counts == {"done": 1 + 32 + 4}
+        assert sit().counts == {"done": 1 + 32 + 5}
         backend = SimulatedBackend(self.outcome, 2)
         spec = recorded_spec(folder, {"trials": 6})
         counts = carry_on(folder, spec, lambda: backend, print, finish=lambda _: None).counts
-        assert counts == {"done": 6 + 32 + 8}
-        assert sweep_status(folder, alive=False).planned == 46
+        assert counts == {"done": 6 + 32 + 10}
+        assert sweep_status(folder, alive=False).planned == 48
         sit()
-        assert sweep_status(folder, alive=False).planned == 46
+        assert sweep_status(folder, alive=False).planned == 48
+
+    @pytest.mark.parametrize("how", ["failed", "interrupted"])
+    def test_one_of_an_earlier_best_point_is_still_ended(self, sweep, how):
+        def breaks(run):
+            if how == "failed" and run.trial_id.endswith("_random"):
+                return SimulatedRun(reports=((1.0, {"step": 25}),), state="failed", reason="boom")
+            return self.outcome(run)
+
+        def interrupt(event):
+            if how == "interrupted" and isinstance(event, TrialStarted) and "_random" in event.trial_id:
+                raise KeyboardInterrupt
+
+        sit, _, folder = sweep(controls="full", tuning_trials=1, outcome=breaks, trials=1)
+        sit(tell=interrupt)
+        (first,) = {name for name in folder.trials()["trial_id"] if name.endswith("_random")}
+        spec = recorded_spec(folder, {"trials": 6})
+        backend = SimulatedBackend(self.outcome, 2)
+        again = carry_on(folder, spec, lambda: backend, print, retry_failed=True, finish=lambda _: None)
+        assert again.counts == {"done": len(folder.trials())}
+        ended = [e["trial_id"] for e in Journal.read(folder.journal.path) if e["event"] == "finished"]
+        assert ended.count(first) == 1 + (how == "failed")
+        assert {name for name in folder.trials()["trial_id"] if name.endswith("_random")} > {first}
+        assert sweep_status(folder, alive=False).state == "finished"
 
     def test_one_that_fails_is_retried_like_a_run(self, sweep):
         def breaks(run):

@@ -16,10 +16,10 @@ from hybrid_sweep.measure.reference import reference_run
 COSTS = UnitCosts(batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.4, score=0.02)
 
 
-def run(arm, steps=40, workload=None):
+def run(arm, steps=40, workload=None, **options):
     """Return the finished trial and its reports; the reference has 120 steps."""
     workload = workload or Toy()
-    trial = ArmTrial(workload, arm, steps, reference_run(workload, 0, 120, 10), COSTS)
+    trial = ArmTrial(workload, arm, steps, reference_run(workload, 0, 120, 10), COSTS, **options)
     reports = []
     while not trial.done:
         reports.append(trial.report())
@@ -38,6 +38,12 @@ def test_quality_and_speed_are_those_of_the_logical_steps_that_it_stands_for():
     assert 0 < result["speedup"] < 3.5
     assert [report["step"] for report in reports] == [30, 60, 90, 120]
     assert reports[-1]["quality"] == result["quality"]
+
+
+def test_a_control_whose_step_costs_more_than_the_recipes_is_slower():
+    result = run(Arm(name="tuned", optimizer="adamw", lr=0.01), step_ratio=2.0)[0].result()
+    assert result["speedup_counted"] == pytest.approx(120 * 1.0 / (40 * 2.1))
+    assert 0 < result["speedup"] < 3.5 / 2
 
 
 def test_truncated_is_read_from_the_reference_and_trains_nothing():

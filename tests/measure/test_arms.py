@@ -167,6 +167,33 @@ class TestMatched:
         with pytest.raises(UserError, match=r"lr_matched.*give the trace"):
             ArmRun(Toy(), 0, Arm(name="lr_matched"), steps=120).finish()
 
+    @pytest.mark.parametrize("real_steps", [1, 30, 90, 119, 500])
+    def test_at_equal_wall_clock_it_takes_as_many_real_steps_as_it_is_given(self, real_steps):
+        hybrid = run_hybrid(Toy(), 0, JUMPING, 120)
+        arm = Arm(name="lr_matched", multiplier=2.0, real_steps=real_steps)
+        run = ArmRun(Toy(), 0, arm, steps=1, trace=hybrid.trace)
+        curve = run.finish()
+        assert (curve.backward_calls[-1], curve.steps[-1]) == (min(real_steps, 120), 120)
+
+    def test_more_real_steps_are_the_predicted_ones_spread_over_the_run(self):
+        hybrid = run_hybrid(Toy(), 0, JUMPING, 120)
+        real = hybrid.backward_calls[-1]
+        loaded = []
+
+        class Watched(Toy):
+            def batch(self, seed, step):
+                loaded.append(step)
+                return super().batch(seed, step)
+
+        taken = []
+        for more in (0, 4):
+            arm = Arm(name="lr_matched", multiplier=2.0, real_steps=real + more)
+            ArmRun(Watched(), 0, arm, steps=1, trace=hybrid.trace).finish()
+            taken.append(set(loaded))
+            loaded.clear()
+        assert taken[0] < taken[1] and len(taken[1] - taken[0]) == 4
+        assert max(taken[1] - taken[0]) - min(taken[1] - taken[0]) > 30
+
 
 class TestFrozen:
     @pytest.mark.parametrize("workload", TOYS, ids=NAMES)

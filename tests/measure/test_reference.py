@@ -89,6 +89,18 @@ class TestRun:
         with pytest.raises(UserError, match=message):
             reference_run(toy, 0, 10, 5)
 
+    @pytest.mark.parametrize("quality", ["loss_ratio", "loss_gap", "accuracy_ratio"])
+    def test_a_loss_that_ends_above_its_beginning_is_refused_unless_accuracy_counts(self, quality):
+        toy, losses = Toy(quality=quality), iter([2.0, 900.0, 2.1])
+        toy.evaluate = lambda model, split: {"loss": next(losses), "accuracy": 0.5}
+        if quality == "accuracy_ratio":
+            assert reference_run(toy, 0, 10, 5).val_loss == [2.0, 900.0, 2.1]
+            return
+        with pytest.raises(
+            UserError, match=r"ends at a held-out loss of 2.1, above the 2 .*lower the learning"
+        ):
+            reference_run(toy, 0, 10, 5)
+
     def test_losses_below_zero_are_fine_where_a_gap_is_asked_for(self):
         toy = Toy(quality="loss_gap")
         toy.evaluate = lambda model, split: {"loss": -1.0}

@@ -117,6 +117,20 @@ class TestAgainstItsTwins:
         monkeypatch.setattr(trial_module.ArmRun, "finish", lambda self: diverged)
         assert run(twins={})[0].result()["quality_vs_lr_matched"] == math.inf
 
+    def test_a_twin_that_raises_leaves_its_column_empty_and_the_run_done(self, monkeypatch):
+        def broken(workload, seed, arm, **options):
+            if arm.name == "frozen":
+                raise RuntimeError("the toy\nis broken")
+            return ArmRun(workload, seed, arm, **options)
+
+        monkeypatch.setattr(trial_module, "ArmRun", broken)
+        trial, _ = run(twins={})
+        result = trial.result()
+        assert trial.state == "done"
+        assert trial.reason == "no quality_vs_frozen: its run raised RuntimeError: the toy is broken"
+        assert result["quality_vs_frozen"] is None and result["quality_vs_lr_matched"] > 0
+        assert trial.result() == result and trial.reason.count("broken") == 1
+
     def test_trials_that_behave_alike_share_one(self):
         shared = {}
         one, _ = run(twins=shared)

@@ -33,9 +33,9 @@ def test_the_rate_makes_up_for_the_steps_that_are_really_left_out():
     assert (control.config["steps"], control.config["multiplier"]) == (2, 5.0)
 
 
-@pytest.mark.parametrize(("points", "expected"), [(7, 5), (3, 3)])
-def test_full_tunes_as_often_as_the_sweep_has_points_up_to_its_limit(points, expected):
-    found = controls(sweep(controls="full", tuning_trials=5), 900, points)
+@pytest.mark.parametrize(("limit", "points", "expected"), [(5, 7, 5), (5, 3, 3), (None, 60, 60)])
+def test_full_tunes_as_often_as_the_sweep_has_points_up_to_its_limit(limit, points, expected):
+    found = controls(sweep(controls="full", tuning_trials=limit), 900, points)
     names = [c.arm for c in found]
     assert names.count("tuned") == names.count("schedule_free") == expected * len(LADDER)
     assert names.count("momentum") == names.count("average") == len(LADDER)
@@ -56,6 +56,12 @@ def test_every_id_is_its_own_and_every_config_an_arm():
 def test_the_best_point_is_run_with_other_predictors():
     config = {"predictor": "ema", "max_predict_steps": 50}
     found = ablations(sweep(controls="full"), "H050", config)
-    assert {c.config["predictor"] for c in found} == {"frozen", "random", "sign_flipped", "oracle"}
+    assert {c.config["predictor"] for c in found} == {
+        "frozen",
+        "random",
+        "sign_flipped",
+        "shuffled",
+        "oracle",
+    }
     assert all(c.arm == "ablation" and c.config["max_predict_steps"] == 50 for c in found)
     assert ablations(sweep(), "H050", config) == []

@@ -6,7 +6,13 @@ import pytest
 from support.sweeps import SPACE, STEPS, Sitting, sweep
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.mask import refuse_masked_space, unstable
+from hybrid_sweep.search.mask import (
+    WORST_CASE,
+    refuse_masked_space,
+    unstable,
+    wants_curvature,
+    with_curvature,
+)
 from hybrid_sweep.search.replay import replay
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.spec import Mask
@@ -48,7 +54,53 @@ def test_the_edge_of_stability_matters_for_short_full_phases():
     assert unstable(Mask(eta_lambda=1.95, learned_gate=0.5), short)
 
 
-@pytest.mark.parametrize("predictor", ["dmd", "rre", "optimizer_replay", "frozen", "random", "sign_flipped"])
+def test_a_measured_curvature_below_the_worst_case_lets_longer_jumps_through():
+    config = point(full_steps=5, velocity_decay=0.9, max_predict_steps=30)
+    spec = sweep()
+    assert unstable(spec.mask, config)
+    masked, said = with_curvature(spec, [0.02, 0.05, 0.01])
+    assert masked.mask.eta_lambda == 0.05
+    assert not unstable(masked.mask, config)
+    assert said == "η·λ_max along plain training is 0.05 (2 is the edge of stability), which the mask takes"
+
+
+def test_beyond_the_edge_the_mask_takes_the_steepest_that_trains():
+    masked, said = with_curvature(sweep(), [0.5, 2.7])
+    assert masked.mask.eta_lambda == 1.95
+    assert said.endswith("is 2.7 (2 is the edge of stability); the mask takes 1.95")
+    flat, _ = with_curvature(sweep(), [-0.1, 0.0])
+    assert flat.mask.eta_lambda == 0.001
+
+
+def test_what_cannot_be_measured_is_the_worst_case_and_says_so():
+    masked, said = with_curvature(sweep(mask={"learned_gate": 0.7}), [], "no second derivative")
+    assert (masked.mask.eta_lambda, masked.mask.learned_gate) == (WORST_CASE, 0.7)
+    assert said == (
+        "η·λ_max cannot be measured (no second derivative): the mask takes the worst case, 1.5; "
+        "mask.eta_lambda sets another"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, True),
+        ({"mask": {"eta_lambda": 1.2}}, False),
+        ({"mask": None}, False),
+        ({"sampler": "grid", "space": {"max_predict_steps": [10, 20]}}, False),
+        ({"space": {}, "points": [{"max_predict_steps": 10}]}, False),
+        ({"trainer": {"predictor": "dmd"}}, False),
+        ({"space": {**SPACE, "predictor": ["dmd", "rre"]}}, False),
+        ({"space": {**SPACE, "predictor": ["dmd", "ema"]}}, True),
+    ],
+)
+def test_curvature_is_measured_only_where_a_point_may_be_masked_by_it(settings, wanted):
+    assert wants_curvature(sweep(**settings)) == wanted
+
+
+@pytest.mark.parametrize(
+    "predictor", ["dmd", "rre", "optimizer_replay", "frozen", "random", "sign_flipped", "shuffled"]
+)
 def test_what_has_no_bound_is_not_masked(predictor):
     assert not unstable(MASK, point(predictor=predictor, max_predict_steps=10_000))
 

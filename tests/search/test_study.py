@@ -72,10 +72,10 @@ def test_a_given_point_that_is_no_configuration_is_refused_at_once():
 def test_a_grid_is_asked_whole_in_its_order_under_the_ids_of_a_grid():
     found = ask_all(study(sampler="grid", space=SMALL))
     assert len(found) == 12
-    assert found[1].point.trial_id == "H050_I00_C0.85_gates=learned"
+    assert found[1].point.trial_id == "H075_I00_C0.85_gates=off"
     assert {one.source for one in found} == {"grid"}
     configs = [tuple(one.point.config.values()) for one in found]
-    assert configs[:3] == [(50, 0, "off"), (50, 0, "learned"), (50, 10, "off")]
+    assert configs[:3] == [(50, 0, "off"), (75, 0, "off"), (50, 10, "off")]
 
 
 def test_a_point_of_the_grid_that_was_given_is_not_asked_again():

@@ -87,6 +87,7 @@ def test_a_meter_with_prices_counts_and_looks_at_no_clock(clock):
     clock(100.0, 100.0)
     for kind in (Work.BATCH, Work.PLAIN, Work.PLAIN):
         meter.lap(kind)
+    meter.lap(Work.UPDATE, count=False)
     assert meter.seconds() == dict.fromkeys(Work, 0.0) | {Work.BATCH: 1.0, Work.PLAIN: 4.0}
     assert meter.plain_step() == 2.0
     other = CostMeter()

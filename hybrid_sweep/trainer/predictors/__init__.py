@@ -12,6 +12,7 @@ from hybrid_sweep.trainer.predictors.outer import OuterMomentum
 from hybrid_sweep.trainer.predictors.outer_nesterov import OuterNesterov
 from hybrid_sweep.trainer.predictors.random_direction import RandomDirection
 from hybrid_sweep.trainer.predictors.rre import ReducedRank
+from hybrid_sweep.trainer.predictors.shuffled import Shuffled
 from hybrid_sweep.trainer.predictors.sign_flipped import SignFlipped
 
 PREDICTORS: dict[str, type[Predictor]] = {
@@ -25,6 +26,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "frozen": Frozen,
     "random": RandomDirection,
     "sign_flipped": SignFlipped,
+    "shuffled": Shuffled,
     "oracle": Oracle,
 }
 
@@ -45,5 +47,6 @@ __all__ = [
     "RandomDirection",
     "Realised",
     "ReducedRank",
+    "Shuffled",
     "SignFlipped",
 ]

@@ -40,15 +40,16 @@ class RandomDirection(EmaVelocity):
 
     def displacement(self, begin: float, end: float) -> Tensor:
         """Return this cycle's direction, as long as the EMA's displacement."""
-        lengths = self.groups.squares(super().displacement(begin, end))
+        ahead = super().displacement(begin, end)
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._cycle) % 2**63)
-        shapes = [view.shape for view in self.groups.views(self.groups.vector)]
-        drawn = self.groups.flat(
-            [torch.randn(shape, generator=generator, dtype=self.groups.vector.dtype) for shape in shapes]
-        )
-        squares = self.groups.squares(drawn)
-        self.groups.scale_(drawn, [(a / b) ** 0.5 for a, b in zip(lengths, squares, strict=True)])
-        return drawn
+        found = self.groups.flat(self._replacement(self.groups.views(ahead), generator))
+        squares = zip(self.groups.squares(ahead), self.groups.squares(found), strict=True)
+        self.groups.scale_(found, [(a / b) ** 0.5 if b else 0.0 for a, b in squares])
+        return found
+
+    def _replacement(self, ahead: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Return what stands in the place of the displacement `ahead` of each parameter, of any length."""
+        return [torch.randn(d.shape, generator=generator, dtype=d.dtype) for d in ahead]
 
     def _close(self, steps: int) -> None:
         self._cycle += 1

@@ -128,7 +128,7 @@ class TestContract:
         torch.testing.assert_close(parts, run.predictor.displacement(0, 10))
 
     def test_the_direction_is_the_mean_step_of_a_full_phase(self, run, name):
-        if name in ("random", "sign_flipped"):  # judged by the velocity of the EMA
+        if name in ("random", "sign_flipped", "shuffled"):  # judged by the velocity of the EMA
             pytest.skip("a control that only moves otherwise")
         run.foresee(0, 20)
         torch.testing.assert_close(run.predictor.direction() * 20, run.predictor.displacement(0, 20))
@@ -451,20 +451,33 @@ def test_replay_refuses_what_has_no_momentum_to_replay(optimizer, says):
 
 
 def test_the_controls_go_as_far_as_the_ema_but_elsewhere():
-    runs = {name: Run(name) for name in ("ema", "random", "sign_flipped")}
+    runs = {name: Run(name) for name in ("ema", "random", "sign_flipped", "shuffled")}
     ahead = {}
     for name, run in runs.items():
         walk(run.net, run.predictor, 40)
         run.predictor.close_full()
         ahead[name] = run.predictor.displacement(0, 10)
     groups = runs["ema"].predictor.groups
-    assert groups.squares(ahead["random"]) == pytest.approx(groups.squares(ahead["ema"]))
+    for name in ("random", "shuffled"):
+        assert groups.squares(ahead[name]) == pytest.approx(groups.squares(ahead["ema"]))
     assert ahead["random"] @ ahead["ema"] < 0.5 * ahead["ema"] @ ahead["ema"]
     assert torch.equal(ahead["ema"], -ahead["sign_flipped"])
 
 
-def test_a_random_direction_is_another_one_each_cycle_and_each_seed():
-    one, other = Run("random"), Run("random", CONFIG.replace(predictor_seed=1))
+def test_a_shuffled_jump_has_the_entries_of_the_jump_and_moves_them_among_layers():
+    run = Run("shuffled")
+    walk(run.net, run.predictor, 40)
+    entries = run.predictor.groups.views(EmaVelocity.displacement(run.predictor, 0, 10))
+    at = {value.item(): layer for layer, delta in enumerate(entries) for value in delta.flatten()}
+    moved = run.predictor._replacement(entries, torch.Generator().manual_seed(0))
+    came_from = [(at[v.item()], layer) for layer, delta in enumerate(moved) for v in delta.flatten()]
+    assert len(set(at)) == len({v.item() for delta in moved for v in delta.flatten()}) == len(came_from)
+    assert sum(before != after for before, after in came_from) > len(came_from) / 2
+
+
+@pytest.mark.parametrize("name", ["random", "shuffled"])
+def test_a_random_direction_is_another_one_each_cycle_and_each_seed(name):
+    one, other = Run(name), Run(name, CONFIG.replace(predictor_seed=1))
     drawn = []
     for run in (one, other):
         for _ in range(2):

@@ -1,0 +1,184 @@
+"""Content: what the results of a workload's runs depend on, so that equal runs are known by one key."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import platform
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+
+import hybrid_sweep
+from hybrid_sweep.measure.reference import held_out, start
+from hybrid_sweep.trainer.random_state import random_state, set_random_state
+from hybrid_sweep.workload import Workload
+
+OURS = ("trainer/**/*.py", "measure/**/*.py", "arm.py")
+"""What of this package a run's results depend on."""
+INSTALLED = ("site-packages", "dist-packages")
+
+
+class Content:
+    """Code, keywords and data of a workload, and what runs it here; looked at once, when it is made.
+
+    Make it when the workload has been used, so that whatever it imports late is loaded.
+
+    Args:
+        workload: what is trained.
+        keywords: what it was built with, the device among them.
+        build: what was called with them, where that is not the workload's class.
+    """
+
+    def __init__(
+        self, workload: Workload, keywords: Mapping[str, Any], build: Callable[..., Any] | None = None
+    ) -> None:
+        before = random_state()
+        try:
+            self._common = {
+                "workload": [type(workload).__qualname__, dict(keywords)],
+                "code": _code(type(workload), build),
+                "ours": _own_code(),
+                "data": data_checksum(workload),
+                "platform": _platform(workload),
+            }
+        finally:
+            set_random_state(before)
+
+    def key(self, **parts: Any) -> str:
+        """Return the key of one run: everything that `parts` say apart is another run."""
+        text = json.dumps({"common": self._common, "parts": parts}, sort_keys=True, default=str)
+        return sha256(text.encode()).hexdigest()
+
+
+def content_key(workload: Workload, keywords: Mapping[str, Any], **parts: Any) -> str:
+    """Return the key of one run of a workload; for more than one, keep its `Content`."""
+    return Content(workload, keywords).key(**parts)
+
+
+def data_checksum(workload: Workload) -> str:
+    """Return the checksum of the workload's data that it offers, or what stands in for it.
+
+    That is a hash of four batches, the initial weights and the held-out result of the fresh model.
+    """
+    own = getattr(workload, "data_checksum", None)
+    if own is not None:
+        return str(own())
+    digest = sha256()
+    model = start(workload, 0).model
+    for step in sorted({1, 2, workload.steps // 2 + 1, workload.steps}):
+        _add(digest, workload.batch(0, min(step, workload.steps)))
+    _add(digest, model.state_dict())
+    fresh = held_out(workload, model)
+    _add(digest, {name: f"{value:.4g}" for name, value in fresh.items()})  # a GPU's last bits may differ
+    return digest.hexdigest()
+
+
+def _platform(workload: Workload) -> dict[str, Any]:
+    """Return what the last bit of a result may depend on, beside code and data."""
+    on_gpu = any(p.is_cuda for p in workload.build_model(0).parameters())
+    return {
+        "packages": {name: version(name) for name in ("hybrid-sweep", "torch", "numpy", "schedulefree")},
+        "python": sys.version,
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _code(workload: type, build: Callable[..., Any] | None) -> dict[str, str]:
+    """Return the digest of each file that the workload is made of, by its path from the top of its package.
+
+    They are the file of its class, with every loaded module of the same package or beside it, and likewise
+    of each base class that is not an installed package's; of such a one, its own file.
+    """
+    found: dict[str, str] = {}
+    owners: list[Any] = [*workload.__mro__, *([build] if build else [])]
+    for owner in owners:
+        name = owner.__module__
+        if name.partition(".")[0] in (hybrid_sweep.__name__, *sys.stdlib_module_names):
+            continue
+        try:
+            file = Path(inspect.getfile(owner)).resolve()
+        except (TypeError, OSError):  # defined in no file: never the same again
+            return {"unknown": uuid4().hex}
+        top = _top(file, name)
+        found[str(file.relative_to(top))] = _file_digest(name, file)
+        if owner in (workload, build) or not set(INSTALLED) & set(file.parts):
+            for other, loaded in _loaded_below(top):
+                if loaded != file:  # under another name it is an older version of the same file
+                    found[str(loaded.relative_to(top))] = _file_digest(other, loaded)
+    return found
+
+
+def _top(file: Path, module: str) -> Path:
+    """Return the folder of the package that a module belongs to, else that of its file."""
+    package = sys.modules.get(module.partition(".")[0])
+    init = getattr(package, "__file__", None)
+    folder = Path(init).resolve().parent if init and hasattr(package, "__path__") else file.parent
+    return folder if file.is_relative_to(folder) else file.parent
+
+
+def _loaded_below(top: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and file of every loaded module in a folder or below, but for what is installed there."""
+    if top.name in INSTALLED:
+        return
+    standard = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+    ours = Path(hybrid_sweep.__file__).resolve().parent
+    for name, module in sorted(sys.modules.items()):
+        if not (given := getattr(module, "__file__", None)):
+            continue
+        file = Path(given).resolve()
+        if not file.is_relative_to(top) or set(INSTALLED) & set(file.relative_to(top).parts):
+            continue
+        if not any(file.is_relative_to(folder) for folder in (*standard, ours)):
+            yield name, file
+
+
+@cache
+def _own_code() -> str:
+    """Return the digest of our own code, as it was when it was first asked for."""
+    here = Path(hybrid_sweep.__file__).parent
+    files = [file for part in OURS for file in sorted(here.glob(part))]
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@cache
+def _file_digest(module: str, file: Path) -> str:
+    """Return the digest of a module's file as it was at the first look: an edit later is not what runs."""
+    try:
+        return sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return "gone"
+
+
+def _add(digest: Any, value: Any) -> None:
+    """Hash what a batch may be made of."""
+    match value:
+        case torch.Tensor():
+            dense = value.detach().cpu()
+            dense = dense.to_dense() if dense.layout is not torch.strided else dense.contiguous()
+            digest.update(f"{dense.dtype}{tuple(dense.shape)}".encode())
+            digest.update(dense.reshape(-1).view(torch.uint8).numpy())
+        case np.ndarray():
+            digest.update(f"{value.dtype}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        case Mapping():
+            for name in value:
+                digest.update(repr(name).encode())
+                _add(digest, value[name])
+        case list() | tuple():
+            digest.update(f"{type(value).__name__}{len(value)}".encode())
+            for part in value:
+                _add(digest, part)
+        case _:
+            digest.update(repr(value).encode())

@@ -1,0 +1,60 @@
+"""RunCache: what runs of one workload have measured, found again by everything that it depends on."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from dataclasses import asdict
+from typing import Any
+
+from hybrid_sweep.arm import Arm
+from hybrid_sweep.measure.cache import Cache
+from hybrid_sweep.measure.content import Content
+from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.trainer.records import Segment
+
+TwinKey = tuple[int, tuple[Segment, ...], Arm]
+"""A run that repeats the real steps of a hybrid run: seed, the phases of that, and arm."""
+
+
+class RunCache:
+    """Measurements of one workload in the cache: plain data, by kind and by what sets a run apart.
+
+    Args:
+        content: of the workload.
+        cache: where they are; None takes the user's.
+    """
+
+    def __init__(self, content: Content, cache: Cache | None = None) -> None:
+        self._content = content
+        self._cache = cache or Cache()
+
+    def get(self, kind: str, **parts: Any) -> Any | None:
+        """Return what was measured of the run that `parts` describe; None where it has to be run."""
+        return self._cache.get_json(kind, self._content.key(**parts))
+
+    def put(self, kind: str, value: Any, **parts: Any) -> None:
+        """Keep plain data."""
+        self._cache.put_json(kind, self._content.key(**parts), value)
+
+
+class KeptTwins(UserDict[TwinKey, Curve]):
+    """Twins in memory, and behind it in the cache."""
+
+    def __init__(self, runs: RunCache) -> None:
+        self._runs = runs
+        super().__init__()
+
+    def __missing__(self, key: TwinKey) -> Curve:
+        kept = self._runs.get("twins", **_parts(key))
+        if kept is None:
+            raise KeyError(key)
+        return self.data.setdefault(key, Curve(**kept))
+
+    def __setitem__(self, key: TwinKey, curve: Curve) -> None:
+        super().__setitem__(key, curve)
+        self._runs.put("twins", asdict(curve), **_parts(key))
+
+
+def _parts(key: TwinKey) -> dict[str, Any]:
+    seed, trace, arm = key
+    return {"seed": seed, "trace": trace, "arm": arm.model_dump()}

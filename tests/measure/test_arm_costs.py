@@ -1,0 +1,76 @@
+"""What a step of a control costs beside the recipe's, on a clock that only the test moves."""
+
+import pytest
+import torch
+from support.toy import Toy
+
+from hybrid_sweep.arm import Arm, tuning_trials
+from hybrid_sweep.measure.arm_costs import cost_class, step_ratios
+from hybrid_sweep.measure.cache import Cache
+from hybrid_sweep.measure.content import Content
+from hybrid_sweep.measure.run_cache import RunCache
+from hybrid_sweep.trainer import costs
+
+ARMS = [Arm(name="lr", multiplier=3.0), *tuning_trials("tuned", 4, 0)]
+
+
+@pytest.fixture
+def workload(monkeypatch):
+    """A loss takes a second and AdamW's step one more; evaluation takes an hour."""
+    now = [0.0]
+
+    class Timed(Toy):
+        def loss(self, model, batch):
+            now[0] += 1
+            return super().loss(model, batch)
+
+        def evaluate(self, model, split):
+            now[0] += 3600
+            return super().evaluate(model, split)
+
+    usual = torch.optim.AdamW.step
+
+    def slow(self, closure=None):
+        now[0] += 1
+        return usual(self, closure)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", slow)
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
+    return Timed()
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return RunCache(Content(Toy(), {}), Cache(tmp_path))
+
+
+def test_each_kind_of_step_is_timed_against_the_recipes(workload, runs):
+    found = step_ratios(workload, 0, ARMS, 120, runs, fresh=False)
+    assert found == pytest.approx({"lr": 1.0, "tuned sgd": 1.0, "tuned adamw": 2.0})
+
+
+def test_a_second_sweep_takes_what_the_first_has_timed_unless_told_to_time_it_anew(workload, runs):
+    step_ratios(workload, 0, ARMS, 120, runs, fresh=False)
+    workload.batch = None
+    assert step_ratios(workload, 0, ARMS, 120, runs, fresh=False)["tuned adamw"] == pytest.approx(2.0)
+    with pytest.raises(TypeError):
+        step_ratios(workload, 0, ARMS, 120, runs, fresh=True)
+
+
+def test_no_batch_beyond_the_run_is_asked_for(workload, runs):
+    asked = []
+    batch = workload.batch
+    workload.batch = lambda seed, step: asked.append(step) or batch(seed, step)
+    assert step_ratios(workload, 0, ARMS, 7, runs, fresh=False)["tuned adamw"] == pytest.approx(2.0)
+    assert max(asked) == 7
+
+
+def test_what_does_not_apply_or_is_the_recipe_has_no_cost(workload, runs):
+    workload.build_optimizer = lambda model: torch.optim.Adam(model.parameters())
+    arms = [Arm(name="momentum", multiplier=3.0), Arm(name="lr_matched"), Arm(name="truncated")]
+    assert step_ratios(workload, 0, arms, 120, runs, fresh=False) == {}
+
+
+def test_an_optimizer_is_a_class_of_its_own_where_the_arm_has_one():
+    assert cost_class(Arm(name="tuned", optimizer="adamw")) == "tuned adamw"
+    assert cost_class(Arm(name="lr", multiplier=2.0)) == cost_class(Arm(name="lr")) == "lr"

@@ -1,0 +1,200 @@
+"""The key of a run: the same for the same run anywhere, another one for whatever could change its result."""
+
+import importlib
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import toy
+from support.toy import Toy
+
+from hybrid_sweep.measure import content
+from hybrid_sweep.measure.content import Content, content_key, data_checksum
+from hybrid_sweep.workload import find_workload, load_workload
+
+USER = """
+from neighbour import SCALE
+from support.toy import Toy as Base
+
+class Mine(Base):
+    def loss(self, model, batch):
+        return SCALE * super().loss(model, batch)
+
+def make(**keywords):
+    return Base(**keywords)
+"""
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """Builds the user's workload from files in a new folder, in what would be a new process."""
+    count = iter(range(100))
+    kept = set(sys.modules)
+
+    def build(text=USER, neighbour="SCALE = 2.0", name="Mine", **keywords):
+        for loaded in set(sys.modules) - kept:
+            del sys.modules[loaded]
+        folder = tmp_path / str(next(count))
+        folder.mkdir()
+        (folder / "mine.py").write_text(text)
+        (folder / "neighbour.py").write_text(neighbour)
+        monkeypatch.syspath_prepend(folder)
+        path = f"{folder / 'mine.py'}:{name}"
+        return Content(load_workload(path, **keywords), keywords, find_workload(path)).key()
+
+    yield build
+    for loaded in set(sys.modules) - kept:
+        del sys.modules[loaded]
+
+
+class TestCode:
+    def test_the_same_files_in_another_folder_have_the_same_key(self, user):
+        assert user() == user()
+
+    def test_the_workloads_file_counts(self, user):
+        assert user() != user(USER + "# edited")
+
+    def test_what_it_imports_from_its_folder_counts(self, user):
+        assert user() != user(neighbour="SCALE = 3.0")
+
+    def test_the_function_that_builds_it_counts(self, user):
+        assert user(name="make") != user(USER + "# edited", name="make")
+
+    def test_an_edit_while_the_process_runs_is_not_what_runs(self, tmp_path):
+        path = shutil.copy(toy.__file__, tmp_path)
+        workload = load_workload(f"{path}:Toy")
+        before = content_key(workload, {})
+        Path(path).write_text(Path(path).read_text() + "# edited")
+        assert content_key(workload, {}) == before
+        assert content_key(load_workload(f"{path}:Toy"), {}) != before
+
+    def test_a_module_that_is_loaded_later_counts_unless_it_is_installed(self, tmp_path, monkeypatch):
+        path = shutil.copy(toy.__file__, tmp_path)
+        for folder, module in ((tmp_path / "site-packages", "an_installed_one"), (tmp_path, "a_late_one")):
+            folder.mkdir(exist_ok=True)
+            (folder / f"{module}.py").touch()
+            monkeypatch.syspath_prepend(folder)
+        workload = load_workload(f"{path}:Toy")
+        key = content_key(workload, {})
+        importlib.import_module("an_installed_one")
+        assert content_key(workload, {}) == key
+        importlib.import_module("a_late_one")
+        assert content_key(workload, {}) != key
+
+    def test_our_own_code_counts(self, monkeypatch):
+        before = content_key(Toy(), {})
+        monkeypatch.setattr(content, "_own_code", lambda: "edited")
+        assert content_key(Toy(), {}) != before
+
+    def test_a_class_of_no_file_never_has_the_same_key(self):
+        namespace = {"__name__": "typed_in", "Toy": Toy}
+        exec("class Mine(Toy): pass", namespace)
+        workload = namespace["Mine"]()
+        assert content_key(workload, {}) != content_key(workload, {})
+
+
+class TestParts:
+    def test_the_same_twice(self):
+        assert content_key(Toy(), {}, seed=0, arm={"name": "lr"}) == content_key(
+            Toy(), {}, arm={"name": "lr"}, seed=0
+        )
+
+    def test_keywords_seed_steps_and_recipe_count(self):
+        parts = {"seed": 0, "steps": 120, "eval_every": 25, "arm": {"name": "lr", "multiplier": 2.0}}
+        keys = [content_key(Toy(), {}, **parts), content_key(Toy(), {"lr": 0.1}, **parts)]
+        for name, other in (("seed", 1), ("steps", 60), ("eval_every", 5), ("arm", {"name": "lr"})):
+            keys.append(content_key(Toy(), {}, **{**parts, name: other}))
+        keys.append(content_key(Toy(), {}, **parts, trace=[("full", 10)]))
+        assert len(set(keys)) == len(keys)
+
+    def test_versions_device_and_threads_count(self, monkeypatch):
+        keys = [content_key(Toy(), {})]
+        for owner, name, value in (
+            (content, "version", lambda package: "9.9"),
+            (content.sys, "version", "3.99"),
+            (torch, "get_num_threads", lambda: 99),
+            (torch.backends.cpu, "get_cpu_capability", lambda: "other"),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, value)
+                keys.append(content_key(Toy(), {}))
+        assert len(set(keys)) == len(keys)
+
+
+class TestData:
+    def test_a_checksum_that_the_workload_offers_is_taken_and_nothing_is_loaded(self):
+        class Offers(Toy):
+            checksum = "one"
+
+            def data_checksum(self):
+                return self.checksum
+
+            def batch(self, seed, step):
+                raise AssertionError
+
+        one, other = Offers(), Offers()
+        other.checksum = "other"
+        assert data_checksum(one) == "one"
+        assert content_key(one, {}) == content_key(one, {}) != content_key(other, {})
+
+    def test_else_batches_initial_weights_and_held_out_data_stand_in(self):
+        class Changed(Toy):
+            def __init__(self, what=None):
+                super().__init__()
+                self.what = what
+
+            def draw(self, seed):
+                held_out = seed == 7_000_000
+                inputs, values = super().draw(seed)
+                changes = (self.what == "held-out") if held_out else (self.what == "batches")
+                return inputs, values + (1e-3 if changes else 0)
+
+            def build_model(self, seed):
+                model = super().build_model(seed)
+                with torch.no_grad():
+                    model[0].bias[0] += 1e-7 * (self.what == "weights")
+                return model
+
+        checksums = [data_checksum(Changed(what)) for what in (None, "batches", "weights", "held-out")]
+        assert len(set(checksums)) == 4
+        assert data_checksum(Changed()) == checksums[0]
+
+    def test_batches_may_hold_anything(self):
+        class Rich(Toy):
+            extra = 1.0
+
+            def batch(self, seed, step):
+                return {
+                    "ids": np.arange(6)[::2],
+                    "mask": [torch.ones(2, dtype=torch.bool), torch.eye(3).to_sparse()],
+                    "half": torch.tensor(self.extra, dtype=torch.bfloat16),
+                    "name": "text",
+                    "none": None,
+                }
+
+        rich, other = Rich(), Rich()
+        other.extra = 2.0
+        assert data_checksum(rich) == data_checksum(Rich()) != data_checksum(other)
+
+    def test_only_steps_of_the_run_are_asked_for(self):
+        class Short(Toy):
+            def batch(self, seed, step):
+                assert 1 <= step <= self.steps
+                return super().batch(seed, step)
+
+        for Short.steps in (1, 2, 3, 10):
+            data_checksum(Short())
+
+    def test_nothing_notices_that_a_key_was_made(self):
+        def numbers():
+            return random.random(), np.random.random(), torch.rand(1).item()
+
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        expected = numbers()
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        content_key(Toy(dropout=0.5), {})
+        assert numbers() == expected
