@@ -87,7 +87,8 @@ class Runner:
             else:
                 report = yield from trial.reporting()
             if trial.done:
-                result = trial.result()  # first: it may add to the reason
+                # first, for it may add to the reason
+                result = (yield from trial.resulting()) if isinstance(trial, Trial) else trial.result()
                 finished = {
                     "state": trial.state,
                     "reason": trial.reason,

@@ -142,7 +142,7 @@ class SharedTrial:
         report = self._edge.reports[len(self._told)] if self._edge else (yield from self._own.reporting())
         self._told.append(report)
         if self._edge is None and self._own.done:
-            result = self._own.result()  # first: it may add to the reason
+            result = yield from self._own.resulting()  # first: it may add to the reason
             finished = {"state": self._own.state, "reason": self._own.reason, "result": result}
             self._keep(Edge(self._told, finished, None))
             self._end(finished)

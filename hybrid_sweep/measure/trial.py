@@ -27,7 +27,7 @@ from hybrid_sweep.measure.score import (
     speedup_counted,
 )
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.costs import PricedMeter, Work
+from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
 from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
@@ -79,7 +79,7 @@ class Trial:
             config,
             loss_fn=workload.loss,
             lr_scheduler=plain.scheduler,
-            meter=PricedMeter(costs.prices()) if packed else None,
+            meter=self._priced(),
         )
         self._steps = reference.steps[-1]
         self._target, self._target_step = reference.target()
@@ -176,6 +176,10 @@ class Trial:
         A run that goes on has them at the step it has reached, and is not held against its twins: each is
         a training run of its own. Where one of them raises, its column is empty and `reason` says why.
         """
+        return alone(self.resulting())
+
+    def resulting(self) -> Steps[dict[str, Any]]:
+        """As `result`, but leave the real steps of the twins to whoever iterates."""
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
@@ -199,7 +203,7 @@ class Trial:
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
             "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
-            "quality_vs_frozen": self._versus(frozen),
+            "quality_vs_frozen": (yield from self._versus(frozen)),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
             "backward_reduction_pct": s.backward_reduction_pct,
@@ -209,7 +213,7 @@ class Trial:
             "micro_corrections": s.micro_corrections,
             "abort_rate": s.abort_rate,
             "behaviour": behaviour(trace),
-            "quality_vs_lr_matched": self._versus(Arm(name="lr_matched", tail=averaged)),
+            "quality_vs_lr_matched": (yield from self._versus(Arm(name="lr_matched", tail=averaged))),
             "speedup_cpu": speedup(s.steps, meter.cpu_seconds(), meter.calls) if one_thread else None,
             "val_accuracy": accuracy,
             "reference_val_accuracy": self.reference.accuracy_at(s.steps),
@@ -247,7 +251,7 @@ class Trial:
         meter = self.trainer.meter
         return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls, meter.plain_step())
 
-    def _versus(self, arm: Arm) -> float | None:
+    def _versus(self, arm: Arm) -> Steps[float | None]:
         """Score the run as if its twin were the reference; infinite where the twin diverged."""
         if self._twins is None or self.state != "done":
             return None
@@ -257,9 +261,17 @@ class Trial:
             twin = self._twins[key]
         except KeyError:
             try:
-                twin = self._twins[key] = ArmRun(
-                    self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
-                ).finish()
+                run = ArmRun(
+                    self.workload,
+                    seed,
+                    arm,
+                    steps=self._steps,
+                    trace=trace,
+                    eval_every=None,
+                    meter=self._priced(),
+                )
+                yield from run.finishing()
+                twin = self._twins[key] = run.curve()
             except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
                 what = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 said = f"no quality_vs_{arm.name}: its run raised {what}"
@@ -272,6 +284,9 @@ class Trial:
         if kind == "loss_gap":
             return 1 + own - theirs
         return own / theirs if theirs > 0 else inf
+
+    def _priced(self) -> CostMeter | None:
+        return PricedMeter(self.costs.prices()) if self._packed else None
 
     def _memory_ratio(self) -> float | None:
         if self._packed or not self.reference.peak_memory_bytes:

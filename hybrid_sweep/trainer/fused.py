@@ -236,9 +236,10 @@ class _JointOptimizer:
 
 
 def _alike(plains: list[PlainStep]) -> list[PlainStep]:
-    """Return those that one optimizer step can move: with the settings of the first, and no schedule."""
+    """Return those that one optimizer step can move: with the settings of the first, and no more to it."""
     settings = _settings(plains[0])
-    alike = [plain for plain in plains if plain.scheduler is None and _settings(plain) == settings]
+    simple = [plain for plain in plains if plain.scheduler is None and not plain.hooked]
+    alike = [plain for plain in simple if _settings(plain) == settings]
     return alike if settings[0] in PER_PARAMETER and len(alike) > 1 else []
 
 

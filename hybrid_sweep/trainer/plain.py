@@ -31,6 +31,7 @@ class PlainStep:
     Attributes:
         backward_calls: backward passes so far.
         scheduler: stepped once a logical step; None where there is none.
+        hooked: whether more than its settings say happens in a step of the optimizer.
 
     Raises:
         UserError: for a scheduler that needs a metric, or a model without trainable parameters.
@@ -56,6 +57,7 @@ class PlainStep:
         self.loss_fn = loss_fn
         self.backward_calls = 0
         self.scheduler = lr_scheduler
+        self.hooked = False
         self._max_grad_norm = max_grad_norm
         self._clipped: Tensor | None = None
 
