@@ -91,8 +91,7 @@ class Jobs:
         url = urlsplit(self.address)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise UserError(f"{address!r} is not the address of a Jobs server: write {SERVER}")
-        for handler in logging.getLogger("ray").handlers:
-            handler.setLevel(logging.ERROR)  # it tells of every package and connection
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of every package and connection
         with self._answers():
             port = url.port or {"http": 80, "https": 443}[url.scheme]
             socket.create_connection((url.hostname, port), timeout=KNOCK_SECONDS).close()
