@@ -20,8 +20,7 @@ _NOT_MEASURED = ("seed", "number", *SETTINGS)
 
 def speedup_column(manifest: Mapping[str, Any]) -> str:
     """Return the column that is a sweep's speed: "speedup", or "speedup_counted" where it counts its work."""
-    packed = ((manifest.get("pack") or {}).get("size") or 1) > 1
-    counted = packed or (manifest.get("spec") or {}).get("timing") == "counted"
+    counted = (manifest.get("spec") or {}).get("timing") == "counted"
     return "speedup_counted" if counted else "speedup"
 
 

@@ -24,7 +24,6 @@ from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature, measure_curvature
-from hybrid_sweep.measure.packing import Packing, packing
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.sharing import SharedTrial, SweepStore
@@ -96,7 +95,6 @@ class Shared:
         gpu_memory_bytes: what must be free on a shared GPU before a trial starts; None looks at nothing.
         models: where trained weights are kept; None keeps none.
         share: whether what other sweeps have trained is taken from the cache: controls and twins.
-        pack: trials that a worker trains at once.
     """
 
     order: WorkloadOrder
@@ -111,7 +109,6 @@ class Shared:
     sweep_id: str = ""
     tried: list[dict[str, Any]] = field(default_factory=list)
     open_ended: bool = False
-    pack: int = 1
 
     def runs(self, workload: Workload) -> RunCache | None:
         """Return what is kept of earlier runs, None where nothing is shared."""
@@ -141,8 +138,7 @@ class Shared:
         costs, own_twins = self._costs_of(config), twins if self.controls and not arm else None
 
         def make() -> Trial:
-            packed = self.pack > 1
-            return Trial(workload, config, self.references[seed], costs, own_twins, packed=packed)
+            return Trial(workload, config, self.references[seed], costs, own_twins)
 
         if alone or arm or not self.sweep_id or self.models or config.correction_schedule != "fixed":
             return make()
@@ -237,11 +233,6 @@ def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> Un
     """Measure the unit costs, or take those that this machine has kept."""
     workload = order.build()
     return unit_costs(workload, config, order.runs(workload), fresh=fresh)
-
-
-def prepare_packing(order: WorkloadOrder, asked: int | Literal["auto"], most: int, share: float) -> Packing:
-    """Decide how many trials a worker trains at once."""
-    return packing(order.build(), asked, most, share)
 
 
 def prepare_step_ratios(
