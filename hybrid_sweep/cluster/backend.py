@@ -44,7 +44,8 @@ class RayBackend:
         arguments: what it is made with; references to Ray's object store are resolved.
         share: `num_cpus` and `num_gpus` of a slot.
         count_slots: how many slots the cluster has at this moment, and is wanted to have.
-        pack: slots of an actor; where it is more than one, `runner` takes the seat with every call.
+        pack: slots of an actor; where it is more than one, `runner` takes the seat with every call, and
+            lets a `step` that overtakes its `start` wait.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Ray workers as a back-end: the contract that every back-end keeps, and what only real processes do."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -80,21 +81,28 @@ class Counter:
 
 
 class Seats:
-    """As many runners in one process, each called by its seat."""
+    """As many runners in one process, each called by its seat; calls may come in any order."""
 
     def __init__(self, how="well"):
         self.seats = [Counter(how) for _ in range(3)]
+        self.taken = [asyncio.Event() for _ in self.seats]
 
     async def ready(self, seat):
         self.seats[seat].ready()
 
     async def start(self, seat, point, checkpoint=None):
         self.seats[seat].start(point, checkpoint)
+        self.taken[seat].set()
 
     async def step(self, seat):
-        return self.seats[seat].step()
+        await self.taken[seat].wait()
+        said = self.seats[seat].step()
+        if "finished" in said or "lost" in said:
+            self.taken[seat].clear()
+        return said
 
     async def stop_now(self, seat, keep):
+        self.taken[seat].clear()
         return self.seats[seat].stop_now(keep)
 
 
