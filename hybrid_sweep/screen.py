@@ -193,8 +193,8 @@ def front_table(front: pd.DataFrame, width: int) -> Table:
 
 def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, width: int) -> RenderableType:
     """Return the end of a sweep: its front, its counts, the verdict, and what to type next."""
-    from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
-    from hybrid_sweep.analysis.summary import analyzer_lines, best_point
+    from hybrid_sweep.analysis.pareto import best_point, pareto_front, speedup_column
+    from hybrid_sweep.analysis.summary import analyzer_lines
 
     trials = folder.trials()
     front = pareto_front(trials, speedup_column(folder.manifest))

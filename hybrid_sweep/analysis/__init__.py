@@ -5,9 +5,16 @@ from hybrid_sweep.analysis.claims import HORIZON_ANALYSIS, STARTING_POINTS, Clai
 from hybrid_sweep.analysis.columns import SETTINGS, TRIAL_COLUMNS, Column
 from hybrid_sweep.analysis.comparison import Confirmation, comparisons
 from hybrid_sweep.analysis.folder import Results, ResultsFolder, load_results
-from hybrid_sweep.analysis.pareto import configurations, hypervolume, pareto_front, speedup_column
+from hybrid_sweep.analysis.pareto import (
+    MIN_QUALITY,
+    best_point,
+    configurations,
+    hypervolume,
+    pareto_front,
+    speedup_column,
+)
 from hybrid_sweep.analysis.status import SweepStatus, status_lines, sweep_status
-from hybrid_sweep.analysis.summary import MIN_QUALITY, analyzer_lines, best_point
+from hybrid_sweep.analysis.summary import analyzer_lines
 from hybrid_sweep.analysis.verdict import Verdict
 
 __all__ = [

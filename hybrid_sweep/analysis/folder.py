@@ -19,11 +19,10 @@ from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.export import encode, write_table
 from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.analysis.front_picture import front_picture
-from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
+from hybrid_sweep.analysis.pareto import MIN_QUALITY, pareto_front, speedup_column
 from hybrid_sweep.analysis.plots import write_front
 from hybrid_sweep.analysis.report import render_report
 from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
-from hybrid_sweep.analysis.summary import MIN_QUALITY
 from hybrid_sweep.analysis.table import hybrid_runs, steps_table, trials_table
 from hybrid_sweep.analysis.verdict import Verdict, verdict
 from hybrid_sweep.errors import UserError, unknown_name

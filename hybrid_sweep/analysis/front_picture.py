@@ -12,6 +12,8 @@ import pandas as pd
 
 from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.pareto import (
+    MIN_QUALITY,
+    best_point,
     configurations,
     control_points,
     hypervolume,
@@ -19,7 +21,6 @@ from hybrid_sweep.analysis.pareto import (
     pareto_front,
     speedup_column,
 )
-from hybrid_sweep.analysis.summary import MIN_QUALITY, best_point
 
 LADDER_ARM = "lr"
 """The control whose curve stands beside every front: fewer steps at a higher learning rate."""

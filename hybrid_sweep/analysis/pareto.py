@@ -15,6 +15,9 @@ from hybrid_sweep.analysis.intervals import with_intervals
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.arm import ABLATION
 
+MIN_QUALITY = 0.98
+"""The quality that counts as good where nothing else is said."""
+
 _NOT_MEASURED = ("seed", "number", *SETTINGS)
 
 
@@ -103,3 +106,11 @@ def _points(rows: pd.DataFrame, x: str, y: str) -> NDArray[np.float64]:
 
 def _listed(values: pd.Series[Any]) -> str:
     return ",".join(str(value) for value in sorted(values.unique()))
+
+
+def best_point(front: pd.DataFrame, min_quality: float = MIN_QUALITY) -> pd.Series[Any] | None:
+    """Return the fastest point of a front with at least `min_quality`, else its best one, None if empty."""
+    if front.empty:
+        return None
+    good = front[front["quality"] >= min_quality]
+    return good.iloc[0] if len(good) else front.iloc[-1]

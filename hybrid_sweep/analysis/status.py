@@ -15,8 +15,7 @@ from typing import Any, Literal
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.live_front import FrontPoint, LiveFront
 from hybrid_sweep.analysis.pace import clock_text, seconds_left
-from hybrid_sweep.analysis.pareto import hypervolume_reference, speedup_column
-from hybrid_sweep.analysis.summary import MIN_QUALITY
+from hybrid_sweep.analysis.pareto import MIN_QUALITY, hypervolume_reference, speedup_column
 from hybrid_sweep.analysis.table import INTERRUPTED, run_rows
 from hybrid_sweep.journal import Journal, plain
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
 from hybrid_sweep.analysis.checklist import Row, check, recommendation
-from hybrid_sweep.analysis.pareto import pareto_front, speedup_column
+from hybrid_sweep.analysis.pareto import MIN_QUALITY, best_point, pareto_front, speedup_column
 from hybrid_sweep.analysis.table import hybrid_runs
-
-if TYPE_CHECKING:
-    from hybrid_sweep.analysis.verdict import Verdict
-
-MIN_QUALITY = 0.98
-UNCONFIRMED = "CONFIRM FIRST"
-"""What is recommended before any control was run on fresh seeds."""
+from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
 
 
 class Sweep(Protocol):
@@ -72,14 +66,6 @@ def analyze(
         f"Recommendation: {verdict}; "
         f"checklist on this sweep alone: {recommendation(check(best, trials, speedup=speedup))}",
     ]
-
-
-def best_point(front: pd.DataFrame, min_quality: float = MIN_QUALITY) -> pd.Series[Any] | None:
-    """Return the fastest point of a front with at least `min_quality`, else its best one, None if empty."""
-    if front.empty:
-        return None
-    good = front[front["quality"] >= min_quality]
-    return good.iloc[0] if len(good) else front.iloc[-1]
 
 
 def _settings(row: Row) -> str:

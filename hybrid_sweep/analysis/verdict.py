@@ -12,10 +12,12 @@ import tomli_w
 
 from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.comparison import Confirmation, ratio
-from hybrid_sweep.analysis.summary import MIN_QUALITY, UNCONFIRMED, best_point
+from hybrid_sweep.analysis.pareto import MIN_QUALITY, best_point
 from hybrid_sweep.journal import plain
 from hybrid_sweep.trainer.config import HybridConfig
 
+UNCONFIRMED = "CONFIRM FIRST"
+"""What is recommended before any control was run on fresh seeds."""
 EQUAL_WITHIN = 1.25
 """A gain that may be none, and is smaller than this by its interval, is not worth a predictor."""
 REFERENCE = "reference"

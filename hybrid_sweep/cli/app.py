@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from hybrid_sweep.cli import cache, jobs, results, sweeps
+from hybrid_sweep.cli.cache import app as cache
+from hybrid_sweep.cli.jobs import app as jobs
+from hybrid_sweep.cli.results import app as results
+from hybrid_sweep.cli.sweeps import app as sweeps
 
 app = typer.Typer(
     name="hybrid-sweep",
@@ -18,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (sweeps.app, results.app, jobs.app, cache.app):
+for commands in (sweeps, results, jobs, cache):
     app.add_typer(commands)
 
 

@@ -173,7 +173,7 @@ def _carry_on(
         gpu_memory_bytes=needed_bytes(references, place.share["gpu"]),
         models=models,
         share=spec.share,
-        sweep_id=manifest["sweep_id"] if spec.share else "",
+        sweep_id=manifest["sweep_id"],
         tried=[*(config for _, config in given(spec)), *(point.config for point in whole)],
         open_ended=spec.sampler != "grid",
     )

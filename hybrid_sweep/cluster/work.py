@@ -7,6 +7,7 @@ import json
 import platform
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from math import log, sqrt
 from pathlib import Path
@@ -94,7 +95,11 @@ class Shared:
         checkpoint_seconds: wall clock between the checkpoints of a trial.
         gpu_memory_bytes: what must be free on a shared GPU before a trial starts; None looks at nothing.
         models: where trained weights are kept; None keeps none.
-        share: whether what other sweeps have trained is taken from the cache: controls and twins.
+        share: whether what others have trained is taken from the cache: controls and twins of any sweep,
+            and what trials of this one have in common.
+        sweep_id: of the sweep; without one its trials share nothing.
+        tried: the settings that the sweep will try, as far as it is known.
+        open_ended: whether it will choose others as it goes.
     """
 
     order: WorkloadOrder
@@ -140,7 +145,8 @@ class Shared:
         def make() -> Trial:
             return Trial(workload, config, self.references[seed], costs, own_twins)
 
-        if alone or arm or not self.sweep_id or self.models or config.correction_schedule != "fixed":
+        shared = self.share and self.sweep_id and not self.models and not arm
+        if alone or not shared or config.correction_schedule != "fixed":
             return make()
         return SharedTrial(
             make,
@@ -148,7 +154,7 @@ class Shared:
             seed,
             [HybridConfig(**tried) for tried in self.tried],
             open_ended=self.open_ended,
-            store=SweepStore(self.sweep_id),
+            store=_store(self.sweep_id),
         )
 
     def keep_model(self, point: dict[str, Any], trial: Trial | SharedTrial | ArmTrial) -> None:
@@ -170,6 +176,10 @@ class Shared:
             return different, sum(abs(log(other[name] / own[name])) for name in COST_SIZES)
 
         return self.costs[min(self.costs, key=distance)]
+
+
+_store = cache(SweepStore)
+"""One a worker: a new one would look through the whole cache at its first write."""
 
 
 def cost_class(config: HybridConfig) -> str:

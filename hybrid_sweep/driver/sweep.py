@@ -11,8 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import pareto_front
-from hybrid_sweep.analysis.summary import best_point
+from hybrid_sweep.analysis.pareto import best_point, pareto_front
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, SweepStarted, TrialFinished

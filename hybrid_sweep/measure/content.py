@@ -19,11 +19,11 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-import hybrid_sweep
 from hybrid_sweep.measure.reference import held_out, start
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 from hybrid_sweep.workload import Workload
 
+HERE = Path(__file__).parents[1]
 OURS = ("trainer/**/*.py", "measure/**/*.py", "arm.py")
 """What of this package a run's results depend on."""
 INSTALLED = ("site-packages", "dist-packages")
@@ -60,11 +60,6 @@ class Content:
         """Return the key of one run: everything that `parts` say apart is another run."""
         text = json.dumps({"common": self._common, "parts": parts}, sort_keys=True, default=str)
         return sha256(text.encode()).hexdigest()
-
-
-def content_key(workload: Workload, keywords: Mapping[str, Any], **parts: Any) -> str:
-    """Return the key of one run of a workload; for more than one, keep its `Content`."""
-    return Content(workload, keywords).key(**parts)
 
 
 def data_checksum(workload: Workload) -> str:
@@ -135,7 +130,7 @@ def _loaded_below(top: Path) -> Iterator[tuple[str, Path]]:
     """Yield name and file of every loaded module in a folder or below, but for what is installed there."""
     if top.name in INSTALLED:
         return
-    ours, inside = Path(hybrid_sweep.__file__).resolve().parent, f"{top}{os.sep}"
+    ours, inside = HERE.resolve(), f"{top}{os.sep}"
     for name, module in sorted(sys.modules.items()):
         if not (given := getattr(module, "__file__", None)):
             continue
@@ -165,8 +160,7 @@ def _resolved_folder(folder: Path) -> Path:
 @cache
 def _own_code() -> str:
     """Return the digest of our own code, as it was when it was first asked for."""
-    here = Path(hybrid_sweep.__file__).parent
-    files = [file for part in OURS for file in sorted(here.glob(part))]
+    files = [file for part in OURS for file in sorted(HERE.glob(part))]
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

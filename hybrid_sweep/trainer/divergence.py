@@ -13,7 +13,6 @@ from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.trainer.loss_rules import MINIMUM_LOSSES, CalibratedLossRule, SeedLossRule
 from hybrid_sweep.trainer.phases import TrainingState
 
-LOG_HEADER: Final = "step,loss,predicted_loss,deviation,gradient_norm,confidence,level"
 Rule = Literal["calibrated", "seed"]
 
 
@@ -357,18 +356,6 @@ class DivergenceMonitor:
 
 
 _COUNTERS: Final = ("steps_since_jump", "real_since_jump", "exploded", "warnings")
-
-
-def log_row(step: int, loss: float | None, gradient_norm: float | None, signal: DivergenceSignal) -> str:
-    """Return one row of `divergence_log.csv` below `LOG_HEADER`, without a line end.
-
-    Four decimals, the level as an integer 0 to 3, and nothing where nothing is known (seed, Logging
-    divergence metrics, which writes 0.0 there).
-    """
-    deviation = None if math.isnan(signal.deviation_sigmas) else signal.deviation_sigmas
-    values = (loss, signal.predicted_loss, deviation, gradient_norm, signal.confidence)
-    cells = ("" if value is None else f"{value:.4f}" for value in values)
-    return f"{step},{','.join(cells)},{signal.level:d}"
 
 
 def _non_finite(loss: float, gradient_norm: float | None) -> _Alarm:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hybrid_sweep.trainer.divergence import LOG_HEADER, DivergenceSignal, log_row
+from hybrid_sweep.trainer.divergence import DivergenceSignal
+
+LOG_HEADER = "step,loss,predicted_loss,deviation,gradient_norm,confidence,level"
 
 
 class DivergenceLog:
@@ -42,3 +45,15 @@ class DivergenceLog:
     def _write(self, row: str) -> None:
         if not self._paused:
             self._file.write(row + "\n")
+
+
+def log_row(step: int, loss: float | None, gradient_norm: float | None, signal: DivergenceSignal) -> str:
+    """Return one row of `divergence_log.csv` below `LOG_HEADER`, without a line end.
+
+    Four decimals, the level as an integer 0 to 3, and nothing where nothing is known (seed, Logging
+    divergence metrics, which writes 0.0 there).
+    """
+    deviation = None if math.isnan(signal.deviation_sigmas) else signal.deviation_sigmas
+    values = (loss, signal.predicted_loss, deviation, gradient_norm, signal.confidence)
+    cells = ("" if value is None else f"{value:.4f}" for value in values)
+    return f"{step},{','.join(cells)},{signal.level:d}"

@@ -13,7 +13,7 @@ from support import toy
 from support.toy import Toy
 
 from hybrid_sweep.measure import content
-from hybrid_sweep.measure.content import Content, content_key, data_checksum
+from hybrid_sweep.measure.content import Content, data_checksum
 from hybrid_sweep.workload import find_workload, load_workload
 
 USER = """
@@ -27,6 +27,11 @@ class Mine(Base):
 def make(**keywords):
     return Base(**keywords)
 """
+
+
+def content_key(workload, keywords, **parts):
+    """Look anew at everything that a key depends on."""
+    return Content(workload, keywords).key(**parts)
 
 
 @pytest.fixture
