@@ -109,6 +109,12 @@ def _workload_section(value: Any) -> Any:
     return value
 
 
+def _pack_size(value: Any) -> Any:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError("write a whole number of at least 1, or auto")
+    return value
+
+
 def _file_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
         raise ValueError("it becomes part of a folder's name: letters, digits, and _ . - after the first")
@@ -144,7 +150,9 @@ class SweepSpec(Settings):
         checkpoint_seconds: wall clock between checkpoints of a run, from which a retry goes on.
         device: "auto" takes CUDA where there is one.
         concurrency: trials at once; None is one a CPU core, or one a GPU share.
-        gpus_per_trial: share of one GPU that a trial on CUDA takes.
+        gpus_per_trial: share of one GPU that a trial on CUDA takes; with `pack`, that a worker takes.
+        pack: trials of a worker that are trained at once, their real steps fused; "auto" measures what is
+            fastest. Their speedup is that of counted work, since no time is one trial's own.
         timing: which speedup the front is made of, wall clock or counted work.
         eval_every: logical steps between evaluations of the reference run.
         unit_costs: frozen seconds of each kind of work; None measures them with the reference run.
@@ -182,6 +190,7 @@ class SweepSpec(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     concurrency: int | None = Field(None, ge=1, strict=True)
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
+    pack: Annotated[int | Literal["auto"], BeforeValidator(_pack_size)] = 1
     timing: Literal["measured", "counted"] = "measured"
     eval_every: int = Field(25, ge=1, strict=True)
     unit_costs: UnitCosts | None = None

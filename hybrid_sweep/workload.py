@@ -35,8 +35,8 @@ METHODS = {  # name -> arguments it is called with
 class Workload(Protocol):
     """What is trained: a model, its optimizer, its data and its loss. Any class with these methods is one.
 
-    One instance serves the trials of a process one after the other, from one thread, so it must not
-    remember anything of a trial. It may also have
+    One instance serves the trials of a process one after the other or (`pack`) in turns, from one thread,
+    so it must not remember anything of a trial. It may also have
     `build_scheduler(optimizer)`, which returns a learning-rate scheduler, and
     `data_checksum()`, which returns a text that changes with the data. It is part of the key under which
     results are kept for later sweeps; without it, a hash of four batches, the initial weights and the

@@ -189,9 +189,8 @@ def test_a_run_ends_with_front_verdict_folder_and_next_commands(sweep, hybrid_sw
 
 def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
     options = "--steps 9 --seed 5 --repeats 1 --concurrency 2 --device cpu --gpus-per-trial 0.5 --remeasure"
-    more = (
-        "--address a:1 --keep-models front --no-share --set eval_every=7 --set steps=8 --set workload.lr=1e-2"
-    )
+    more = "--address a:1 --keep-models front --no-share --set eval_every=7 --set steps=8 "
+    more += "--set workload.lr=1e-2 --pack 8"
     hybrid_sweep("run", "quick", "--out", tmp_path / "x", *options.split(), *more.split())
     [(spec, out, given)] = sweep.calls
     assert (spec.steps, spec.seed, spec.concurrency, spec.device, spec.gpus_per_trial) == (
@@ -202,6 +201,7 @@ def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
         0.5,
     )
     assert (spec.eval_every, spec.workload.keywords["lr"], spec.share) == (7, 0.01, False)
+    assert spec.pack == 8
     assert out == tmp_path / "x"
     assert given == {"address": "a:1", "keep_models": "front", "remeasure": True}
 

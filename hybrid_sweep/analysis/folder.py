@@ -234,7 +234,7 @@ class ResultsFolder:
                 f"{path} is corrupt ({error}): restore it from a copy, or delete it, "
                 f"for the trials can be read without it"
             ) from None
-        sections = ("spec", "hypervolume_reference", "versions", "hardware")
+        sections = ("spec", "hypervolume_reference", "versions", "hardware", "pack")
         if not isinstance(manifest, dict) or "sweep_id" not in manifest:
             raise UserError(
                 f"{path} has no sweep_id: this is not a results folder; give one that a sweep wrote"

@@ -23,7 +23,8 @@ _NOT_MEASURED = ("seed", "number", *SETTINGS)
 
 def speedup_column(manifest: Mapping[str, Any]) -> str:
     """Return the column that is a sweep's speed: "speedup", or "speedup_counted" where it counts its work."""
-    counted = (manifest.get("spec") or {}).get("timing") == "counted"
+    packed = ((manifest.get("pack") or {}).get("size") or 1) > 1
+    counted = packed or (manifest.get("spec") or {}).get("timing") == "counted"
     return "speedup_counted" if counted else "speedup"
 
 

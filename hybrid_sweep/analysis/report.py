@@ -126,6 +126,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "steps": spec.get("steps"),
         "seeds": manifest.get("seeds"),
         "timing": spec.get("timing"),
+        "packing": (manifest.get("pack") or {}).get("why"),
         "hardware": manifest.get("hardware"),
         "versions": manifest.get("versions"),
         "git": manifest.get("git"),

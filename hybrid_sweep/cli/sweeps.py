@@ -80,6 +80,10 @@ def run(
     concurrency: Annotated[int | None, scale("Trials at once.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, scale("Where trials run.")] = None,
     gpus_per_trial: Annotated[float | None, scale("Share of one GPU that a trial takes.")] = None,
+    pack: Annotated[
+        str | None,
+        scale("Trials that a worker trains at once, as one computation; auto measures whether it pays."),
+    ] = None,
     sampler: Annotated[
         Literal["tpe", "gp", "nsga2", "random", "grid"] | None, scale("Who chooses the points.")
     ] = None,
@@ -109,6 +113,7 @@ def run(
         "concurrency": concurrency,
         "device": device,
         "gpus_per_trial": gpus_per_trial,
+        "pack": pack,
         "sampler": sampler,
         "trials": trials,
         "storage": storage,

@@ -1,8 +1,9 @@
-"""RayBackend: runs in warm, reused Ray actors, one a slot, that keep torch, data and workload in memory."""
+"""RayBackend: runs in warm, reused Ray actors that keep torch, data and workload in memory."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,13 @@ FAILED_STARTS_ALLOWED = 3
 class _Worker:
     """An actor, the call whose answer it owes, and the run that the call is for.
 
+    An actor with several seats is a worker in each of them: `seat` is the first argument of its calls then.
     `keep` is what `stop` was asked for, None where it was not; `stopping` says that the call is the last.
     """
 
     actor: Any
     answer: Any
+    seat: tuple[int, ...] = ()
     up: bool = False
     run: Run | None = None
     keep: bool | None = None
@@ -41,6 +44,8 @@ class RayBackend:
         arguments: what it is made with; references to Ray's object store are resolved.
         share: `num_cpus` and `num_gpus` of a slot.
         count_slots: how many slots the cluster has at this moment, and is wanted to have.
+        pack: slots of an actor; where it is more than one, `runner` takes the seat with every call, and
+            lets a `step` that overtakes its `start` wait.
     """
 
     def __init__(
@@ -49,12 +54,14 @@ class RayBackend:
         arguments: tuple[Any, ...],
         share: dict[str, float],
         count_slots: Callable[[], int],
+        pack: int = 1,
     ) -> None:
         self._arguments = arguments
         self._make: Any = ray.remote(runner).options(
             num_cpus=share["cpu"], num_gpus=share["gpu"], max_restarts=0, scheduling_strategy="SPREAD"
         )
         self._count_slots = count_slots
+        self._pack = pack
         self._workers: list[_Worker] = []
         self._owing: dict[Any, _Worker] = {}
         self._failed_starts = 0
@@ -76,11 +83,13 @@ class RayBackend:
         return time.monotonic()
 
     def start(self, run: Run, checkpoint: bytes | None = None) -> None:
-        """Start a run on an idle worker."""
-        worker = next(worker for worker in self._workers if worker.answer is None)
+        """Start a run on an idle worker, of the actor that has fewest."""
+        busy = Counter(worker.actor for worker in self._workers if worker.run)
+        idle = [worker for worker in self._workers if worker.answer is None]
+        worker = min(idle, key=lambda worker: busy[worker.actor])
         worker.run, worker.keep, worker.stopping = run, None, False
         point = {"trial_id": run.trial_id, "seed": run.seed, "config": run.config, "arm": run.arm}
-        worker.actor.start.remote(point, checkpoint)
+        worker.actor.start.remote(*worker.seat, point, checkpoint)
         self._call(worker, worker.actor.step)
 
     def stop(self, key: Key, *, keep: bool = False) -> None:
@@ -102,7 +111,8 @@ class RayBackend:
         ready, _ = ray.wait(list(self._owing), num_returns=len(self._owing), timeout=0, fetch_local=False)
         happenings: list[Happening] = []
         for answer in ready:
-            happenings += self._hear(self._owing.pop(answer), answer)
+            if worker := self._owing.pop(answer, None):  # else its actor has just been found dead
+                happenings += self._hear(worker, answer)
         return happenings
 
     def close(self) -> None:
@@ -118,14 +128,16 @@ class RayBackend:
         for worker in self._workers:
             if worker.answer is None:
                 self._call(worker, worker.actor.ready)
-        for _ in range(self._count_slots() - len(self._workers)):
+        missing = self._count_slots() - len(self._workers)
+        for first in range(0, missing, self._pack):
             actor = self._make.remote(*self._arguments)
-            worker = _Worker(actor, None)
-            self._workers.append(worker)
-            self._call(worker, actor.ready)
+            for seat in range(min(self._pack, missing - first)):
+                worker = _Worker(actor, None, (seat,) if self._pack > 1 else ())
+                self._workers.append(worker)
+                self._call(worker, actor.ready)
 
     def _call(self, worker: _Worker, method: Any, *arguments: Any) -> None:
-        worker.answer = method.remote(*arguments)
+        worker.answer = method.remote(*worker.seat, *arguments)
         self._owing[worker.answer] = worker
 
     def _hear(self, worker: _Worker, answer: Any) -> list[Happening]:
@@ -159,22 +171,25 @@ class RayBackend:
         return [happening]
 
     def _bury(self, worker: _Worker, error: RayError) -> list[Happening]:
-        """Take a worker out that has died; the next look at the nodes replaces it.
+        """Take a worker out that has died, with those of its actor; the next look at the nodes replaces it.
 
         Raises:
             UserError: too many in a row have died before they could do anything.
         """
-        self._workers.remove(worker)
+        dead = [other for other in self._workers if other.actor is worker.actor]
+        for one in dead:
+            self._workers.remove(one)
+            self._owing.pop(one.answer, None)
         self._looked = -LOOK_AT_NODES_EVERY_SECONDS
         ray.kill(worker.actor)
         preempted = isinstance(error, RayActorError) and error.preempted
-        if worker.run is not None:
-            return [Lost(worker.run.key, last_words(error), preempted, str(error))]
+        if lost := [one.run for one in dead if one.run]:
+            return [Lost(run.key, last_words(error), preempted, str(error)) for run in lost]
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None
         self._failed_starts += not (worker.up or preempted)
-        limit = FAILED_STARTS_ALLOWED * max(self._count_slots(), 1)
+        limit = FAILED_STARTS_ALLOWED * max(self._count_slots() // self._pack, 1)
         if self._failed_starts >= limit and not any(other.up for other in self._workers):
             raise UserError(
                 f"workers die as they start: {last_words(error)}; mend that, then resume"

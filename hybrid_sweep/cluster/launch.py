@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from hybrid_sweep.cluster.backend import RayBackend
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.manifest import environment
+from hybrid_sweep.cluster.pack_runner import PackRunner
 from hybrid_sweep.cluster.runner import Runner
 from hybrid_sweep.cluster.work import (
     Device,
@@ -28,6 +30,7 @@ from hybrid_sweep.cluster.work import (
     model_file,
     prepare_costs,
     prepare_curvature,
+    prepare_packing,
     prepare_reference,
     prepare_step_ratios,
 )
@@ -36,6 +39,7 @@ from hybrid_sweep.driver.sweep import SweepOutcome, Tell, begin, carry_on, recor
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature
+from hybrid_sweep.measure.packing import Packing
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.sharing import SweepStore
 from hybrid_sweep.search.controls import controls
@@ -105,6 +109,7 @@ def run_sweep(
                 "keep_models": keep_models,
                 "unit_costs": next(iter(costs.values())).to_dict(),
                 "control_step_ratios": _step_ratios(spec, place, steps, remeasure),
+                **_packing(spec, place, tell),
                 "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
                 **({"curvature": curvature.to_dict()} if curvature else {}),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
@@ -176,11 +181,14 @@ def _carry_on(
         sweep_id=manifest["sweep_id"],
         tried=[*(config for _, config in given(spec)), *(point.config for point in whole)],
         open_ended=spec.sampler != "grid",
+        pack=(manifest.get("pack") or {}).get("size", 1),
     )
     made: list[RayBackend] = []
 
     def backend() -> RayBackend:
-        made.append(RayBackend(Runner, (ray.put(shared),), place.share, lambda: place.slots(spec)))
+        runner = PackRunner if shared.pack > 1 else Runner
+        slots = partial(place.slots, spec, shared.pack)
+        made.append(RayBackend(runner, (ray.put(shared),), place.share, slots, shared.pack))
         return made[-1]
 
     def finish(folder: ResultsFolder) -> None:
@@ -246,12 +254,15 @@ class Place:
             )
         return place
 
-    def slots(self, spec: SweepSpec) -> int:
-        """Count the trials that fit on the nodes that are alive, at most `spec.concurrency`."""
+    def slots(self, spec: SweepSpec, pack: int = 1) -> int:
+        """Count the trials, `pack` of them a worker, that fit on the nodes that are alive.
+
+        They are at most `spec.concurrency`.
+        """
         fit = sum(
             min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in self._needs()) for node in _nodes()
         )
-        return min(fit, spec.concurrency or fit)
+        return min(fit * pack, spec.concurrency or fit * pack)
 
     def _needs(self) -> list[tuple[str, float]]:
         return [(kind.upper(), need) for kind, need in self.share.items() if need]
@@ -323,6 +334,23 @@ def _step_ratios(spec: SweepSpec, place: Place, steps: int, remeasure: bool) -> 
             _remote(place, prepare_step_ratios, place.order, spec.seed, arms, steps, remeasure)
         )
         return ratios
+
+
+def _packing(spec: SweepSpec, place: Place, tell: Tell) -> dict[str, Any]:
+    """Decide how many trials a worker trains at once, and say why; nothing where one is asked for."""
+    if spec.pack == 1:
+        return {}
+    workers = place.slots(spec)
+    points = spec.budget(len(grid(spec)) if spec.sampler == "grid" else 0)
+    runs = min(points * spec.repeats, spec.concurrency or points * spec.repeats)
+    share = place.share["gpu"] or 1 / max(node.get("CPU", 1.0) for node in _nodes())
+    with _plain_training(place.order.name):
+        found: Packing = ray.get(
+            _remote(place, prepare_packing, place.order, spec.pack, -(-runs // workers), share)
+        )
+    if found.why:
+        tell(Note(found.why))
+    return {"pack": {"asked": spec.pack, **found.to_dict()}}
 
 
 def _keep_front(folder: ResultsFolder, models: Path) -> None:

@@ -17,6 +17,7 @@ from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.run_cache import KeptTwins, RunCache
 from hybrid_sweep.measure.sharing import SharedTrial
 from hybrid_sweep.measure.trial import Trial, Twins
+from hybrid_sweep.trainer.plain import Steps, alone
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,11 @@ class Runner:
 
     Args:
         shared: what all trials of the sweep share.
+        beside: another one of this process, whose workload and twins it shares.
     """
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, shared: Shared, beside: Runner | None = None) -> None:
+        self._shared, self._beside = shared, beside
         self._workload: Any = None
         self._runs: RunCache | None = None
         self._twins: Twins = {}
@@ -47,7 +49,11 @@ class Runner:
             UserError: where it cannot be built on this node, or its GPU could never hold a trial.
         """
         shortage(self._shared.gpu_memory_bytes)
-        if self._workload is None:
+        if self._workload is None and self._beside is not None:
+            self._beside.ready()
+            other = self._beside
+            self._workload, self._runs, self._twins = other._workload, other._runs, other._twins
+        elif self._workload is None:
             workload = self._shared.order.build()
             self._runs = self._shared.runs(workload)
             self._twins = {} if self._runs is None else KeptTwins(self._runs)
@@ -66,13 +72,23 @@ class Runner:
         The last one has `finished`: state, reason and the columns of the result. `lost` says why the trial
         should be tried again later; with `counted` False that is no fault of its own.
         """
+        return alone(self.stepping())
+
+    def stepping(self) -> Steps[dict[str, Any]]:
+        """As `step`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         try:
             if self._trial is None and (why := shortage(self._shared.gpu_memory_bytes)):
                 return {"lost": why, "counted": False}
             trial = self._begun()
-            report = None if trial.done else trial.report()
             if trial.done:
-                result = trial.result()  # first: it may add to the reason
+                report = None
+            elif isinstance(trial, ArmTrial):
+                report = trial.report()
+            else:
+                report = yield from trial.reporting()
+            if trial.done:
+                # first, for it may add to the reason
+                result = (yield from trial.resulting()) if isinstance(trial, Trial) else trial.result()
                 finished = {
                     "state": trial.state,
                     "reason": trial.reason,

@@ -25,6 +25,7 @@ from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature, measure_curvature
+from hybrid_sweep.measure.packing import Packing, packing
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.sharing import SharedTrial, SweepStore
@@ -100,6 +101,7 @@ class Shared:
         sweep_id: of the sweep; without one its trials share nothing.
         tried: the settings that the sweep will try, as far as it is known.
         open_ended: whether it will choose others as it goes.
+        pack: trials that a worker trains at once.
     """
 
     order: WorkloadOrder
@@ -114,6 +116,7 @@ class Shared:
     sweep_id: str = ""
     tried: list[dict[str, Any]] = field(default_factory=list)
     open_ended: bool = False
+    pack: int = 1
 
     def runs(self, workload: Workload) -> RunCache | None:
         """Return what is kept of earlier runs, None where nothing is shared."""
@@ -143,10 +146,10 @@ class Shared:
         costs, own_twins = self._costs_of(config), twins if self.controls and not arm else None
 
         def make() -> Trial:
-            return Trial(workload, config, self.references[seed], costs, own_twins)
+            packed = self.pack > 1
+            return Trial(workload, config, self.references[seed], costs, own_twins, packed=packed)
 
-        shared = self.share and self.sweep_id and not self.models and not arm
-        if alone or not shared or config.correction_schedule != "fixed":
+        if alone or arm or not self.sweep_id or self.models or config.correction_schedule != "fixed":
             return make()
         return SharedTrial(
             make,
@@ -243,6 +246,11 @@ def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> Un
     """Measure the unit costs, or take those that this machine has kept."""
     workload = order.build()
     return unit_costs(workload, config, order.runs(workload), fresh=fresh)
+
+
+def prepare_packing(order: WorkloadOrder, asked: int | Literal["auto"], most: int, share: float) -> Packing:
+    """Decide how many trials a worker trains at once."""
+    return packing(order.build(), asked, most, share)
 
 
 def prepare_step_ratios(

@@ -26,7 +26,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
 from hybrid_sweep.trainer.phases import Phase, tail_begin
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 from hybrid_sweep.trainer.records import Segment, TrainingDiverged
 from hybrid_sweep.trainer.tail import TailAverage
@@ -101,6 +101,7 @@ class ArmRun:
         steps: real steps, on the first batches; `lr_matched` and `frozen` take those of the trace instead.
         trace: phases of the hybrid run that `lr_matched` and `frozen` repeat.
         eval_every: logical steps between evaluations; None evaluates at the end alone.
+        meter: what measures its work; None takes a stopwatch.
 
     Attributes:
         plain: what trains.
@@ -124,12 +125,13 @@ class ArmRun:
         steps: int,
         trace: Sequence[Segment] | None = None,
         eval_every: int | None = 25,
+        meter: CostMeter | None = None,
     ) -> None:
         if arm.name in REPLAYED and trace is None:
             raise UserError(f"arm {arm.name!r} repeats a hybrid run: give the trace of one")
         self._workload, self._seed, self._arm = workload, seed, arm
         self.plain = start(workload, seed)
-        self.meter = CostMeter(self.plain.parameters[0].device)
+        self.meter = meter or CostMeter(self.plain.parameters[0].device)
         self._work = _replayed(arm, trace or ()) if arm.name in REPLAYED else [Work.PLAIN] * steps
         self.steps = len(self._work)
         self.step = 0
@@ -138,7 +140,7 @@ class ArmRun:
         self._evaluate_at = {*range(0 if eval_every else every, self.steps, every), self.steps}
         self._log = _Log(self.plain, self.meter)
         share = arm.tail if arm.tail is not None else AVERAGED_SHARE if arm.name == "average" else 0.0
-        self._tail = TailAverage([p.detach() for p in self.plain.parameters])
+        self._tail = TailAverage(list(self.plain.parameters))
         self._tail_begin = tail_begin(self.steps, share)
         self._free: SGDScheduleFree | AdamWScheduleFree | None = None
         self._prepare(trace or ())
@@ -147,17 +149,25 @@ class ArmRun:
 
     def advance(self) -> None:
         """Train up to the next evaluation, and evaluate."""
+        alone(self.advancing())
+
+    def advancing(self) -> Steps[None]:
+        """As `advance`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         while True:
-            self._advance_one()
+            yield from self._advance_one()
             if self.step in self._evaluate_at:
                 break
         self._evaluate()
 
     def finish(self, *, test: bool = False) -> Curve:
         """Train to the end; with `test`, evaluate the test split then."""
-        while not self.done:
-            self.advance()
+        alone(self.finishing())
         return self.curve(test=test)
+
+    def finishing(self) -> Steps[None]:
+        """Train to the end, but leave the real steps to whoever iterates."""
+        while not self.done:
+            yield from self.advancing()
 
     def curve(self, *, test: bool = False) -> Curve:
         """Return what was measured so far; with `test`, evaluate the test split now."""
@@ -173,11 +183,11 @@ class ArmRun:
         m = arm.multiplier or 1.0
         match arm.name:
             case "lr":
-                scale_learning_rate(plain.optimizer, lambda: m)
+                scale_learning_rate(plain, lambda: m)
             case "lr_matched":
                 first, last, own = jump_part(trace)
                 on = arm.multiplier or own
-                scale_learning_rate(plain.optimizer, lambda: on if first <= self.step <= last else 1.0)
+                scale_learning_rate(plain, lambda: on if first <= self.step <= last else 1.0)
             case "momentum":
                 add_momentum(plain.optimizer, 1 - 1 / m)
             case "tuned":
@@ -187,7 +197,7 @@ class ArmRun:
                 plain.scheduler = None
                 self._free.train()
 
-    def _advance_one(self) -> None:
+    def _advance_one(self) -> Steps[None]:
         work = self._work[self.step]
         self.step += 1
         if work is None:
@@ -201,7 +211,7 @@ class ArmRun:
                 self._workload.loss(self.plain.model, batch)
             self.plain.skip(1)
         else:
-            self.plain(batch)
+            yield Real(self.plain, batch)
             if n := self._arm.schedule_steps:
                 ahead = self.step * n // self.steps - (self.step - 1) * n // self.steps
                 if ahead > 1:

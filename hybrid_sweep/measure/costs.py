@@ -44,10 +44,15 @@ class UnitCosts:
         """Return plain data."""
         return asdict(self)
 
+    def prices(self) -> dict[Work, float]:
+        """Return the seconds of a unit of each kind of work."""
+        seconds = self.to_dict()
+        return {kind: seconds[field] for kind, field in FIELD_OF.items()}
+
     def total(self, calls: Mapping[Work, int]) -> float:
         """Return the seconds that `calls` units of each kind of work cost."""
-        seconds = self.to_dict()
-        return sum(calls[kind] * seconds[FIELD_OF[kind]] for kind in Work)
+        prices = self.prices()
+        return sum(calls[kind] * prices[kind] for kind in Work)
 
 
 FIELD_OF = {

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.plain import PlainStep
 
 WARM_UP_SHARE = 0.05
 """Of the steps of `tuned` and `schedule_free`, in which the learning rate rises linearly."""
@@ -23,11 +24,12 @@ class NotApplicable(UserError):
     """The arm changes what the workload's recipe does not have."""
 
 
-def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> None:
+def scale_learning_rate(plain: PlainStep, factor: Callable[[], float]) -> None:
     """Multiply the learning rate by `factor()` within each step of the optimizer.
 
     It is put back before a schedule looks at it, since a schedule may compute the next one from it.
     """
+    optimizer, plain.hooked = plain.optimizer, True
     rates: list[Any] = []
 
     def scale(*_: Any) -> None:

@@ -20,6 +20,7 @@ from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.trial import SWEPT, Trial
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.trainer import HybridTrainer
 
 DECIDING = ("max_predict_steps", "correction_interval", "confidence_threshold")
@@ -132,12 +133,16 @@ class SharedTrial:
 
     def report(self) -> dict[str, Any]:
         """Return the report of the next cycle, trained or followed; at the end of the run, set `state`."""
+        return alone(self.reporting())
+
+    def reporting(self) -> Steps[dict[str, Any]]:
+        """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         while self._edge and len(self._told) == len(self._edge.reports):
             self._choose()
-        report = self._edge.reports[len(self._told)] if self._edge else self._own.report()
+        report = self._edge.reports[len(self._told)] if self._edge else (yield from self._own.reporting())
         self._told.append(report)
         if self._edge is None and self._own.done:
-            result = self._own.result()  # first: it may add to the reason
+            result = yield from self._own.resulting()  # first: it may add to the reason
             finished = {"state": self._own.state, "reason": self._own.reason, "result": result}
             self._keep(Edge(self._told, finished, None))
             self._end(finished)

@@ -27,7 +27,8 @@ from hybrid_sweep.measure.score import (
     speedup_counted,
 )
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
+from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
@@ -49,6 +50,8 @@ class Trial:
         costs: frozen unit costs.
         twins: of earlier trials, shared by those of a process; None leaves `quality_vs_frozen` and
             `quality_vs_lr_matched` out.
+        packed: whether it is trained together with others (`measure.pack`). No time is its own then: its
+            work has the price of `costs`, so `speedup` is `speedup_counted`, and memory is not measured.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Trial:
         reference: Reference,
         costs: UnitCosts,
         twins: Twins | None = None,
+        *,
+        packed: bool = False,
     ) -> None:
         self.workload = workload
         self.config = config
@@ -66,9 +71,15 @@ class Trial:
         self.state = "running"
         self.reason = ""
         self._twins = twins
+        self._packed = packed
         plain = start(workload, reference.seed)
         self.trainer = HybridTrainer(
-            plain.model, plain.optimizer, config, loss_fn=workload.loss, lr_scheduler=plain.scheduler
+            plain.model,
+            plain.optimizer,
+            config,
+            loss_fn=workload.loss,
+            lr_scheduler=plain.scheduler,
+            meter=self._priced(),
         )
         self._steps = reference.steps[-1]
         self._target, self._target_step = reference.target()
@@ -84,9 +95,13 @@ class Trial:
 
     def report(self) -> dict[str, Any]:
         """Train to the end of the cycle and return the report of it; at the end of the run, set `state`."""
+        return alone(self.reporting())
+
+    def reporting(self) -> Steps[dict[str, Any]]:
+        """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         seed = self.reference.seed
         try:
-            more = self.trainer.run_cycle(lambda step: self.workload.batch(seed, step), self._steps)
+            more = yield from self.trainer.cycle(lambda step: self.workload.batch(seed, step), self._steps)
         except TrainingDiverged as error:
             self.state, self.reason, more = "diverged", str(error), False
         self._evaluate()
@@ -161,6 +176,10 @@ class Trial:
         A run that goes on has them at the step it has reached, and is not held against its twins: each is
         a training run of its own. Where one of them raises, its column is empty and `reason` says why.
         """
+        return alone(self.resulting())
+
+    def resulting(self) -> Steps[dict[str, Any]]:
+        """As `result`, but leave the real steps of the twins to whoever iterates."""
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
@@ -169,7 +188,8 @@ class Trial:
         frozen = Arm(name="frozen", tail=averaged)
         forward = seconds[Work.FORWARD] / meter.calls[Work.FORWARD] if meter.calls[Work.FORWARD] else 0.0
         diverged = self.state == "diverged"
-        one_thread = torch.get_num_threads() == 1 and not self.trainer.plain.parameters[0].is_cuda
+        cuda = self.trainer.plain.parameters[0].is_cuda
+        one_thread = torch.get_num_threads() == 1 and not (cuda or self._packed)
         return {
             **{name: getattr(self.config, name) for name in SWEPT},
             "speedup": self._speedup(),
@@ -183,7 +203,7 @@ class Trial:
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
             "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
-            "quality_vs_frozen": self._versus(frozen),
+            "quality_vs_frozen": (yield from self._versus(frozen)),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
             "backward_reduction_pct": s.backward_reduction_pct,
@@ -193,7 +213,7 @@ class Trial:
             "micro_corrections": s.micro_corrections,
             "abort_rate": s.abort_rate,
             "behaviour": behaviour(trace),
-            "quality_vs_lr_matched": self._versus(Arm(name="lr_matched", tail=averaged)),
+            "quality_vs_lr_matched": (yield from self._versus(Arm(name="lr_matched", tail=averaged))),
             "speedup_cpu": speedup(s.steps, meter.cpu_seconds(), meter.calls) if one_thread else None,
             "val_accuracy": accuracy,
             "reference_val_accuracy": self.reference.accuracy_at(s.steps),
@@ -231,7 +251,7 @@ class Trial:
         meter = self.trainer.meter
         return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls, meter.plain_step())
 
-    def _versus(self, arm: Arm) -> float | None:
+    def _versus(self, arm: Arm) -> Steps[float | None]:
         """Score the run as if its twin were the reference; infinite where the twin diverged."""
         if self._twins is None or self.state != "done":
             return None
@@ -241,9 +261,17 @@ class Trial:
             twin = self._twins[key]
         except KeyError:
             try:
-                twin = self._twins[key] = ArmRun(
-                    self.workload, seed, arm, steps=self._steps, trace=trace, eval_every=None
-                ).finish()
+                run = ArmRun(
+                    self.workload,
+                    seed,
+                    arm,
+                    steps=self._steps,
+                    trace=trace,
+                    eval_every=None,
+                    meter=self._priced(),
+                )
+                yield from run.finishing()
+                twin = self._twins[key] = run.curve()
             except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
                 what = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 said = f"no quality_vs_{arm.name}: its run raised {what}"
@@ -257,8 +285,11 @@ class Trial:
             return 1 + own - theirs
         return own / theirs if theirs > 0 else inf
 
+    def _priced(self) -> CostMeter | None:
+        return PricedMeter(self.costs.prices()) if self._packed else None
+
     def _memory_ratio(self) -> float | None:
-        if not self.reference.peak_memory_bytes:
+        if self._packed or not self.reference.peak_memory_bytes:
             return None
         return self._peak_memory() / self.reference.peak_memory_bytes
 

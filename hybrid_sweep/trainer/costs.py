@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from enum import StrEnum
 from statistics import fmean
 from typing import Any
@@ -128,3 +129,26 @@ class CostMeter:
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
+
+
+class PricedMeter(CostMeter):
+    """A meter without a clock: each lap costs the price of its kind.
+
+    It is for runs that are trained together, of whose time none is one run's own.
+
+    Args:
+        prices: seconds of a unit of each kind.
+    """
+
+    def __init__(self, prices: Mapping[Work, float]) -> None:
+        super().__init__()
+        self._prices = prices
+
+    def start(self) -> None:
+        """Nothing: there is no clock."""
+
+    def lap(self, kind: Work, *, count: bool = True) -> None:
+        """Charge the price of one unit of `kind`; a part of one costs nothing of its own."""
+        if count:
+            self.calls[kind] += 1
+            self._charge(kind, self._prices[kind])

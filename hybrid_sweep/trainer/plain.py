@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from math import hypot
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from hybrid_sweep.errors import UserError
+
+if TYPE_CHECKING:
+    from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
 LossFunction = Callable[[Any, Any], Tensor]
 Batches = Callable[[int], Any] | Sequence[Any] | Iterable[Any]
@@ -28,6 +31,7 @@ class PlainStep:
     Attributes:
         backward_calls: backward passes so far.
         scheduler: stepped once a logical step; None where there is none.
+        hooked: whether more than its settings say happens in a step of the optimizer.
 
     Raises:
         UserError: for a scheduler that needs a metric, or a model without trainable parameters.
@@ -53,13 +57,26 @@ class PlainStep:
         self.loss_fn = loss_fn
         self.backward_calls = 0
         self.scheduler = lr_scheduler
+        self.hooked = False
         self._max_grad_norm = max_grad_norm
         self._clipped: Tensor | None = None
 
     def __call__(self, batch: Any) -> Tensor:
         """Train on `batch`; return its loss, a scalar on the device."""
-        self._clipped = None
-        closure: Any = partial(self._backward, batch)
+        return self._step(partial(self._backward, batch))
+
+    def take(self, loss: Tensor) -> Tensor:
+        """Take the step whose gradient lies in the parameters already, `loss` being that of its batch."""
+        return self._step(partial(self.count, loss))
+
+    def count(self, loss: Tensor) -> Tensor:
+        """Count a backward pass whose gradient lies in the parameters, and clip that; return `loss`."""
+        self.backward_calls += 1
+        limit = self._max_grad_norm
+        self._clipped = None if limit is None else nn.utils.clip_grad_norm_(self.parameters, limit)
+        return loss
+
+    def _step(self, closure: Any) -> Tensor:
         loss: Any = self.optimizer.step(closure)
         if self.scheduler is not None:
             self.skip(1)
@@ -70,10 +87,7 @@ class PlainStep:
         self.optimizer.zero_grad()
         loss = self.loss_fn(self.model, batch)
         torch.autograd.backward(loss)
-        self.backward_calls += 1
-        if self._max_grad_norm is not None:
-            self._clipped = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
-        return loss
+        return self.count(loss)
 
     def gradient_norm(self) -> float:
         """Return the total norm of the newest gradient, before clipping; sparse gradients are left out."""
@@ -108,6 +122,31 @@ class PlainStep:
             rates.append(self.learning_rate)
             self.scheduler.step()
         return fmean(rates)
+
+
+class Real(NamedTuple):
+    """A real step that is due: who takes it, on what, and the vector of its weights where there is one."""
+
+    plain: PlainStep
+    batch: Any
+    groups: LayerGroups | None = None
+
+
+T = TypeVar("T")
+Steps = Generator[Real, Any, T]
+"""Training that yields each real step, and is sent its loss by whoever has taken it."""
+
+
+def alone(steps: Steps[T]) -> T:
+    """Take every real step of `steps` by itself; return what it returns."""
+    loss = None
+    while True:
+        try:
+            real = steps.send(loss)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        loss = real.plain(real.batch)
 
 
 def as_loader(batches: Batches) -> Callable[[int], Any]:

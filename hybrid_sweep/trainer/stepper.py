@@ -17,7 +17,7 @@ from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.phases import Phase, PhaseController
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.predictors import Oracle
 from hybrid_sweep.trainer.records import Position, Signal, StepResult, Tally
@@ -73,11 +73,15 @@ class Stepper:
 
     def advance(self, load: Callable[[int], Any], limit: int) -> StepResult:
         """Run one logical step, or in Predict up to `limit` of them that need no batch in between."""
+        return alone(self.advancing(load, limit))
+
+    def advancing(self, load: Callable[[int], Any], limit: int) -> Steps[StepResult]:
+        """As `advance`, but leave the real step to whoever iterates."""
         self._meter.start()
         if self._controller.remaining == 0:
             self._next_phase()
         if self._controller.phase.is_real:
-            return self._real_step(load)
+            return (yield from self._real_step(load))
         if self._controller.phase is Phase.PREDICT:
             return self._predict(load, limit)
         return self._correct_step(load)
@@ -148,13 +152,13 @@ class Stepper:
             if self.recovery.checkpoint_due:
                 self.recovery.take_checkpoint()
 
-    def _real_step(self, load: Callable[[int], Any]) -> StepResult:
+    def _real_step(self, load: Callable[[int], Any]) -> Steps[StepResult]:
         self._tick(1)
         step = self._tally.steps
         batch = load(step)
         self._meter.lap(Work.BATCH)
         rate = self._plain.learning_rate
-        measured = self._plain(batch)
+        measured = yield Real(self._plain, batch, self._planner.groups)
         self._meter.lap(Work.PLAIN)
         self._tally.backward_calls = self._plain.backward_calls
         loss = float(measured)

@@ -20,7 +20,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.phases import Phase, PhaseController, TrainingState
-from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, as_loader
+from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, Steps, alone, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import (
     Position,
@@ -51,6 +51,7 @@ class HybridTrainer:
         lr_scheduler: stepped once a logical step.
         max_grad_norm: total gradient norm is clipped to this.
         divergence_log: a CSV file with one row a logical step; reading predicted losses costs roll-outs.
+        meter: what measures each kind of work; None takes a stopwatch.
 
     Raises:
         UserError: for a scheduler that needs a metric, a model without trainable parameters, or a predictor
@@ -67,6 +68,7 @@ class HybridTrainer:
         lr_scheduler: LRScheduler | None = None,
         max_grad_norm: float | None = None,
         divergence_log: str | Path | None = None,
+        meter: CostMeter | None = None,
     ) -> None:
         self.plain = PlainStep(model, optimizer, loss_fn, lr_scheduler, max_grad_norm)
         self.model = model
@@ -76,7 +78,7 @@ class HybridTrainer:
         self.planner = JumpPlanner(self.plain, self.config)
         self.tally = Tally()
         self.position = Position()
-        self.meter = CostMeter(self.plain.parameters[0].device)
+        self.meter = meter or CostMeter(self.plain.parameters[0].device)
         self._log = DivergenceLog(divergence_log) if divergence_log else None
         self._stepper = Stepper(
             self.config,
@@ -122,11 +124,15 @@ class HybridTrainer:
 
         A cycle ends with its Correct phase, or after 100 logical steps in which nothing was predicted.
         """
+        return alone(self.cycle(load, total_steps))
+
+    def cycle(self, load: Callable[[int], Any], total_steps: int) -> Steps[bool]:
+        """As `run_cycle`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         self.controller.total_steps = total_steps
         began = self.tally.steps if self.position.cycle_at is None else self.position.cycle_at
         self.position.cycle_at = began
         while self.tally.steps < total_steps:
-            self._stepper.advance(load, limit=total_steps - self.tally.steps)
+            yield from self._stepper.advancing(load, limit=total_steps - self.tally.steps)
             if self._stepper.cycle_is_over(began):
                 break
         self.position.cycle_at = None

@@ -128,6 +128,8 @@ def test_points_at_or_behind_the_reference_add_nothing() -> None:
 def test_the_axis_and_the_reference_follow_the_manifest(grid60: ResultsFolder) -> None:
     assert speedup_column(grid60.manifest) == "speedup"
     assert speedup_column({"spec": {"timing": "counted"}}) == "speedup_counted"
+    assert speedup_column({"pack": {"size": 8}}) == "speedup_counted"
+    assert speedup_column({"pack": {"size": 1}}) == "speedup"
     assert speedup_column({}) == "speedup"
     assert hypervolume_reference({"hypervolume_reference": {"speedup": 2, "quality": 0.5}}) == (2.0, 0.5)
     assert hypervolume_reference({}) == (1.0, 0.90)

@@ -1,5 +1,6 @@
 """Ray workers as a back-end: the contract that every back-end keeps, and what only real processes do."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -79,12 +80,39 @@ class Counter:
         return {"result": {"steps": self.at}, "checkpoint": str(self.at).encode() if keep else None}
 
 
+class Seats:
+    """As many runners in one process, each called by its seat; calls may come in any order."""
+
+    def __init__(self, how="well"):
+        self.seats = [Counter(how) for _ in range(3)]
+        self.taken = [asyncio.Event() for _ in self.seats]
+
+    async def ready(self, seat):
+        self.seats[seat].ready()
+
+    async def start(self, seat, point, checkpoint=None):
+        self.seats[seat].start(point, checkpoint)
+        self.taken[seat].set()
+
+    async def step(self, seat):
+        await self.taken[seat].wait()
+        said = self.seats[seat].step()
+        if "finished" in said or "lost" in said:
+            self.taken[seat].clear()
+        return said
+
+    async def stop_now(self, seat, keep):
+        self.taken[seat].clear()
+        return self.seats[seat].stop_now(keep)
+
+
 @pytest.fixture
 def make():
     made = []
 
-    def make(slots=2, how="well"):
-        made.append(RayBackend(Counter, (how,), {"cpu": 1, "gpu": 0}, lambda: slots))
+    def make(slots=2, how="well", pack=1):
+        runner = Seats if pack > 1 else Counter
+        made.append(RayBackend(runner, (how,), {"cpu": 1, "gpu": 0}, lambda: slots, pack))
         return made[-1]
 
     yield make
@@ -128,6 +156,43 @@ class TestRayBackend(BackendContract):
     def kill_worker(self, backend, key):
         (worker,) = (worker for worker in backend._workers if worker.run and worker.run.key == key)
         ray.kill(worker.actor)
+
+
+class TestRayBackendOfSeats(TestRayBackend):
+    """The same where every slot is a seat of one actor; its death is that of all of them."""
+
+    @pytest.fixture
+    def backend(self, make):
+        return make(pack=2)
+
+    @pytest.mark.skip("an actor dies with all of its seats")
+    def test_a_dead_worker_loses_its_run_alone_and_is_replaced(self, backend):
+        pass
+
+    def test_a_dead_actor_loses_the_runs_of_all_seats_and_is_replaced(self, backend):
+        runs = [self.make_run("a", "long"), self.make_run("b", "long")]
+        self.ready(backend)
+        for one in runs:
+            backend.start(one)
+        self.collect(backend, lambda seen: len({h.key for h in seen}) == 2)
+        self.kill_worker(backend, runs[0].key)
+        seen = self.until_ended(backend, *(one.key for one in runs))
+        assert [type(h) for h in self.ends(seen)] == [Lost, Lost]
+        self.ready(backend)
+        backend.start(self.make_run("a", attempt=2))
+        self.until_ended(backend, runs[0].key)
+        assert backend.wait(0.2) == []
+
+
+def test_seats_of_several_actors_are_filled_evenly(make):
+    backend = idle(make(slots=5, pack=3), 5)
+    assert len({worker.actor for worker in backend._workers}) == 2
+    for name in "ABCD":
+        backend.start(run(name))
+    seen = endings(until(backend, lambda seen: len(endings(seen)) == 4))
+    pids = [h.result["pid"] for h in seen]
+    assert sorted(pids.count(pid) for pid in set(pids)) == [2, 2]
+    assert idle(backend, 5).slots == 5
 
 
 def test_workers_are_reused(make):

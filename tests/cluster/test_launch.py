@@ -13,7 +13,7 @@ from support import toy
 from support.toy import Toy
 
 from hybrid_sweep.cluster.connection import QUIET
-from hybrid_sweep.cluster.launch import run_sweep
+from hybrid_sweep.cluster.launch import resume_sweep, run_sweep
 from hybrid_sweep.driver.events import (
     Note,
     SweepEnded,
@@ -160,6 +160,50 @@ class TestWholeSweep:
         with pytest.raises(UserError, match="exists already"):
             run_sweep(make_spec(), folder.path)
         assert {file: file.stat().st_mtime_ns for file in folder.path.rglob("*")} == before
+
+
+@pytest.mark.ray
+class TestPacked:
+    @pytest.mark.parametrize("share", [True, False])
+    def test_decisions_are_those_of_trials_alone(self, sweep, make_spec, tmp_path, share):
+        told = []
+        outcome = run_sweep(make_spec(pack=16, share=share), tmp_path / "out", on_event=told.append)
+        assert outcome.counts == {"done": 4 + CONTROLS}
+        why = "a worker trains 2 trials at once"  # of four, on two workers
+        assert outcome.folder.manifest["pack"] == {"asked": 16, "size": 2, "why": why}
+        assert Note(why) in told
+        alone, packed = (
+            each.folder.trials().set_index(["trial_id", "seed"]).sort_index() for each in (sweep[0], outcome)
+        )
+        exact = ["speedup_counted", "behaviour", "backward_calls"]
+        pd.testing.assert_frame_equal(packed[exact], alone[exact], check_exact=True)
+        close = [name for name in COUNTED if name not in exact]
+        pd.testing.assert_frame_equal(packed[close], alone[close], check_exact=False, rtol=1e-4)
+        hybrid = packed[packed["arm"] == ""]
+        assert (hybrid["speedup"] / hybrid["speedup_counted"] - 1).abs().max() < 1e-9
+        assert hybrid["speedup_cpu"].isna().all()
+        assert why in (outcome.folder.path / "report.html").read_text()
+
+    def test_what_cannot_be_packed_runs_unpacked_and_says_so(self, cluster, make_spec, tmp_path):
+        told = []
+        spec = make_spec({"dropout": 0.3}, pack=4, controls="none", repeats=2)
+        outcome = run_sweep(spec, tmp_path / "out", on_event=told.append)
+        assert outcome.counts == {"done": 4}
+        (why,) = (e.text for e in told if isinstance(e, Note) and "one at a time" in e.text)
+        assert "draws random numbers" in why
+        assert outcome.folder.manifest["pack"] == {"asked": 4, "size": 1, "why": why}
+        assert outcome.folder.trials()["speedup_cpu"].notna().all()
+
+    def test_an_interrupted_one_goes_on_packed(self, cluster, make_spec, tmp_path):
+        def interrupt(event):
+            if isinstance(event, TrialReported):
+                raise KeyboardInterrupt
+
+        spec = make_spec(pack=2, controls="none", repeats=2)
+        assert run_sweep(spec, tmp_path / "out", on_event=interrupt).interrupted
+        again = resume_sweep(tmp_path / "out")
+        assert again.counts == {"done": 4}
+        assert again.folder.manifest["pack"]["size"] == 2
 
 
 COUNTING = """

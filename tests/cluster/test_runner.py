@@ -228,7 +228,7 @@ def test_a_trial_that_runs_out_of_gpu_memory_is_to_be_tried_again(shared, monkey
     def full(trial):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr("hybrid_sweep.measure.trial.Trial.report", full)
+    monkeypatch.setattr("hybrid_sweep.measure.trial.Trial.reporting", full)
     assert started(shared(), config()).step() == {
         "lost": "out of GPU memory: CUDA out of memory. Tried to allocate"
     }

@@ -114,7 +114,7 @@ class TestAgainstItsTwins:
 
     def test_a_twin_that_diverges_is_infinitely_worse(self, monkeypatch):
         diverged = Curve(steps=[9], backward_calls=[9], seconds=[0.0], val_loss=[math.inf])
-        monkeypatch.setattr(trial_module.ArmRun, "finish", lambda self: diverged)
+        monkeypatch.setattr(trial_module.ArmRun, "curve", lambda self: diverged)
         assert run(twins={})[0].result()["quality_vs_lr_matched"] == math.inf
 
     def test_a_twin_that_raises_leaves_its_column_empty_and_the_run_done(self, monkeypatch):

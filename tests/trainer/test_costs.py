@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hybrid_sweep.trainer import costs
-from hybrid_sweep.trainer.costs import CostMeter, Work
+from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
 
 
 @pytest.fixture
@@ -79,3 +79,17 @@ def test_on_cuda_it_is_the_devices_time_and_not_the_launches():
     assert seconds[Work.PLAIN] >= waited
     assert seconds[Work.OBSERVE] < seconds[Work.PLAIN]
     assert meter.seconds() == seconds
+
+
+def test_a_meter_with_prices_counts_and_looks_at_no_clock(clock):
+    meter = PricedMeter({kind: float(i) for i, kind in enumerate(Work, 1)})
+    meter.start()
+    clock(100.0, 100.0)
+    for kind in (Work.BATCH, Work.PLAIN, Work.PLAIN):
+        meter.lap(kind)
+    meter.lap(Work.UPDATE, count=False)
+    assert meter.seconds() == dict.fromkeys(Work, 0.0) | {Work.BATCH: 1.0, Work.PLAIN: 4.0}
+    assert meter.plain_step() == 2.0
+    other = CostMeter()
+    other.load_state_dict(meter.state_dict())
+    assert other.seconds() == meter.seconds()

@@ -98,8 +98,23 @@ class LayerGroups:
             )
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """Return what of a vector [n] belongs to each parameter, in its shape and order in memory."""
-        return [vector.as_strided(*place) for place in self._places]
+        """Return what of a vector [n] belongs to each parameter, in its shape and order in memory.
+
+        Of rows [k, n] it is what belongs to each parameter in all of them, with k in front of its shape.
+        """
+        begin, *row = vector.storage_offset(), *vector.stride()[:-1]
+        count = vector.shape[:-1]
+        return [
+            vector.as_strided((*count, *place.size), (*row, *place.stride), begin + place.offset)
+            for place in self._places
+        ]
+
+    def move(self, vector: Tensor) -> None:
+        """Let the weights live in another vector [n], which takes their values; holders of ours follow."""
+        vector.copy_(self.vector)
+        self.vector.data = vector
+        for p, view in zip(self._owners, self.views(self.vector), strict=True):
+            p.data = view
 
     def flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return one tensor a parameter as a fresh vector [n]."""

@@ -46,6 +46,26 @@ def test_what_is_done_to_the_vector_is_done_to_the_model_and_back():
     assert groups.vector.abs().sum() == 0
 
 
+def test_the_vector_can_be_moved_under_whoever_holds_it():
+    net = model()
+    groups = LayerGroups.of(net)
+    held, before = groups.vector, groups.vector.clone()
+    rows = torch.zeros(3, len(held))
+    groups.move(rows[1])
+    groups.check()
+    assert held is groups.vector
+    assert torch.equal(rows[1], before)
+    held.mul_(2)
+    with torch.no_grad():
+        next(net.parameters()).add_(1)
+    first = before[: next(net.parameters()).numel()]
+    assert torch.equal(rows[1, : len(first)], 2 * first + 1)
+    assert rows[[0, 2]].abs().sum() == 0
+    for of_all, own in zip(groups.views(rows), net.parameters(), strict=True):
+        assert torch.equal(of_all[1], own)
+        assert of_all.shape == (3, *own.shape)
+
+
 def test_order_in_memory_stays():
     net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     strides = [p.stride() for p in net.parameters()]
