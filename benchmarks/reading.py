@@ -1,0 +1,75 @@
+"""What a user waits for at a folder of 10,000 trials: `status`, `pareto` and `report`, command to prompt.
+
+    python benchmarks/reading.py DIR [--trials 10000]
+
+The trials of a real sweep's folder are repeated under new names, with speedup and quality shifted at random,
+until there are as many; every command runs in a process of its own.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SHIFTED = ("speedup", "speedup_counted", "quality", "val_loss")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trials", type=int, default=10_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "many"
+        folder.mkdir()
+        shutil.copy(options.folder / "manifest.json", folder)
+        lines = repeat(options.folder / "journal.jsonl", folder / "journal.jsonl", options.trials)
+        size = (folder / "journal.jsonl").stat().st_size
+        print(f"{options.trials} trials, {lines} events, {size / 1e6:.0f} MB of journal")
+        for command in (["report"], ["status"], ["pareto"], ["status"], ["pareto"]):
+            began = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", "hybrid_sweep", *command, str(folder)],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            print(f"{' '.join(command):<8} {time.perf_counter() - began:.2f} s", flush=True)
+
+
+def repeat(source, target, trials):
+    """Write the events of `trials` trials; return how many events there are."""
+    events = [json.loads(line) for line in source.read_text().splitlines()]
+    own = [event for event in events if "trial_id" in event and not event.get("arm")]
+    names = list(dict.fromkeys(event["trial_id"] for event in own))
+    draw = random.Random(0)
+    written = 0
+    with target.open("w") as out:
+        for copy in range(-(-trials // len(names))):
+            kept = set(names[: trials - copy * len(names)])
+            shift = {name: draw.uniform(0.8, 1.25) for name in kept}
+            for event in own:
+                if event["trial_id"] in kept:
+                    out.write(json.dumps(renamed(event, copy, shift[event["trial_id"]])) + "\n")
+                    written += 1
+    return written
+
+
+def renamed(event, copy, factor):
+    """Return the event as one of another trial, whose numbers are `factor` times as large."""
+    event = {**event, "trial_id": f"{event['trial_id']}_{copy}"}
+    for part in ("report", "result"):
+        if event.get(part):
+            shifted = {k: event[part][k] * factor for k in SHIFTED if isinstance(event[part].get(k), float)}
+            event[part] = {**event[part], **shifted}
+    return event
+
+
+if __name__ == "__main__":
+    main()
