@@ -116,7 +116,7 @@ class Measured:
 
     @property
     def training(self) -> float:
-        """Share of training in the time that the cores had; a configuration that ran twice counts once."""
+        """Share of training in the time that the cores had; what several share, or ran twice, counts once."""
         return self._share(self.took.seconds)
 
     @property
@@ -126,7 +126,9 @@ class Measured:
         return self._share(max(row["ended"] for row in rows) - min(row["began"] for row in rows))
 
     def _share(self, seconds: float) -> float:
-        return sum(row["train_seconds"] for row in self.rows.values()) / (self.cores * seconds)
+        rows = self.rows.values()
+        trained = sum(row["train_seconds"] - (row.get("followed_seconds") or 0.0) for row in rows)
+        return trained / (self.cores * seconds)
 
 
 def main() -> int:

@@ -153,7 +153,10 @@ class SharedTrial:
     def result(self) -> dict[str, Any]:
         """Return the columns of the run, at the step that it has reached."""
         settings = {name: getattr(self._config, name) for name in SWEPT}
-        return {**(self._result or self._own.result()), **settings, "config": self._config.to_json()}
+        result = self._result or self._own.result()
+        if self.following:
+            settings["followed_seconds"] = result["train_seconds"]
+        return {**result, **settings, "config": self._config.to_json()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run as it stands between two reports, for a `Trial` to go on from."""
@@ -193,6 +196,7 @@ class SharedTrial:
         trial, edge = self._make(), _read(self._parting)
         if edge and edge.parting:
             trial.load_state_dict(edge.parting, may_differ=DECIDING)
+            trial.follow()
         return trial
 
     def _at_decision(self) -> None:

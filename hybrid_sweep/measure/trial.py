@@ -33,7 +33,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 3
+FORMAT = 4
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""
@@ -86,6 +86,7 @@ class Trial:
         self._target_reached: int | None = None
         self._evaluated: dict[str, float] = {}
         self._eval_seconds = 0.0
+        self._followed_seconds = 0.0
         self._peak_memory_bytes = 0  # of the processes that the run has left
 
     @property
@@ -141,6 +142,7 @@ class Trial:
             "target_reached": self._target_reached,
             "evaluated": dict(self._evaluated),
             "eval_seconds": self._eval_seconds,
+            "followed_seconds": self._followed_seconds,
             "peak_memory_bytes": self._peak_memory(),
         }
 
@@ -168,7 +170,12 @@ class Trial:
         self._target_reached = state["target_reached"]
         self._evaluated = state["evaluated"]
         self._eval_seconds = state["eval_seconds"]
+        self._followed_seconds = state["followed_seconds"]
         self._peak_memory_bytes = state["peak_memory_bytes"]
+
+    def follow(self) -> None:
+        """Take note that all training so far was another trial's, which this one has taken over."""
+        self._followed_seconds = sum(self.trainer.meter.seconds().values())
 
     def result(self) -> dict[str, Any]:
         """Return the columns of the run (the contract's, in its names) from its first report on.
@@ -230,6 +237,7 @@ class Trial:
             "peak_memory_ratio": memory,
             "overhead_pct": overhead_pct(seconds),
             "train_seconds": sum(seconds.values()),
+            "followed_seconds": self._followed_seconds,
             "eval_seconds": self._eval_seconds,
             "steps": s.steps,
             "reliability": json.dumps(s.reliability),

@@ -58,7 +58,8 @@ def finished(trial):
 
 
 def untimed(numbers):
-    return {name: value for name, value in numbers.items() if name not in CLOCKED | {"seconds"}}
+    clocked = CLOCKED | {"seconds", "followed_seconds"}
+    return {name: value for name, value in numbers.items() if name not in clocked}
 
 
 def shared(config, reference, store, workload, others=GRID, open_ended=False):
@@ -94,8 +95,18 @@ def test_what_was_shared_is_charged_to_everyone(reference):
     assert loaded == 0  # the second is the first, whose confidence never was that low
     assert results[0]["train_seconds"] == results[1]["train_seconds"] > 0
     assert results[0]["speedup"] == results[1]["speedup"]
+    assert [result["followed_seconds"] for result in results] == [0, results[1]["train_seconds"]]
     assert results[1]["confidence_threshold"] == 0.02
     assert HybridConfig.from_json(results[1]["config"]) == twin
+
+
+def test_a_part_that_was_shared_is_named(reference):
+    store, workload = Store(), Toy()
+    configs = [BASE.replace(confidence_threshold=threshold) for threshold in (0.05, 0.9)]
+    for config in configs:
+        trial = shared(config, reference, store, workload, others=configs)
+        finished(trial)
+    assert 0 < trial.result()["followed_seconds"] < trial.result()["train_seconds"]
 
 
 @pytest.fixture(scope="module")
