@@ -12,7 +12,7 @@ app.add_typer(
     commands,
     name="cache",
     rich_help_panel="On this machine",
-    help="List or clear what sweeps keep for later ones: references, controls, unit costs.",
+    help="List or clear what sweeps keep for later ones: references, curvatures, controls, unit costs.",
 )
 
 

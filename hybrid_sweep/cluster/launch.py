@@ -298,7 +298,7 @@ def _plain_runs(spec: SweepSpec, place: Place) -> tuple[dict[int, Prepared], Cur
     """Run the references and, where the mask wants it, measure the curvature, all at once."""
     with _plain_training(place.order.name):
         curvature = (
-            _remote(place, prepare_curvature, place.order, spec.seed, spec.steps)
+            _remote(place, prepare_curvature, place.order, spec.seed, spec.steps, spec.share)
             if wants_curvature(spec)
             else None
         )

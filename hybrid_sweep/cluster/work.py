@@ -236,10 +236,17 @@ def prepare_reference(
     return Prepared(reference=reference, from_cache=False)
 
 
-def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None) -> Curvature:
-    """Measure the largest η·λ along plain training with one seed, on a model of its own."""
+def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share: bool) -> Curvature:
+    """Measure the largest η·λ along plain training with one seed, unless with `share` an earlier sweep has."""
     workload = order.build()
-    return measure_curvature(workload, seed, steps or workload.steps)
+    runs = order.runs(workload) if share else None
+    parts = {"seed": seed, "steps": steps or workload.steps}
+    if runs and (kept := runs.get("curvatures", **parts)):
+        return Curvature(**kept)
+    curvature = measure_curvature(workload, **parts)
+    if runs:
+        runs.put("curvatures", curvature.to_dict(), **parts)
+    return curvature
 
 
 def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:

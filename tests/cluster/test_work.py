@@ -15,12 +15,14 @@ from hybrid_sweep.cluster.work import (
     cost_class,
     model_file,
     prepare_costs,
+    prepare_curvature,
     prepare_reference,
     warm_up,
 )
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import cost_cache
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
+from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 
@@ -116,6 +118,21 @@ class TestPreparing:
             assert not prepare_reference(*other, True).from_cache
         assert len(trained) == 6
         assert not prepare_reference(order(), 2, 120, 10, False).from_cache
+
+    def test_a_curvature_is_measured_once_where_it_is_shared(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
+        measured = []
+
+        def measure(*given, **named):
+            measured.append(named)
+            return Curvature(steps=[len(measured)], eta_lambda=[0.5])
+
+        monkeypatch.setattr(work, "measure_curvature", measure)
+        assert prepare_curvature(order(), 2, None, True) == prepare_curvature(order(), 2, 120, True)
+        assert len(measured) == 1
+        for other in ((order(), 3, 120, True), (order(norm=True), 2, 120, True), (order(), 2, 120, False)):
+            prepare_curvature(*other)
+        assert len(measured) == 4
 
     def test_costs_are_kept_by_the_orders_keywords(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
