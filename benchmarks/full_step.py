@@ -3,23 +3,55 @@
     python benchmarks/full_step.py
 
 Blocks of a hand-written PyTorch loop and of the trainer with a shut gate alternate in one process on one
-thread, on the bundled digits; the ratio is taken block by block: a machine that slows down slows both.
+thread, on the bundled digits, with fresh models every few blocks: where a model lies in memory makes it
+faster or slower. The ratio is taken block by block: a machine that slows down slows both.
 """
 
 import statistics
 import time
+from typing import Any, NamedTuple
 
 import torch
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
 from trainables.mnist_mlp import MnistMlp
 
-BLOCK, BLOCKS, PHASES = 100, 40, 60
+BLOCK, BLOCKS, MODELS, PHASES = 100, 6, 12, 60
 
 
 def main() -> None:
     torch.set_num_threads(1)
     workload = MnistMlp()
+    batches = [workload.batch(0, step) for step in range(1, 1 + BLOCK)]
+    blocks: list[Block] = []
+    same = True
+    for _ in range(MODELS):
+        same &= compare(workload, batches, blocks)
+    ratios = statistics.quantiles((block.hybrid / block.plain for block in blocks), n=4)
+    step = statistics.median(block.plain for block in blocks) / BLOCK
+    median = f"median of {len(blocks)} blocks of {BLOCK}"
+    print(f"plain step                        {1e3 * step:.2f} ms ({median})")
+    print(
+        f"real step of the trainer / plain  {ratios[1]:.3f} "
+        f"(quartiles {ratios[0]:.3f} to {ratios[2]:.3f}), everything included"
+    )
+    for kind in ("observe", "update"):
+        share = statistics.median(block.own[kind] / block.plain for block in blocks)
+        print(f"  of which {kind:<8}               {share:.3f}")
+    print(f"weights bit-identical to plain    {same}")
+    predict_phases(workload, step)
+
+
+class Block(NamedTuple):
+    """Seconds of as many steps each way, and of the trainer's own work in them."""
+
+    plain: float
+    hybrid: float
+    own: dict[str, float]
+
+
+def compare(workload: MnistMlp, batches: list[Any], blocks: list[Block]) -> bool:
+    """Train a fresh pair of models in turns, adding to `blocks`; return whether they end up the same."""
     plain_model, hybrid_model = workload.build_model(0), workload.build_model(0)
     optimizer = workload.build_optimizer(plain_model)
     trainer = HybridTrainer(
@@ -28,7 +60,6 @@ def main() -> None:
         HybridConfig(confidence_threshold=0.999),
         loss_fn=workload.loss,
     )
-    batches = [workload.batch(0, step) for step in range(1, 1 + BLOCK)]
 
     def plain_block() -> float:
         began = time.perf_counter()
@@ -47,23 +78,13 @@ def main() -> None:
         return time.perf_counter() - began
 
     plain_block(), hybrid_block()
-    before = trainer.meter.seconds()
-    pairs = [(plain_block(), hybrid_block()) for _ in range(BLOCKS)]
-    seconds = {kind: trainer.meter.seconds()[kind] - before[kind] for kind in before}
-    ratios = sorted(hybrid / plain for plain, hybrid in pairs)
-    step = statistics.median(plain for plain, _ in pairs) / BLOCK
-    same = all(
-        torch.equal(a, b) for a, b in zip(plain_model.parameters(), hybrid_model.parameters(), strict=True)
-    )
-    print(f"plain step                        {1e3 * step:.2f} ms (median of {BLOCKS} blocks of {BLOCK})")
-    print(
-        f"real step of the trainer / plain  {statistics.median(ratios):.3f} "
-        f"(quartiles {ratios[BLOCKS // 4]:.3f} to {ratios[3 * BLOCKS // 4]:.3f}), everything included"
-    )
-    for kind in ("observe", "update"):
-        print(f"  of which {kind:<8}               {seconds[kind] / (BLOCKS * BLOCK) / step:.3f}")
-    print(f"weights bit-identical to plain    {same}")
-    predict_phases(workload, step)
+    for _ in range(BLOCKS):
+        before = trainer.meter.seconds()
+        plain, hybrid = plain_block(), hybrid_block()
+        after = trainer.meter.seconds()
+        blocks.append(Block(plain, hybrid, {kind: after[kind] - before[kind] for kind in before}))
+    pairs = zip(plain_model.parameters(), hybrid_model.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def predict_phases(workload: MnistMlp, plain_step: float) -> None:

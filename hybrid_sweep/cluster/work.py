@@ -237,7 +237,7 @@ def prepare_reference(
 
 
 def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share: bool) -> Curvature:
-    """Measure the largest η·λ along plain training with one seed, unless with `share` an earlier sweep has."""
+    """Measure the largest η·λ along plain training with one seed, unless (`share`) an earlier sweep has."""
     workload = order.build()
     runs = order.runs(workload) if share else None
     parts = {"seed": seed, "steps": steps or workload.steps}
