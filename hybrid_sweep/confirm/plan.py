@@ -26,6 +26,9 @@ MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
 """Learning rates tried of the arms that raise it, as shares of what the hybrid's jumps amount to."""
 FURTHER = (6.0, 9.0, 13.5)
 """Those tried next, each as long as the one before it is the best so far."""
+SMALLER = (0.7, 0.5, 0.35, 0.25)
+"""Those tried then, the first where 1 is the best so far or none trains, each other as `FURTHER`."""
+RUNGS = MATCHED + FURTHER + SMALLER
 LADDERS = ("lr_matched", "lr")
 """Arms whose learning rate is chosen so."""
 ARMS: dict[str, tuple[ArmName, ...]] = {
@@ -68,9 +71,8 @@ class Plan:
         """Run what is not there yet; yield before each run. An arm that does not apply here is left out."""
         points, rounds = len(self.points), len(self.seeds) * TIMINGS
         tuned = self.tuning_trials * sum(arm in TUNED for arm in self.arms)
-        rungs = len(MATCHED) + len(FURTHER)
         each = sum(
-            {**dict.fromkeys(LADDERS, rungs), **dict.fromkeys(TUNED, 0)}.get(arm, 1) for arm in self.arms
+            {**dict.fromkeys(LADDERS, len(RUNGS)), **dict.fromkeys(TUNED, 0)}.get(arm, 1) for arm in self.arms
         )
         total = 1 + tuned + points * (1 + each) + rounds * (1 + points * (1 + len(self.arms)))
         total += len(self.seeds) * points * (1 + len(self.arms))  # at equal wall clock
@@ -98,8 +100,8 @@ class Plan:
                 if self._tuned_on(point, arm) == point:
                     candidates = self._candidates(runs, point, arm)
                     for number, settings in enumerate(candidates):
-                        further = arm in LADDERS and number >= len(MATCHED)
-                        if further and self.controls(runs, point).get(arm) != candidates[number - 1]:
+                        before = None if arm in TUNED or number < len(MATCHED) else _rung_before(number)
+                        if before is not None and self.controls(runs, point)[arm] != candidates[before]:
                             yield None
                         else:
                             yield (point, settings, self.tuning_seed), 1, None
@@ -124,12 +126,12 @@ class Plan:
                 s: runs.curves((owner, s, self.tuning_seed)) for s in self._candidates(runs, owner, arm)
             }
             tried = [
-                (found[0].backward_calls_to(target), found[0].val_loss[-1], settings)
+                (found[0].backward_calls_to(target), found[0].val_loss[-1], _multiplier(settings), settings)
                 for settings, found in curves.items()
                 if found
             ]
-            if tried:
-                best[arm] = min(tried)[2]
+            if tried:  # of equals, as of those that do not train at all, the smallest learning rate
+                best[arm] = min(tried)[-1]
         return best
 
     def _equal_time(self, runs: Runs, point: str, arm: str, seed: int) -> Key:
@@ -154,7 +156,8 @@ class Plan:
         kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
         rows = []
         for point in self.points:
-            largest = [self._candidates(runs, point, arm)[-1] for arm in self.arms if arm in LADDERS]
+            last = RUNGS.index(FURTHER[-1])
+            largest = [self._candidates(runs, point, arm)[last] for arm in self.arms if arm in LADDERS]
             arms = {
                 REFERENCE: ("", REFERENCE),
                 **{a: (point, c) for a, c in self.controls(runs, point).items()},
@@ -199,12 +202,9 @@ class Plan:
         match arm:
             case "lr_matched":
                 tail = config.stop_fraction if config.tail == "average" else None
-                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in MATCHED + FURTHER]
+                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in RUNGS]
             case "lr":
-                arms = [
-                    Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps)
-                    for share in MATCHED + FURTHER
-                ]
+                arms = [Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps) for share in RUNGS]
             case "momentum":
                 arms = [Arm(name=arm, multiplier=m, schedule_steps=runs.steps)]
             case "tuned" | "schedule_free":
@@ -219,6 +219,15 @@ class Plan:
     def _tuned_on(self, point: str, arm: str) -> str:
         """Return the point at whose number of steps the arm's settings are chosen."""
         return next(iter(self.points)) if arm in TUNED else point
+
+
+def _rung_before(number: int) -> int:
+    """Return which of `RUNGS` has to be the best so far for the one with this number to be tried."""
+    return 0 if RUNGS[number] == SMALLER[0] else number - 1
+
+
+def _multiplier(settings: str) -> float:
+    return Arm(**json.loads(settings)).multiplier or 0.0
 
 
 def target_loss(kind: str, reference: Curve, min_quality: float) -> float:

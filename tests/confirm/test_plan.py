@@ -1,11 +1,12 @@
 import json
 from dataclasses import asdict, replace
+from math import inf
 
 import pytest
 from support import toy
 
 from hybrid_sweep.arm import Arm, tuning_trials
-from hybrid_sweep.confirm.plan import FURTHER, MATCHED, Plan, described, target_loss
+from hybrid_sweep.confirm.plan import FURTHER, MATCHED, SMALLER, Plan, described, target_loss
 from hybrid_sweep.measure.arms import HybridCurve
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.trainer.config import HybridConfig
@@ -55,10 +56,23 @@ def test_the_settings_chosen_are_those_that_reach_the_target_first():
 
 
 @pytest.mark.parametrize(
-    ("best", "tried", "largest"), [(2.0, 5, False), (4.0, 6, False), (6.0, 7, False), (99.0, 8, True)]
+    ("best", "edge", "tried", "chosen", "largest"),
+    [
+        (2.0, inf, MATCHED, 2.0, False),
+        (4.0, inf, MATCHED + FURTHER[:1], 4.0, False),
+        (6.0, inf, MATCHED + FURTHER[:2], 6.0, False),
+        (99.0, inf, MATCHED + FURTHER, 13.5, True),
+        (1.0, inf, MATCHED + SMALLER[:1], 1.0, False),
+        (0.5, inf, MATCHED + SMALLER[:3], 0.5, False),
+        (9.0, 0.4, MATCHED + SMALLER, 0.35, False),  # the larger ones diverge
+        (9.0, 0.1, MATCHED + SMALLER, 0.25, False),  # all of them do
+    ],
 )
-def test_the_learning_rate_is_raised_until_it_turns(best, tried, largest):
-    """Losses fall up to the multiplier `best` and rise from there; m is 1, for nothing was predicted."""
+def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, largest):
+    """Losses fall up to the multiplier `best` and rise from there, and from `edge` on are infinite.
+
+    m is 1, for nothing was predicted.
+    """
     ran = []
 
     class Known:
@@ -78,7 +92,8 @@ def test_the_learning_rate_is_raised_until_it_turns(best, tried, largest):
             loss = 0.5
             if key[1].startswith("{"):
                 arm = json.loads(key[1])
-                loss = 1 + abs((arm["multiplier"] or 0) - best) / 100
+                m = arm["multiplier"] or 0
+                loss = inf if m >= edge else 1 + abs(m - best) / 100
                 ran.append((key[2], arm["multiplier"]))
             values = {**asdict(CURVE), "val_loss": [2.3, loss], "test": {"loss": loss}}
             hybrid = {"trace": [], "forward_only_calls": 0}
@@ -91,7 +106,8 @@ def test_the_learning_rate_is_raised_until_it_turns(best, tried, largest):
     )
     runs = Known()
     told = list(plan.run(runs))
-    assert [m for seed, m in ran if seed == 0] == list(MATCHED + FURTHER)[:tried]
+    assert [m for seed, m in ran if seed == 0] == list(tried)
+    assert {m for seed, m in ran if seed == 1 and m} == {chosen}
     assert {told[-1].total - 1} == {told[-1].done}
     pairs = plan.pairs(runs)
     assert list(pairs.loc[pairs["arm"] == "lr_matched", "largest_tried"]) == [largest] * 2
