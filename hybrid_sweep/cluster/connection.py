@@ -93,5 +93,6 @@ def _refuse_unreachable(address: str) -> None:
 
 
 def _local_cpus(spec: SweepSpec) -> int:
+    """Return the CPUs that a local Ray is to have: a core each, or one a trial where more are asked for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores, spec.concurrency or 1)
+    return max(cores, spec.concurrency or 1) if spec.pack == 1 else cores

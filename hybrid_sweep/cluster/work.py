@@ -149,7 +149,8 @@ class Shared:
             packed = self.pack > 1
             return Trial(workload, config, self.references[seed], costs, own_twins, packed=packed)
 
-        if alone or arm or not self.sweep_id or self.models or config.correction_schedule != "fixed":
+        shared = self.share and self.sweep_id and not (alone or arm or self.models)
+        if not shared or config.correction_schedule != "fixed":
             return make()
         return SharedTrial(
             make,

@@ -53,7 +53,8 @@ def packing(workload: Workload, asked: int | Literal["auto"], most: int, share: 
     """
     wanted = most if asked == "auto" else min(asked, most)
     if wanted < 2:
-        return Packing(size=1)
+        idle = "" if asked == 1 else "trials are trained one at a time: there is a worker for each"
+        return Packing(size=1, why=idle)
     if why := obstacle(workload):
         return Packing(size=1, why=f"trials are trained one at a time: {why}")
     room = share * free_bytes(workload) / bytes_of_member(workload)

@@ -24,6 +24,8 @@ from hybrid_sweep.measure import cost_cache
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
 from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.reference import reference_run
+from hybrid_sweep.measure.sharing import SharedTrial
+from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
 
 NAME = f"{toy.__file__}:Toy"
@@ -193,6 +195,13 @@ class TestShared:
         while not trial.done:
             trial.report()
         assert trial.result()["quality_vs_frozen"] is None
+
+    def test_trials_share_what_they_have_in_common_unless_told(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
+        together = replace(self.shared(), sweep_id="one")
+        assert isinstance(together.trial(POINT, Toy(), {}), SharedTrial)
+        assert isinstance(together.trial(POINT, Toy(), {}, alone=True), Trial)
+        assert isinstance(replace(together, share=False).trial(POINT, Toy(), {}), Trial)
 
     def test_a_kept_model_loads(self, tmp_path):
         trial = self.shared(models=tmp_path).trial(POINT, Toy(), {})

@@ -133,7 +133,9 @@ class TestSize:
         assert packing(Toy(), 12, 60).why == "a worker trains 12 trials at once"
 
     def test_one_is_no_pack_and_looks_at_nothing(self):
-        assert packing(None, 1, 60) == packing(None, 8, 1) == Packing(size=1)
+        assert packing(None, 1, 60) == Packing(size=1)
+        alone = Packing(size=1, why="trials are trained one at a time: there is a worker for each")
+        assert packing(None, 8, 1) == packing(None, "auto", 1) == alone
 
     def test_no_more_than_there_are_to_train(self):
         assert packing(Toy(), 64, 10).size == 10
