@@ -33,12 +33,14 @@ class Took:
 
 
 def run(command: list[str], environment: Mapping[str, str], log: Path) -> Took:
-    """Run a command, its output into `log`; what it leaves behind is ended."""
+    """Run a command in the folder of `log`, into which its output goes; what it leaves behind is ended."""
     peak = [0, 0]
     seen: set[psutil.Process] = set()
     with log.open("wb") as file:
         began = time.perf_counter()
-        process = psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment))
+        process = psutil.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment), cwd=log.parent
+        )
         try:
             while True:
                 try:
