@@ -23,10 +23,8 @@ def main() -> None:
     torch.set_num_threads(1)
     workload = MnistMlp()
     batches = [workload.batch(0, step) for step in range(1, 1 + BLOCK)]
-    blocks: list[Block] = []
-    same = True
-    for _ in range(MODELS):
-        same &= compare(workload, batches, blocks)
+    pairs = [compare(workload, batches) for _ in range(MODELS)]
+    blocks = [block for measured, _ in pairs for block in measured]
     ratios = statistics.quantiles((block.hybrid / block.plain for block in blocks), n=4)
     step = statistics.median(block.plain for block in blocks) / BLOCK
     median = f"median of {len(blocks)} blocks of {BLOCK}"
@@ -38,7 +36,7 @@ def main() -> None:
     for kind in ("observe", "update"):
         share = statistics.median(block.own[kind] / block.plain for block in blocks)
         print(f"  of which {kind:<8}               {share:.3f}")
-    print(f"weights bit-identical to plain    {same}")
+    print(f"weights bit-identical to plain    {all(same for _, same in pairs)}")
     predict_phases(workload, step)
 
 
@@ -50,8 +48,9 @@ class Block(NamedTuple):
     own: dict[str, float]
 
 
-def compare(workload: MnistMlp, batches: list[Any], blocks: list[Block]) -> bool:
-    """Train a fresh pair of models in turns, adding to `blocks`; return whether they end up the same."""
+def compare(workload: MnistMlp, batches: list[Any]) -> tuple[list[Block], bool]:
+    """Train a fresh pair of models in turns; return the blocks, and whether the models end up the same."""
+    blocks = []
     plain_model, hybrid_model = workload.build_model(0), workload.build_model(0)
     optimizer = workload.build_optimizer(plain_model)
     trainer = HybridTrainer(
@@ -84,7 +83,7 @@ def compare(workload: MnistMlp, batches: list[Any], blocks: list[Block]) -> bool
         after = trainer.meter.seconds()
         blocks.append(Block(plain, hybrid, {kind: after[kind] - before[kind] for kind in before}))
     pairs = zip(plain_model.parameters(), hybrid_model.parameters(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
+    return blocks, all(torch.equal(a, b) for a, b in pairs)
 
 
 def predict_phases(workload: MnistMlp, plain_step: float) -> None:

@@ -100,8 +100,11 @@ class Plan:
                 if self._tuned_on(point, arm) == point:
                     candidates = self._candidates(runs, point, arm)
                     for number, settings in enumerate(candidates):
-                        before = None if arm in TUNED or number < len(MATCHED) else _rung_before(number)
-                        if before is not None and self.controls(runs, point)[arm] != candidates[before]:
+                        further = arm in LADDERS and number >= len(MATCHED)
+                        if (
+                            further
+                            and self.controls(runs, point).get(arm) != candidates[_rung_before(number)]
+                        ):
                             yield None
                         else:
                             yield (point, settings, self.tuning_seed), 1, None
@@ -126,7 +129,12 @@ class Plan:
                 s: runs.curves((owner, s, self.tuning_seed)) for s in self._candidates(runs, owner, arm)
             }
             tried = [
-                (found[0].backward_calls_to(target), found[0].val_loss[-1], _multiplier(settings), settings)
+                (
+                    found[0].backward_calls_to(target),
+                    found[0].val_loss[-1],
+                    json.loads(settings)["multiplier"] or 0.0,
+                    settings,
+                )
                 for settings, found in curves.items()
                 if found
             ]
@@ -154,9 +162,8 @@ class Plan:
     def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
         kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
-        rows = []
+        rows, last = [], RUNGS.index(FURTHER[-1])
         for point in self.points:
-            last = RUNGS.index(FURTHER[-1])
             largest = [self._candidates(runs, point, arm)[last] for arm in self.arms if arm in LADDERS]
             arms = {
                 REFERENCE: ("", REFERENCE),
@@ -224,10 +231,6 @@ class Plan:
 def _rung_before(number: int) -> int:
     """Return which of `RUNGS` has to be the best so far for the one with this number to be tried."""
     return 0 if RUNGS[number] == SMALLER[0] else number - 1
-
-
-def _multiplier(settings: str) -> float:
-    return Arm(**json.loads(settings)).multiplier or 0.0
 
 
 def target_loss(kind: str, reference: Curve, min_quality: float) -> float:

@@ -153,10 +153,10 @@ class SharedTrial:
     def result(self) -> dict[str, Any]:
         """Return the columns of the run, at the step that it has reached."""
         settings = {name: getattr(self._config, name) for name in SWEPT}
-        result = self._result or self._own.result()
+        result = {**(self._result or self._own.result()), **settings, "config": self._config.to_json()}
         if self.following:
-            settings["followed_seconds"] = result["train_seconds"]
-        return {**result, **settings, "config": self._config.to_json()}
+            result["followed_seconds"] = result["train_seconds"]
+        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run as it stands between two reports, for a `Trial` to go on from."""

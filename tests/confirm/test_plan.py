@@ -9,6 +9,7 @@ from hybrid_sweep.arm import Arm, tuning_trials
 from hybrid_sweep.confirm.plan import FURTHER, MATCHED, SMALLER, Plan, described, target_loss
 from hybrid_sweep.measure.arms import HybridCurve
 from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.trainer.config import HybridConfig
 
 
@@ -111,6 +112,40 @@ def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, la
     assert {told[-1].total - 1} == {told[-1].done}
     pairs = plan.pairs(runs)
     assert list(pairs.loc[pairs["arm"] == "lr_matched", "largest_tried"]) == [largest] * 2
+
+
+def test_a_ladder_that_does_not_apply_is_left_out():
+    class Refusing:
+        workload = toy.Toy()
+        steps = 100
+
+        def __init__(self):
+            self.known = {}
+
+        def curves(self, key):
+            return self.known.get(key, [])
+
+        def hybrid(self, trial_id, seed):
+            return self.curves((trial_id, "hybrid", seed))[0]
+
+        def add(self, key, config, *, test):
+            if "lr_matched" in key[1]:
+                raise NotApplicable("no learning rate")
+            values = {**asdict(CURVE), "test": {"loss": 0.3}}
+            curve = HybridCurve(**values, trace=[], forward_only_calls=0) if config else Curve(**values)
+            self.known.setdefault(key, []).append(curve)
+
+    plan = Plan(
+        points={"H010": HybridConfig()},
+        arms=("lr_matched",),
+        tuning_seed=0,
+        tuning_trials=3,
+        seeds=[1, 2],
+        min_quality=0.98,
+    )
+    runs = Refusing()
+    list(plan.run(runs))
+    assert set(plan.pairs(runs)["arm"]) == {"reference"}
 
 
 def test_the_target_is_what_the_reference_ends_with_at_the_bar():
