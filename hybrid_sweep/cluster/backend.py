@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class RayBackend:
         count_slots: how many slots the cluster has at this moment, and is wanted to have.
         pack: slots of an actor; where it is more than one, `runner` takes the seat with every call, and
             lets a `step` that overtakes its `start` wait.
+        hired: actors of `runner` that are up already, the first to be given work: they get `arguments` by
+            their method `begin`.
     """
 
     def __init__(
@@ -55,11 +57,11 @@ class RayBackend:
         share: dict[str, float],
         count_slots: Callable[[], int],
         pack: int = 1,
+        hired: Iterable[Any] = (),
     ) -> None:
         self._arguments = arguments
-        self._make: Any = ray.remote(runner).options(
-            num_cpus=share["cpu"], num_gpus=share["gpu"], max_restarts=0, scheduling_strategy="SPREAD"
-        )
+        self._hire = hiring(runner, share)
+        self._hired = list(hired)
         self._count_slots = count_slots
         self._pack = pack
         self._workers: list[_Worker] = []
@@ -130,11 +132,18 @@ class RayBackend:
                 self._call(worker, worker.actor.ready)
         missing = self._count_slots() - len(self._workers)
         for first in range(0, missing, self._pack):
-            actor = self._make.remote(*self._arguments)
+            actor = self._next_actor()
             for seat in range(min(self._pack, missing - first)):
                 worker = _Worker(actor, None, (seat,) if self._pack > 1 else ())
                 self._workers.append(worker)
                 self._call(worker, actor.ready)
+
+    def _next_actor(self) -> Any:
+        if not self._hired:
+            return self._hire(*self._arguments)
+        actor = self._hired.pop(0)
+        actor.begin.remote(*self._arguments)
+        return actor
 
     def _call(self, worker: _Worker, method: Any, *arguments: Any) -> None:
         worker.answer = method.remote(*worker.seat, *arguments)
@@ -195,6 +204,14 @@ class RayBackend:
                 f"workers die as they start: {last_words(error)}; mend that, then resume"
             ) from None
         return []
+
+
+def hiring(runner: type, share: dict[str, float]) -> Callable[..., Any]:
+    """Return what makes an actor of `runner` with `share`, spread over the nodes; a dead one stays dead."""
+    options = {"num_cpus": share["cpu"], "num_gpus": share["gpu"]}
+    make: Any = ray.remote(runner).options(**options, max_restarts=0, scheduling_strategy="SPREAD")
+    hire: Callable[..., Any] = make.remote
+    return hire
 
 
 def last_words(error: RayError) -> str:

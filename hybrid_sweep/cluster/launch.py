@@ -15,8 +15,9 @@ from ray.exceptions import RayError
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.table import INTERRUPTED
 from hybrid_sweep.arm import Arm
-from hybrid_sweep.cluster.backend import RayBackend
+from hybrid_sweep.cluster.backend import RayBackend, hiring
 from hybrid_sweep.cluster.connection import connected
+from hybrid_sweep.cluster.crew import Crew, Task
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.manifest import environment
 from hybrid_sweep.cluster.pack_runner import PackRunner
@@ -48,6 +49,7 @@ from hybrid_sweep.search.space import given, grid
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import find_workload, travelling
 
 
@@ -92,13 +94,13 @@ def run_sweep(
                 f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"
             )
         )
-        prepared, curvature = _plain_runs(spec, place)
+        crew = Crew(hiring(Runner, place.share), place.slots(spec))
+        prepared, curvature, costs = _prepared(spec, place, crew, remeasure)
         references = {seed: each.reference for seed, each in prepared.items()}
         if curvature:
             spec, said = with_curvature(spec, curvature.eta_lambda, curvature.why_not)
             tell(Note(said))
             refuse_masked_space(spec)
-        costs = _unit_costs(spec, place, remeasure)
         steps = references[spec.seed].steps[-1]
         folder = begin(
             path,
@@ -108,15 +110,15 @@ def run_sweep(
                 **environment(place.order.device),
                 "keep_models": keep_models,
                 "unit_costs": next(iter(costs.values())).to_dict(),
-                "control_step_ratios": _step_ratios(spec, place, steps, remeasure),
-                **_packing(spec, place, tell),
+                "control_step_ratios": _step_ratios(spec, place, crew, steps, remeasure),
+                **_packing(spec, place, crew, tell),
                 "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
                 **({"curvature": curvature.to_dict()} if curvature else {}),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
             },
         )
         kept = sum(each.from_cache for each in prepared.values())
-        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept))
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept), crew)
 
 
 def resume_sweep(
@@ -155,19 +157,26 @@ def resume_sweep(
                 f"the sweep began on {began_on}, and its references and unit costs do not hold on "
                 f"{place.order.device}: resume it where there is {began_on}"
             )
-        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), retry_failed)
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), retry_failed=retry_failed)
 
 
 def _carry_on(
-    folder: ResultsFolder, spec: SweepSpec, place: Place, tell: Tell, retry_failed: bool = False
+    folder: ResultsFolder,
+    spec: SweepSpec,
+    place: Place,
+    tell: Tell,
+    crew: Crew | None = None,
+    *,
+    retry_failed: bool = False,
 ) -> SweepOutcome:
-    """Bring the workers up and let the driver work."""
+    """Bring the workers up, those of the crew first, and let the driver work."""
     manifest = folder.manifest
     models = folder.models_path if manifest.get("keep_models") == "front" else None
     if models:
         models.mkdir(exist_ok=True)
     references = {int(seed): Reference(**r) for seed, r in manifest["references"].items()}
-    whole = grid(spec) if spec.sampler == "grid" else []
+    known = [config for _, config in given(spec)]
+    known += [point.config for point in grid(spec)] if spec.sampler == "grid" else []
     shared = Shared(
         order=place.order,
         references=references,
@@ -179,7 +188,7 @@ def _carry_on(
         models=models,
         share=spec.share,
         sweep_id=manifest["sweep_id"],
-        tried=[*(config for _, config in given(spec)), *(point.config for point in whole)],
+        tried=[HybridConfig(**config) for config in known],
         open_ended=spec.sampler != "grid",
         pack=(manifest.get("pack") or {}).get("size", 1),
     )
@@ -188,7 +197,10 @@ def _carry_on(
     def backend() -> RayBackend:
         runner = PackRunner if shared.pack > 1 else Runner
         slots = partial(place.slots, spec, shared.pack)
-        made.append(RayBackend(runner, (ray.put(shared),), place.share, slots, shared.pack))
+        if crew and shared.pack > 1:
+            crew.dismiss()
+        hired = crew.workers if crew else []
+        made.append(RayBackend(runner, (ray.put(shared),), place.share, slots, shared.pack, hired))
         return made[-1]
 
     def finish(folder: ResultsFolder) -> None:
@@ -274,13 +286,6 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def _remote(place: Place, function: Any, *arguments: Any) -> Any:
-    options = ray.remote(function).options(
-        num_cpus=place.share["cpu"], num_gpus=place.share["gpu"], max_retries=1
-    )
-    return options.remote(*arguments)
-
-
 @contextmanager
 def _plain_training(name: str) -> Iterator[None]:
     """Turn what goes wrong before the first trial into a sentence."""
@@ -294,35 +299,38 @@ def _plain_training(name: str) -> Iterator[None]:
         raise UserError(f"plain training of {name} fails: {what}; mend the workload first") from error
 
 
-def _plain_runs(spec: SweepSpec, place: Place) -> tuple[dict[int, Prepared], Curvature | None]:
-    """Run the references and, where the mask wants it, measure the curvature, all at once."""
-    with _plain_training(place.order.name):
-        curvature = (
-            _remote(place, prepare_curvature, place.order, spec.seed, spec.steps, spec.share)
-            if wants_curvature(spec)
-            else None
-        )
-        pending = [
-            _remote(place, prepare_reference, place.order, seed, spec.steps, spec.eval_every, spec.share)
+def _prepared(
+    spec: SweepSpec, place: Place, crew: Crew, remeasure: bool
+) -> tuple[dict[int, Prepared], Curvature | None, dict[str, UnitCosts]]:
+    """Run the references, and where they are wanted measure curvature and unit costs, side by side.
+
+    Unit costs are measured one at a time: beside a reference on a CPU, whose cores others have too once there
+    are trials, but on a GPU when nothing else runs there.
+    """
+    order, given = place.order, spec.unit_costs
+    classes = cost_classes(spec)
+
+    def ask_costs() -> dict[str, Task]:
+        if given is not None:
+            return {}
+        return {k: crew.ask(prepare_costs, order, c, remeasure, last=True) for k, c in classes.items()}
+
+    with _plain_training(order.name):
+        runs = [
+            crew.ask(prepare_reference, order, seed, spec.steps, spec.eval_every, spec.share)
             for seed in spec.seeds
         ]
-        references = dict(zip(spec.seeds, ray.get(pending), strict=True))
-        return references, curvature and ray.get(curvature)
+        bent = wants_curvature(spec) and crew.ask(prepare_curvature, order, spec.seed, spec.steps, spec.share)
+        early = ask_costs() if order.device == "cpu" else {}
+        references = dict(zip(spec.seeds, map(crew.hear, runs), strict=True))
+        curvature = crew.hear(bent) if bent else None
+        costs = {key: crew.hear(task) for key, task in (early or ask_costs()).items()}
+    if given is not None:
+        costs = dict.fromkeys(classes, UnitCosts(**given.model_dump()))
+    return references, curvature, costs
 
 
-def _unit_costs(spec: SweepSpec, place: Place, remeasure: bool) -> dict[str, UnitCosts]:
-    """Measure the unit costs of each class of configurations, one at a time."""
-    classes = cost_classes(spec)
-    if spec.unit_costs is not None:
-        return dict.fromkeys(classes, UnitCosts(**spec.unit_costs.model_dump()))
-    with _plain_training(place.order.name):
-        return {
-            key: ray.get(_remote(place, prepare_costs, place.order, config, remeasure))
-            for key, config in classes.items()
-        }
-
-
-def _step_ratios(spec: SweepSpec, place: Place, steps: int, remeasure: bool) -> dict[str, float]:
+def _step_ratios(spec: SweepSpec, place: Place, crew: Crew, steps: int, remeasure: bool) -> dict[str, float]:
     """Time a step of each kind of control; none where unit costs are given, for then nothing is measured."""
     if spec.unit_costs is not None:
         return {}
@@ -330,13 +338,13 @@ def _step_ratios(spec: SweepSpec, place: Place, steps: int, remeasure: bool) -> 
     if not arms:
         return {}
     with _plain_training(place.order.name):
-        ratios: dict[str, float] = ray.get(
-            _remote(place, prepare_step_ratios, place.order, spec.seed, arms, steps, remeasure)
+        ratios: dict[str, float] = crew.hear(
+            crew.ask(prepare_step_ratios, place.order, spec.seed, arms, steps, remeasure, last=True)
         )
         return ratios
 
 
-def _packing(spec: SweepSpec, place: Place, tell: Tell) -> dict[str, Any]:
+def _packing(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> dict[str, Any]:
     """Decide how many trials a worker trains at once, and say why; nothing where one is asked for."""
     if spec.pack == 1:
         return {}
@@ -345,8 +353,8 @@ def _packing(spec: SweepSpec, place: Place, tell: Tell) -> dict[str, Any]:
     runs = min(points * spec.repeats, spec.concurrency or points * spec.repeats)
     share = place.share["gpu"] or 1 / max(node.get("CPU", 1.0) for node in _nodes())
     with _plain_training(place.order.name):
-        found: Packing = ray.get(
-            _remote(place, prepare_packing, place.order, spec.pack, -(-runs // workers), share)
+        found: Packing = crew.hear(
+            crew.ask(prepare_packing, place.order, spec.pack, -(-runs // workers), share, last=True)
         )
     if found.why:
         tell(Note(found.why))

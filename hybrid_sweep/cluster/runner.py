@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +21,7 @@ from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.trainer.plain import Steps, alone
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Runner:
@@ -28,12 +30,14 @@ class Runner:
     An exception of the user's code ends the trial as `failed` with its reason, not the worker.
 
     Args:
-        shared: what all trials of the sweep share.
+        shared: what all trials of the sweep share; where that is to be prepared first, `begin` gives it.
         beside: another one of this process, whose workload and twins it shares.
     """
 
-    def __init__(self, shared: Shared, beside: Runner | None = None) -> None:
-        self._shared, self._beside = shared, beside
+    def __init__(self, shared: Shared | None = None, beside: Runner | None = None) -> None:
+        self._beside = beside
+        if shared is not None:
+            self.begin(shared)
         self._workload: Any = None
         self._runs: RunCache | None = None
         self._twins: Twins = {}
@@ -41,6 +45,17 @@ class Runner:
         self._from: bytes | None = None
         self._trial: Trial | SharedTrial | ArmTrial | None = None
         self._checkpoint_at = 0.0
+
+    def prepare(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Return what `function` does, a preparation of the sweep in `cluster.work`."""
+        try:
+            return function(*arguments)
+        finally:
+            torch.cuda.empty_cache()  # what trials of other processes find free
+
+    def begin(self, shared: Shared) -> None:
+        """Be ready for trials from now on."""
+        self._shared = shared
 
     def ready(self) -> None:
         """Build the workload and warm up, so that no trial pays for it.

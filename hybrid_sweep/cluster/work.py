@@ -42,6 +42,10 @@ COST_SETTINGS = ("predictor", "gates", "calibration", *COST_SIZES)
 """Settings that change what a unit of work costs."""
 
 
+_built: list[tuple[WorkloadOrder, Workload]] = []
+"""What this process has built last: preparations and trials of a sweep take the same."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadOrder:
     """How a worker builds the workload: import string, keywords, device."""
@@ -51,13 +55,23 @@ class WorkloadOrder:
     device: Device
 
     def build(self) -> Workload:
-        """Build it in this process, at one thread on a CPU; `device` is passed where the class takes it.
+        """Return the workload of this process, built and warmed up when it is first asked for.
+
+        On a CPU it has one thread. `device` is passed where the class takes it.
 
         Raises:
-            UserError: where it cannot be; a missing import names this node.
+            UserError: where it cannot be built; a missing import names this node.
         """
         if self.device == "cpu":
             torch.set_num_threads(1)
+        for order, workload in _built:
+            if order == self:
+                return workload
+        workload = self._build()
+        _built[:] = [(self, workload)]
+        return workload
+
+    def _build(self) -> Workload:
         try:
             takes = inspect.signature(find_workload(self.name, **self.keywords)).parameters
             device = {"device": self.device} if "device" in takes and "device" not in self.keywords else {}
@@ -114,7 +128,7 @@ class Shared:
     step_ratios: dict[str, float] = field(default_factory=dict)
     share: bool = True
     sweep_id: str = ""
-    tried: list[dict[str, Any]] = field(default_factory=list)
+    tried: list[HybridConfig] = field(default_factory=list)
     open_ended: bool = False
     pack: int = 1
 
@@ -156,7 +170,7 @@ class Shared:
             make,
             config,
             seed,
-            [HybridConfig(**tried) for tried in self.tried],
+            self.tried,
             open_ended=self.open_ended,
             store=_store(self.sweep_id),
         )

@@ -19,12 +19,14 @@ from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.trial import SWEPT, Trial
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.phases import Crossing, Phase
 from hybrid_sweep.trainer.plain import Steps, alone
-from hybrid_sweep.trainer.trainer import HybridTrainer
 
 DECIDING = ("max_predict_steps", "correction_interval", "confidence_threshold")
 """Settings that matter only where a phase is decided, as long as the interval is a fixed one."""
+FROM_THE_START = [name for name in HybridConfig.model_fields if name not in DECIDING]
+STATE = "state"
+"""Part of the key under which the state at an edge's end is kept."""
 
 
 class Store(Protocol):
@@ -70,12 +72,12 @@ class Edge(NamedTuple):
     Attributes:
         reports: on the way.
         finished: state, reason and columns of the result, where the run ended.
-        parting: else the state of the run where the ways part, from which every way goes on.
+        crossing: else what decides where it leads on to from there; the state of the run is kept beside.
     """
 
     reports: list[dict[str, Any]]
     finished: dict[str, Any] | None
-    parting: dict[str, Any] | None
+    crossing: Crossing | None
 
 
 class SharedTrial:
@@ -108,16 +110,15 @@ class SharedTrial:
     ) -> None:
         self.state, self.reason = "running", ""
         self._make, self._config, self._store = make, config, store
-        base = _base(config)
-        self._with_me = [other for other in others if other != config and _base(other) == base]
+        self._with_me = [other for other in others if other != config and _may_share(config, other)]
         self._open_ended = open_ended
-        self._key = _hash(base, seed)
+        self._key = _hash({name: getattr(config, name) for name in FROM_THE_START}, seed)
         self._told: list[dict[str, Any]] = []  # since the newest parting
+        self._told_before = 0
+        self._parting = ""  # key of the edge that led to it, where others were followed
         self._trial: Trial | None = None
         self._result: dict[str, Any] | None = None
-        self._parting: bytes | None = None  # the edge that led to it, where others were followed
-        self._data = store.get(self._key)
-        self._edge = _read(self._data)
+        self._edge = self._kept()
         if self._edge is None:
             self._lead(make())
 
@@ -137,8 +138,8 @@ class SharedTrial:
 
     def reporting(self) -> Steps[dict[str, Any]]:
         """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
-        while self._edge and len(self._told) == len(self._edge.reports):
-            self._choose()
+        while self._edge and self._edge.crossing and len(self._told) == len(self._edge.reports):
+            self._choose(self._edge.crossing)
         report = self._edge.reports[len(self._told)] if self._edge else (yield from self._own.reporting())
         self._told.append(report)
         if self._edge is None and self._own.done:
@@ -166,9 +167,7 @@ class SharedTrial:
     def _own(self) -> Trial:
         """The run itself; where others were followed so far, it is trained again from the newest parting."""
         if self._trial is None:
-            self._trial = self._at_parting()
-            for _ in self._told:
-                self._trial.report()
+            self._trial = self._begun()
             self._edge = None
             self._with_me = []
         return self._trial
@@ -182,62 +181,74 @@ class SharedTrial:
         if self._with_me or self._open_ended:
             trial.trainer.at_decisions(self._at_decision)
 
-    def _choose(self) -> None:
+    def _choose(self, crossing: Crossing) -> None:
         """At a parting that others have left behind: follow whoever went the same way, or lead."""
-        self._parting = self._data
-        trial = self._at_parting()
-        self._part(trial.trainer)
-        self._data = self._store.get(self._key)
-        self._edge = _read(self._data)
+        self._parting = self._key
+        self._part(crossing)
+        self._edge = self._kept()
         if self._edge is None:
-            self._lead(trial)
+            self._lead(self._begun())
 
-    def _at_parting(self) -> Trial:
-        trial, edge = self._make(), _read(self._parting)
-        if edge and edge.parting:
-            trial.load_state_dict(edge.parting, may_differ=DECIDING)
-            trial.follow()
+    def _begun(self) -> Trial:
+        """Return the run as it stands, trained again from the newest parting of which the state is kept."""
+        trial, again = self._make(), self._told_before + len(self._told)
+        if self._parting:
+            try:
+                trial.load_state_dict(from_bytes(self._state()), may_differ=DECIDING)
+                trial.follow()
+                again = len(self._told)
+            except UserError:  # lost or damaged: all of it, and nobody is to follow on this way
+                trial, self._with_me = self._make(), []
+        for _ in range(again):
+            trial.report()
         return trial
 
     def _at_decision(self) -> None:
         """Keep the state where somebody parts, or might."""
         trainer = self._own.trainer
-        mine = trainer.next_phase(self._config)
-        parts = any(trainer.next_phase(other) != mine for other in self._with_me)
+        crossing = trainer.crossing()
+        mine = crossing.next_phase(self._config)
+        parts = any(crossing.next_phase(other) != mine for other in self._with_me)
         if parts or (self._open_ended and trainer.controller.phase is Phase.FULL):
-            self._keep(Edge(self._told, None, self._own.state_dict()))
-            self._part(trainer)
+            self._keep(Edge(self._told, None, crossing))
+            self._part(crossing)
             if not self._with_me:
                 trainer.at_decisions(None)
 
-    def _part(self, trainer: HybridTrainer) -> None:
+    def _part(self, crossing: Crossing) -> None:
         """Go one's own way from a parting, with those who go the same."""
-        mine = trainer.next_phase(self._config)
-        self._with_me = [other for other in self._with_me if trainer.next_phase(other) == mine]
+        mine = crossing.next_phase(self._config)
+        self._with_me = [other for other in self._with_me if crossing.next_phase(other) == mine]
         self._open_ended = False
-        self._key, self._told = _hash(self._key, mine), []
+        self._key = _hash(self._key, mine)
+        self._told_before += len(self._told)
+        self._told = []
 
     def _keep(self, edge: Edge) -> None:
         if not (self._with_me or self._open_ended):
             return
         try:
-            self._store.put(self._key, to_bytes(edge._asdict()))
+            if edge.crossing:
+                self._store.put(_hash(self._key, STATE), to_bytes(self._own.state_dict()))
+            self._store.put(self._key, json.dumps(edge).encode())
         except UserError:  # a state that cannot be saved cannot be shared either
             self._with_me, self._open_ended = [], False
 
+    def _kept(self) -> Edge | None:
+        """Return the edge that goes on from here; None where there is none, or a damaged one."""
+        data = self._store.get(self._key)
+        try:
+            reports, finished, crossing = json.loads(data or b"")
+            return Edge(reports, finished, crossing and Crossing(*crossing))
+        except (ValueError, TypeError):
+            return None
 
-def _read(data: bytes | None) -> Edge | None:
-    """Return an edge that was kept; None where there is none, or a damaged one."""
-    if data is None:
-        return None
-    try:
-        return Edge(**from_bytes(data))
-    except UserError:
-        return None
+    def _state(self) -> bytes:
+        return self._store.get(_hash(self._parting, STATE)) or b""
 
 
-def _base(config: HybridConfig) -> dict[str, Any]:
-    return {name: value for name, value in config.model_dump().items() if name not in DECIDING}
+def _may_share(one: HybridConfig, other: HybridConfig) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in FROM_THE_START)
 
 
 def _hash(*parts: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybrid_sweep.trainer.config import HybridConfig
 
@@ -202,3 +202,34 @@ class PhaseController:
         if steps == 0:
             return self._full("the end of the run is near")
         return PhaseDecision(phase=Phase.PREDICT, steps=steps, reason=f"confidence {confidence:.2f}")
+
+
+class Crossing(NamedTuple):
+    """A point of a run where its next phase is decided: whatever decides that beside the settings.
+
+    Attributes:
+        controller: `PhaseController.state_dict`.
+        total_steps: N, logical steps of the run.
+        step: logical steps done.
+        confidence: in [0, 1].
+        trusted: False where a veto forbids a jump.
+    """
+
+    controller: dict[str, Any]
+    total_steps: int | None
+    step: int
+    confidence: float
+    trusted: bool
+
+    def next_phase(self, config: HybridConfig) -> tuple[str, int, int]:
+        """Return what would come if `config` had its horizon, interval and threshold.
+
+        Phase, logical steps, and steps between two probes (0 without one): where two configurations agree in
+        these, the same happens until the next decision.
+        """
+        controller = PhaseController(config, self.total_steps)
+        controller.load_state_dict(self.controller)
+        decision = controller.decide(self.step, self.confidence, trusted=self.trusted)
+        interval = config.correction_interval
+        probed = decision.phase is Phase.PREDICT and interval <= decision.steps
+        return str(decision.phase), decision.steps, interval if probed else 0

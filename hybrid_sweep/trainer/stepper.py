@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from copy import copy
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -16,7 +15,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
-from hybrid_sweep.trainer.phases import Phase, PhaseController
+from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController
 from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.predictors import Oracle
@@ -100,15 +99,12 @@ class Stepper:
         self._controller.force_phase(phase, steps)
         self._prepare(phase)
 
-    def next_phase(self, config: HybridConfig) -> tuple[str, int, int]:
-        """Return what `HybridTrainer.next_phase` does."""
-        controller = copy(self._controller)
-        controller.config = config
-        at = self._position
-        decision = controller.decide(self._tally.steps, at.confidence, trusted=at.trusted)
-        interval = config.correction_interval
-        probed = decision.phase is Phase.PREDICT and interval <= decision.steps
-        return str(decision.phase), decision.steps, interval if probed else 0
+    def crossing(self) -> Crossing:
+        """Return what `HybridTrainer.crossing` does."""
+        controller, at = self._controller, self._position
+        return Crossing(
+            controller.state_dict(), controller.total_steps, self._tally.steps, at.confidence, at.trusted
+        )
 
     def _next_phase(self) -> None:
         position = self._position

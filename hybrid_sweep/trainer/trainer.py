@@ -19,7 +19,7 @@ from hybrid_sweep.trainer.confidence import SHUT
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
-from hybrid_sweep.trainer.phases import Phase, PhaseController, TrainingState
+from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController, TrainingState
 from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, Steps, alone, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import (
@@ -143,17 +143,13 @@ class HybridTrainer:
     def at_decisions(self, call: Callable[[], None] | None) -> None:
         """Have `call` called wherever the next phase is about to be decided; what it takes is not charged.
 
-        There `state_dict` may be taken, and `next_phase` tells what is to come.
+        There `state_dict` may be taken, and `crossing` tells what would come for which settings.
         """
         self._stepper.on_decision = call
 
-    def next_phase(self, config: HybridConfig) -> tuple[str, int, int]:
-        """Return what would come at this decision if `config` had its horizon, interval and threshold.
-
-        Phase, logical steps, and steps between two probes (0 without one): where two configurations agree in
-        these, the same happens until the next decision.
-        """
-        return self._stepper.next_phase(config)
+    def crossing(self) -> Crossing:
+        """Return what the next phase depends on, where it is about to be decided."""
+        return self._stepper.crossing()
 
     def force_phase(self, phase: Phase, steps: int) -> None:
         """Run `phase` for the next `steps` logical steps, whatever the confidence; then normal control.

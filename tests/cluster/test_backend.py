@@ -11,7 +11,7 @@ import pytest
 import ray
 from support.backend_contract import BackendContract
 
-from hybrid_sweep.cluster.backend import RayBackend
+from hybrid_sweep.cluster.backend import RayBackend, hiring
 from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.driver.backend import Lost, Reported, Run
 from hybrid_sweep.errors import UserError
@@ -78,6 +78,16 @@ class Counter:
 
     def stop_now(self, keep):
         return {"result": {"steps": self.at}, "checkpoint": str(self.at).encode() if keep else None}
+
+
+class Late(Counter):
+    """A runner that is told late how it is."""
+
+    def __init__(self):
+        super().__init__("dead")
+
+    def begin(self, how):
+        self.how = how
 
 
 class Seats:
@@ -236,6 +246,19 @@ def test_workers_that_die_as_they_start_end_the_sweep_too(make):
     backend = make(slots=1, how="dead")
     with pytest.raises(UserError, match="workers die as they start"):
         until(backend, lambda _: False)
+
+
+def test_workers_that_are_up_already_are_taken_first():
+    share = {"cpu": 1, "gpu": 0}
+    hired = [hiring(Late, share)() for _ in range(2)]
+    backend = RayBackend(Late, ("well",), share, lambda: 2, hired=hired)
+    try:
+        idle(backend, 2)
+        assert {worker.actor for worker in backend._workers} == set(hired)
+        backend.start(run())
+        assert endings(until(backend, endings))
+    finally:
+        backend.close()
 
 
 def test_fractions_of_a_gpu_share_it():

@@ -69,6 +69,11 @@ class TestBuild:
         told = WorkloadOrder(name="support.toy:Placed", keywords={"device": "cpu:0"}, device="cpu")
         assert told.build().device == "cpu:0"
 
+    def test_a_process_builds_it_once(self):
+        built = order(dropout=0.125).build()
+        assert order(dropout=0.125).build() is built
+        assert order(dropout=0.25).build() is not built
+
     def test_a_mistake_names_the_node(self):
         with pytest.raises(UserError, match=rf"no_such_module.*\(on node {platform.node()}\)"):
             order("no_such_module:Toy").build()

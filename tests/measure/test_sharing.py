@@ -145,8 +145,19 @@ def test_a_damaged_edge_is_trained_again(reference, alone):
     store, workload = Store(), Counting(dropout=0.2)
     finished(shared(GRID[0], reference, store, workload))
     for key in store:
-        store[key] = store[key][:100]
+        store[key] = store[key][:40]
     assert finished(shared(GRID[1], reference, store, workload)) == alone[GRID[1]]
+
+
+def test_a_parting_whose_state_is_lost_is_trained_again_from_the_start(reference, alone):
+    store, workload = Store(), Counting(dropout=0.2)
+    finished(shared(GRID[0], reference, store, workload))
+    states = [key for key, data in store.items() if not data.startswith(b"[")]
+    assert states
+    for key in states:
+        del store[key]
+    for config in GRID[1:]:
+        assert finished(shared(config, reference, store, workload)) == alone[config]
 
 
 def test_nobody_else_nothing_kept(reference):
