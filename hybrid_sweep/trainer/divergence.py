@@ -183,7 +183,7 @@ class DivergenceMonitor:
         self._waiting: list[tuple[int, float, int | None]] = []
 
     def defer(self, step: int, loss: float, steps_since_jump: int | None) -> None:
-        """Take note of a real step with a finite loss; judged in blocks they cost far less than one by one.
+        """Take note of the loss of a real step; judged in blocks they cost far less than one by one.
 
         Args:
             step: logical step, by which `catch_up` names it.

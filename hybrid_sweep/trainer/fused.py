@@ -213,7 +213,7 @@ class _JointOptimizer:
                     _take_once(plain, loss)
                 except Exception as error:
                     failed[plain] = error
-        return {**dict(zip(plains, losses.tolist(), strict=True)), **failed}
+        return {**dict(zip(plains, losses.unbind(), strict=True)), **failed}
 
     def _step_alike(self, plains: list[PlainStep]) -> None:
         """Make one step of an optimizer that has their parameters, and works on their own states."""

@@ -131,9 +131,12 @@ class JumpPlanner:
         """
         return self.is_bad(loss) and loss > (self._first_loss or 0.0)
 
-    def observe(self, step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
-        """Take in the real step that just ended."""
+    def observe(self) -> None:
+        """Look at the weights after a real step."""
         self.predictor.observe()
+
+    def record(self, step: int, loss: float, gradient_norm: float, learning_rate: float) -> None:
+        """Take in what a real step has measured; each in its order, before the phase is assessed."""
         self.history.append(step, loss, gradient_norm, learning_rate)
         self._new_steps += 1
         if self._first_loss is None:

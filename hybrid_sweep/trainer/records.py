@@ -29,6 +29,24 @@ class Segment(NamedTuple):
     interval: int = 0
 
 
+class Unread(NamedTuple):
+    """A real step whose loss still is on the device.
+
+    Attributes:
+        step: logical step.
+        loss: a scalar tensor.
+        gradient_norm: the newest that was measured by then.
+        learning_rate: of the step.
+        since_jump: logical steps since the newest jump; None before the first.
+    """
+
+    step: int
+    loss: Any
+    gradient_norm: float
+    learning_rate: float
+    since_jump: int | None
+
+
 class StepResult:
     """What one logical step did.
 
@@ -60,7 +78,7 @@ class StepResult:
         *,
         step: int,
         phase: Phase,
-        loss: float | Callable[[], float],
+        loss: Any,
         confidence: float,
         gradient_norm: float | Callable[[], float | None] | None,
         backward_reduction_pct: float,
@@ -77,13 +95,13 @@ class StepResult:
 
     @property
     def loss(self) -> float:
-        """The measured training loss, or in Predict RSSM-lite's, computed when first read.
+        """The measured training loss, or in Predict RSSM-lite's, either fetched when first read.
 
         NaN where a predicted one is first read after the next Full phase, whose learning has replaced it.
         """
-        if callable(self._loss):
-            self._loss = self._loss()
-        return self._loss
+        loss = float(self._loss() if callable(self._loss) else self._loss)
+        self._loss = loss
+        return loss
 
     @property
     def gradient_norm(self) -> float | None:
@@ -133,6 +151,10 @@ class Position:
     assessed: bool = False
     trusted: bool = True
     cycle_at: int | None = None
+
+    def since_jump(self, step: int) -> int | None:
+        """Return the logical steps from the newest jump to `step`; None before the first."""
+        return None if self.jump_at is None else step - self.jump_at
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.divergence import Action, DivergenceLevel, DivergenceMonitor, DivergenceSignal
@@ -13,7 +15,7 @@ from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.phases import Phase, PhaseController
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.planner import JumpPlanner
-from hybrid_sweep.trainer.records import Position, Tally, TrainingDiverged
+from hybrid_sweep.trainer.records import Position, Signal, Tally, TrainingDiverged, Unread
 from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
 
 REMEMBERED = 20
@@ -58,6 +60,7 @@ class Recovery:
         self._log = log
         self._reduced = False  # the horizon, or the Full phases, in this phase
         self._due = NOTHING_DUE  # strongest action that this block asks for, and why
+        self._unread: list[Unread] = []  # of this block
         self._judged: dict[int, DivergenceSignal] = {}  # newest signals, by step
         self.take_checkpoint()
 
@@ -66,13 +69,22 @@ class Recovery:
         """Whether the checkpoint is `checkpoint_interval` logical steps old."""
         return self._tally.steps - self._checkpoint_at >= self._config.checkpoint_interval
 
+    def defer(self, taken: Unread) -> Signal:
+        """Take note of a real step within a block, whose loss is read where the block ends or somebody asks.
+
+        Returns:
+            As `watch`.
+        """
+        self._unread.append(taken)
+        return partial(self._signal_of, taken.step)
+
     def watch(
         self, loss: float, gradient_norm: float | None, predicted: float | None, *, real: bool = False
-    ) -> Callable[[], DivergenceSignal | None]:
-        """Show a measured loss to the monitor, and at the end of a block do what it asks for.
+    ) -> Signal:
+        """Show a measured loss to the monitor, and at the end of a block do what the block asks for.
 
-        A block ends with whatever is more than the finite loss of a real step (a gradient norm, which is
-        measured every tenth, a forecast to be held against, a probe), and with the phase. Its losses may be
+        A block ends with whatever is more than the loss of a real step (a gradient norm, which is measured
+        every tenth, a forecast to be held against, a probe), and with the phase. Its losses may be read and
         judged at any time before: only then is anything done about them, so that nothing depends on it.
 
         Returns:
@@ -81,38 +93,46 @@ class Recovery:
         Raises:
             TrainingDiverged: when `max_rollbacks` is exceeded.
         """
-        tally, position, step = self._tally, self._position, self._tally.steps
-        position.loss = loss
-        tally.measure(loss, gradient_norm)
-        since = None if position.jump_at is None else step - position.jump_at
-        within = real and gradient_norm is None and predicted is None and isfinite(loss)
-        within = within and self._controller.remaining > 0
-        if within and not self._log:
-            self.monitor.defer(step, loss, since)
-            return partial(self._signal_of, step)
+        position, step = self._position, self._tally.steps
         self.catch_up()
+        position.loss = loss
+        self._tally.measure(loss, gradient_norm)
         signal = self.monitor.observe(
             loss,
             gradient_norm,
             real=real,
             predicted_loss=predicted,
-            steps_since_jump=since,
+            steps_since_jump=position.since_jump(step),
             confidence=position.confidence,
-            warmup=self._controller.phase is Phase.WARMUP,
+            warmup=self._warmup,
         )
         self._heed(step, signal)
         if self._log:
             norm = self._plain.gradient_norm() if real else None
             self._log.measured(step, loss, norm, signal)
+        within = real and gradient_norm is None and predicted is None and self._controller.remaining > 0
         if not within:
             self._act()
         return lambda: signal
 
+    def read(self) -> None:
+        """Fetch the losses that are unread, all at once; when that is done changes nothing."""
+        unread, self._unread = self._unread, []
+        for taken, loss in zip(unread, _fetched([taken.loss for taken in unread]), strict=True):
+            self._position.loss = loss
+            self._tally.measure(loss, None)
+            self._planner.record(taken.step, loss, taken.gradient_norm, taken.learning_rate)
+            self.monitor.defer(taken.step, loss, taken.since_jump)
+
     def catch_up(self) -> None:
-        """Judge what was measured so far; when that is done changes nothing."""
-        warmup = self._controller.phase is Phase.WARMUP
-        for step, signal in self.monitor.catch_up(confidence=self._position.confidence, warmup=warmup):
+        """Read and judge what was measured so far; when that is done changes nothing."""
+        self.read()
+        for step, signal in self.monitor.catch_up(confidence=self._position.confidence, warmup=self._warmup):
             self._heed(step, signal)
+
+    @property
+    def _warmup(self) -> bool:
+        return self._controller.phase is Phase.WARMUP
 
     def _heed(self, step: int, signal: DivergenceSignal) -> None:
         self._judged[step] = signal
@@ -139,6 +159,7 @@ class Recovery:
 
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback` restores."""
+        self.read()
         self._checkpoint = Snapshot(*self.parts())
         self._checkpoint_at = self._tally.steps
         self._marks = self._position.real_at, self._position.jump_at
@@ -192,7 +213,7 @@ class Recovery:
         self._checkpoint_at, self._marks = state["checkpoint_at"], state["marks"]
         self._reduced = state["reduced"]
         self._due = Action(state["due"][0]), state["due"][1]
-        self._judged = {}
+        self._judged, self._unread = {}, []
 
     def _act(self) -> None:
         """Carry out the strongest recovery that the block asks for; a Warmup is only ever rolled back."""
@@ -202,7 +223,7 @@ class Recovery:
             return
         if action is Action.ROLLBACK:
             self.recover(why)
-        elif self._controller.phase is Phase.WARMUP:
+        elif self._warmup:
             return
         elif action is Action.FORCE_FULL:
             self._force_phase(Phase.FULL, self._config.force_full_steps)
@@ -214,3 +235,11 @@ class Recovery:
                 self._controller.reduce_horizon()
             elif action is Action.INCREASE_FULL:
                 self._controller.grow_full_steps()
+
+
+def _fetched(losses: list[Any]) -> list[float]:
+    """Return scalar tensors as numbers, by one transfer from their device."""
+    if losses and all(isinstance(loss, Tensor) for loss in losses):
+        fetched: list[float] = torch.cat([loss.reshape(1) for loss in losses]).tolist()
+        return fetched
+    return list(map(float, losses))

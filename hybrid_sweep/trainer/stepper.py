@@ -19,7 +19,7 @@ from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController
 from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.predictors import Oracle
-from hybrid_sweep.trainer.records import Position, Signal, StepResult, Tally
+from hybrid_sweep.trainer.records import Position, Signal, StepResult, Tally, Unread
 from hybrid_sweep.trainer.recovery import Recovery
 
 NORM_STRIDE = 10
@@ -157,20 +157,25 @@ class Stepper:
         measured = yield Real(self._plain, batch, self._planner.groups)
         self._meter.lap(Work.PLAIN)
         self._tally.backward_calls = self._plain.backward_calls
-        loss = float(measured)
         norm = self._gradient_norm()
         at = self._position
         keep = self._config.velocity_decay if at.mean_learning_rate else 0.0
         at.mean_learning_rate = keep * at.mean_learning_rate + (1 - keep) * rate
-        predicted = None
-        if at.jump_at is not None and at.real_at <= at.jump_at and isfinite(loss):
-            predicted = self._planner.score(step, step - at.real_at, loss)
-        at.real_at = step
-        self._planner.observe(step, loss, at.gradient_norm, rate)
+        to_score = at.jump_at is not None and at.real_at <= at.jump_at
+        before, at.real_at = at.real_at, step
+        self._planner.observe()
         if self._config.tail == "average" and self._controller.in_tail(step):
             self._planner.tail.observe()
-        signal = self.recovery.watch(loss, norm, predicted, real=True)
-        result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
+        if norm is None and not (to_score or self._log) and self._controller.remaining:
+            signal = self.recovery.defer(Unread(step, measured, at.gradient_norm, rate, at.since_jump(step)))
+        else:
+            self.recovery.read()
+            loss = float(measured)
+            scored = to_score and isfinite(loss)
+            predicted = self._planner.score(step, step - before, loss) if scored else None
+            self._planner.record(step, loss, at.gradient_norm, rate)
+            signal = self.recovery.watch(loss, norm, predicted, real=True)
+        result = self._result(measured, norm if norm is not None else lambda: self._late_norm(step), signal)
         self._meter.lap(Work.OBSERVE)
         return result
 
@@ -282,7 +287,7 @@ class Stepper:
 
     def _result(
         self,
-        loss: float | Callable[[], float],
+        loss: Any,
         gradient_norm: float | Callable[[], float | None] | None,
         signal: Signal | None,
     ) -> StepResult:

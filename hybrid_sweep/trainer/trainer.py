@@ -238,6 +238,7 @@ class HybridTrainer:
         scheduler do), so that `torch.load(..., weights_only=True)` reads it; no tensor is shared. Batches are
         not in it: they must depend on the logical step alone, or be put back by the caller.
         """
+        self.recovery.read()
         state = {
             "config": self.config.model_dump(),
             "parts": Snapshot(*self.recovery.parts()).state_dict(),
@@ -283,6 +284,7 @@ class HybridTrainer:
 
     def state(self) -> TrainingState:
         """Return where the run stands."""
+        self.recovery.read()
         return TrainingState(
             step=self.tally.steps,
             phase=self.controller.phase,

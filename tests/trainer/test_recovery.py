@@ -68,3 +68,39 @@ def test_a_signal_is_forgotten_after_a_while():
     assert results[0].signal is not None  # the first norm was measured with it
     assert results[1].signal is None
     assert results[-1].signal.level is DivergenceLevel.NORMAL
+
+
+@pytest.mark.parametrize("step", [71, 75, 80])
+def test_a_nan_is_acted_on_at_the_end_of_its_block_whoever_listens(step):
+    traces = []
+    for listens in (False, True):
+        problem = Problem()
+        trainer = HybridTrainer(
+            problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
+        )
+        for at in range(1, 141):
+            x, y = problem.batch(at)
+            result = trainer.step((x, y * float("nan")) if at == step else (x, y))
+            if listens:
+                assert (result.loss != result.loss) == (step <= at <= 80)
+                assert result.signal
+            assert trainer.tally.rollbacks == (at >= 80)
+        traces.append((trainer.trace(), trainer.training_statistics()))
+    assert traces[0] == traces[1]
+    assert traces[0][1].nonfinite_steps == 81 - step
+
+
+def test_the_losses_of_a_block_leave_their_device_together(monkeypatch, problem):
+    trainer = HybridTrainer(
+        problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
+    )
+    trainer.step(problem.batch(1))
+    batches, reads = [problem.batch(step) for step in range(2, 32)], []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda tensor, read=read: reads.append(trainer.tally.steps) or read(tensor)
+        )
+    for batch in batches:
+        trainer.step(batch)
+    assert set(reads) == {10, 20, 30}

@@ -25,9 +25,9 @@ def trained(config, steps=400, problem=None):
     seen = {}
     original = trainer.planner.observe
 
-    def observe(step, *rest):
-        original(step, *rest)
-        seen[step] = [p.detach().clone() for p in problem.model.parameters()]
+    def observe():
+        original()
+        seen[trainer.tally.steps] = [p.detach().clone() for p in problem.model.parameters()]
 
     trainer.planner.observe = observe
     trainer.run(problem.batch, steps)
