@@ -17,6 +17,7 @@ from hybrid_sweep.analysis.table import INTERRUPTED
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend
 from hybrid_sweep.cluster.connection import connected
+from hybrid_sweep.cluster.edge_store import start_directory
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.manifest import environment
 from hybrid_sweep.cluster.pack_runner import PackRunner
@@ -182,6 +183,7 @@ def _carry_on(
         tried=[*(config for _, config in given(spec)), *(point.config for point in whole)],
         open_ended=spec.sampler != "grid",
         pack=(manifest.get("pack") or {}).get("size", 1),
+        edges=start_directory() if spec.share and not models else None,
     )
     made: list[RayBackend] = []
 
@@ -201,6 +203,8 @@ def _carry_on(
     finally:
         for each in made:
             each.close()
+        if shared.edges:
+            ray.kill(shared.edges)
         SweepStore(manifest["sweep_id"]).close()
 
 
