@@ -18,6 +18,7 @@ from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend, hiring
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.cluster.crew import Crew, Task
+from hybrid_sweep.cluster.edge_store import start_directory
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.manifest import environment
 from hybrid_sweep.cluster.pack_runner import PackRunner
@@ -191,6 +192,7 @@ def _carry_on(
         tried=[HybridConfig(**config) for config in known],
         open_ended=spec.sampler != "grid",
         pack=(manifest.get("pack") or {}).get("size", 1),
+        edges=start_directory() if spec.share and not models else None,
     )
     made: list[RayBackend] = []
 
@@ -213,6 +215,8 @@ def _carry_on(
     finally:
         for each in made:
             each.close()
+        if shared.edges:
+            ray.kill(shared.edges)
         SweepStore(manifest["sweep_id"]).close()
 
 

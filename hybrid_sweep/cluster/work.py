@@ -17,6 +17,7 @@ import torch
 
 from hybrid_sweep.arm import ABLATION, Arm
 from hybrid_sweep.axis import samples_of, values_of
+from hybrid_sweep.cluster.edge_store import EdgeStore
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import arm_costs
 from hybrid_sweep.measure.arm_costs import step_ratios
@@ -28,7 +29,7 @@ from hybrid_sweep.measure.curvature import Curvature, measure_curvature
 from hybrid_sweep.measure.packing import Packing, packing
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.run_cache import RunCache
-from hybrid_sweep.measure.sharing import SharedTrial, SweepStore
+from hybrid_sweep.measure.sharing import SharedTrial, Store, SweepStore
 from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
@@ -116,6 +117,7 @@ class Shared:
         tried: the settings that the sweep will try, as far as it is known.
         open_ended: whether it will choose others as it goes.
         pack: trials that a worker trains at once.
+        edges: the actor by which nodes find each other's, an `edge_store.Directory`; None on a single node.
     """
 
     order: WorkloadOrder
@@ -131,6 +133,7 @@ class Shared:
     tried: list[HybridConfig] = field(default_factory=list)
     open_ended: bool = False
     pack: int = 1
+    edges: Any = None
 
     def runs(self, workload: Workload) -> RunCache | None:
         """Return what is kept of earlier runs, None where nothing is shared."""
@@ -172,7 +175,7 @@ class Shared:
             seed,
             self.tried,
             open_ended=self.open_ended,
-            store=_store(self.sweep_id),
+            store=_store(self.sweep_id, self.edges, runs),
         )
 
     def keep_model(self, point: dict[str, Any], trial: Trial | SharedTrial | ArmTrial) -> None:
@@ -196,8 +199,11 @@ class Shared:
         return self.costs[min(self.costs, key=distance)]
 
 
-_store = cache(SweepStore)
-"""One a worker: a new one would look through the whole cache at its first write."""
+@cache
+def _store(sweep_id: str, edges: Any, runs: RunCache | None) -> Store:
+    """Return the one of this worker: a new one would look through the whole cache at its first write."""
+    disk = SweepStore(sweep_id)
+    return EdgeStore(disk, edges, runs.key(sweep_id=sweep_id)) if edges and runs else disk
 
 
 def cost_class(config: HybridConfig) -> str:

@@ -28,13 +28,17 @@ class RunCache:
         self._content = content
         self._cache = cache or Cache()
 
+    def key(self, **parts: Any) -> str:
+        """Return what is the same wherever the run that `parts` describe is the same, as `Content.key`."""
+        return self._content.key(**parts)
+
     def get(self, kind: str, **parts: Any) -> Any | None:
         """Return what was measured of the run that `parts` describe; None where it has to be run."""
-        return self._cache.get_json(kind, self._content.key(**parts))
+        return self._cache.get_json(kind, self.key(**parts))
 
     def put(self, kind: str, value: Any, **parts: Any) -> None:
         """Keep plain data."""
-        self._cache.put_json(kind, self._content.key(**parts), value)
+        self._cache.put_json(kind, self.key(**parts), value)
 
 
 class KeptTwins(UserDict[TwinKey, Curve]):

@@ -220,7 +220,7 @@ class SharedTrial:
         mine = crossing.next_phase(self._config)
         self._with_me = [other for other in self._with_me if crossing.next_phase(other) == mine]
         self._open_ended = False
-        self._key = _hash(self._key, mine)
+        self._key = _hash(self._key, crossing.step, mine)
         self._told_before += len(self._told)
         self._told = []
 

@@ -1,20 +1,33 @@
 """A sweep over three real Ray nodes, and what is left of it when one of them is killed."""
 
+import logging
 import shutil
+import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from support import toy
 from support.nodes import nodes
 
+from hybrid_sweep.cluster import launch
 from hybrid_sweep.cluster.connection import QUIET
+from hybrid_sweep.cluster.edge_store import Directory, start_directory
 from hybrid_sweep.cluster.launch import run_sweep
+from hybrid_sweep.cluster.pack_runner import PackRunner
+from hybrid_sweep.cluster.runner import Runner
+from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_class
 from hybrid_sweep.driver.events import TrialFinished, TrialReported
 from hybrid_sweep.journal import Journal
-from hybrid_sweep.measure.costs import COST_NAMES
+from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
+from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.trainer import HybridConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 COUNTED = ["quality", "quality_vs_truncated", "val_loss", "speedup_counted", "behaviour"]
 
 
@@ -68,6 +81,91 @@ def test_three_nodes_give_what_one_machine_gives(spec, cluster, at_home, tmp_pat
     assert outcome.counts == {"done": 4}
     away = outcome.folder.trials().set_index("trial_id")[COUNTED]
     assert away.loc[at_home.index].equals(at_home)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Three configurations that agree until something can be predicted, two of them to the end."""
+    base = HybridConfig(warmup_steps=20, full_steps=10, minimum_cosine=-1.0, confidence_threshold=0.9)
+    tried = [
+        base.replace(max_predict_steps=35),
+        base.replace(max_predict_steps=12),
+        base.replace(max_predict_steps=12, confidence_threshold=0.05),
+    ]
+    return Shared(
+        order=WorkloadOrder(name=f"{toy.__file__}:Toy", keywords={}, device="cpu"),
+        references={0: reference_run(toy.Toy(), 0, 120, 20)},
+        costs={cost_class(base): UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))},
+        controls=False,
+        tried=[config.model_dump() for config in tried],
+    )
+
+
+@pytest.mark.parametrize("pack", [1, 2])
+def test_a_node_follows_what_another_one_has_trained(cluster, shared, pack):
+    def followed_seconds(shared):
+        """Train the first configuration on one node, then the others on the other one."""
+        actors = [
+            ray.remote(Runner if pack == 1 else PackRunner)
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(shared)
+            for node in ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU")
+        ]
+        results = []
+        for actor, config in zip([actors[0], *actors[1:] * 2], shared.tried, strict=True):
+            seat = () if pack == 1 else (1,)
+            actor.start.remote(*seat, {"trial_id": "t", "seed": 0, "config": config})
+            while "finished" not in (said := ray.get(actor.step.remote(*seat))):
+                pass
+            results.append(said["finished"]["result"]["followed_seconds"])
+        for actor in actors:
+            ray.kill(actor)
+        return results
+
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        shared = replace(shared, pack=pack)
+        leads, leads_too, _ = followed_seconds(replace(shared, sweep_id=f"without{pack}"))
+        assert leads == leads_too == 0
+        edges = start_directory()
+        leads, follows, follows_too = followed_seconds(replace(shared, sweep_id=f"with{pack}", edges=edges))
+        assert leads == 0 < min(follows, follows_too)
+    finally:
+        ray.shutdown()
+
+
+class Told(Directory):
+    """Remembers that it was used."""
+
+    told = 0
+
+    def put(self, key, data):
+        self.told += 1
+        super().put(key, data)
+
+    def times(self):
+        return self.told
+
+
+def test_a_directory_that_dies_costs_no_run(spec, cluster, at_home, tmp_path, monkeypatch):
+    alive, told = [], []
+
+    def start():
+        alive.append(ray.remote(Told).options(num_cpus=0).remote(10_000_000))
+        return alive[-1]
+
+    def kill_once(event):
+        if isinstance(event, TrialReported) and alive and (times := ray.get(alive[0].times.remote())):
+            told.append(times)
+            ray.kill(alive.pop())
+
+    monkeypatch.setattr(launch, "start_directory", start)
+    outcome = run_sweep(spec, tmp_path / "results", address=cluster.address, on_event=kill_once)
+    assert told
+    assert outcome.counts == {"done": 4}
+    trials = outcome.folder.trials().set_index("trial_id")[COUNTED]
+    assert trials.loc[at_home.index].equals(at_home)
 
 
 def test_a_node_that_dies_costs_a_checkpoint_interval_and_no_run(spec, cluster, at_home, tmp_path):

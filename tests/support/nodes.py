@@ -40,6 +40,7 @@ class Node:
             "MAX_WORKER_PORT": "0",
             "AGENT_PORT": str(free_port()),
             "TEMP_DIR": str(folder),
+            "HYBRID_SWEEP_CACHE": str(folder / "cache"),  # as on a disk of its own
             "RETRY_SECONDS": "0.2",
         }
         environment = inherited | shared | settings
