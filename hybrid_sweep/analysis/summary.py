@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from hybrid_sweep.analysis.checklist import Row, check, recommendation
-from hybrid_sweep.analysis.pareto import MIN_QUALITY, best_point, pareto_front, speedup_column
+from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
 
