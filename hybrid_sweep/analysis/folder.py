@@ -40,13 +40,14 @@ class ResultsFolder(SweepFolder):
         """
         return Confirmation.read(self.confirm_path)
 
-    def verdict(self) -> Verdict:
-        """Return what to do with the sweep's best point.
+    def verdict(self, trials: pd.DataFrame | None = None) -> Verdict:
+        """Return what to do with the sweep's best point, of `trials` where they have been read already.
 
         Raises:
             UserError: the journal, the manifest or the confirmation is corrupt.
         """
-        return self._verdict(self.table("front"), self.confirmation())
+        table = self.trials() if trials is None else trials
+        return self._verdict(pareto_front(table, speedup_column(self.manifest)), self.confirmation())
 
     def _verdict(self, front: pd.DataFrame, confirmation: Confirmation | None) -> Verdict:
         speedup = speedup_column(self.manifest)
