@@ -14,6 +14,8 @@ from pydantic_core import from_json
 
 from hybrid_sweep.errors import UserError
 
+_READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
+
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -66,7 +68,7 @@ class Journal:
         """
         heads = tuple(b'{"event": ' + json.dumps(name).encode() for name in skip)
         try:
-            with Path(path).open("rb") as file:
+            with Path(path).open("rb", buffering=_READ_BYTES) as file:
                 for number, line in enumerate(file, start=1):
                     if line.startswith(heads):
                         continue

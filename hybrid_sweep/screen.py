@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,8 +25,6 @@ from rich.text import Text
 from hybrid_sweep.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from hybrid_sweep.analysis.comparison import Confirmation
     from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.analysis.status import SweepStatus
@@ -170,46 +168,47 @@ def print_job(job: JobState, format: str) -> None:
     print("\n".join(f"{name:{width}}  {value}" for name, value in rows.items()))
 
 
-def front_table(front: pd.DataFrame, width: int) -> Table:
-    """Return the rows of a Pareto front as a table for a screen of `width` characters."""
+def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """Return the rows of a Pareto front (`front_rows`) as a table for a screen of `width` characters."""
     from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 
     digits = {column.name: column.digits for column in TRIAL_COLUMNS}
-    longest = max(front["trial_id"].astype("str").str.len(), default=0)
+    longest = max(len(row["trial_id"]) for row in front)
     wide = width - max(longest - USUAL_ID, 0) >= NARROW
     shown = [name for name in FRONT_COLUMNS if wide or name not in ONLY_WHERE_WIDE]
-    shown = [name for name in shown if front[name].notna().any()]
-    if not front["seed"].astype("str").str.contains(",").any():  # one seed each: nothing to tell
+    shown = [name for name in shown if not all(_is_missing(row[name]) for row in front)]
+    if not any("," in row["seed"] for row in front):  # one seed each: nothing to tell
         shown = [name for name in shown if name != "seed"]
     table = _table()
     for name in shown:
         text = name in ("trial_id", "seed")
-        heading = FRONT_COLUMNS[name] + (INTERVAL if f"{name}_low" in front else "")
+        heading = FRONT_COLUMNS[name] + (INTERVAL if f"{name}_low" in front[0] else "")
         table.add_column(heading, justify="left" if text else "right", no_wrap=text)
-    rows: list[dict[str, Any]] = front.to_dict("records")  # type: ignore[assignment]
-    for row in rows:
+    for row in front:
         table.add_row(*(_cell(row, name, digits[name]) for name in shown))
     return table
 
 
 def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, width: int) -> RenderableType:
     """Return the end of a sweep: its front, its counts, the verdict, and what to type next."""
-    from hybrid_sweep.analysis.pareto import best_point, pareto_front, speedup_column
+    from hybrid_sweep.analysis.front_rows import front_rows
+    from hybrid_sweep.analysis.pareto import best_point, pareto_front
+    from hybrid_sweep.analysis.plane import speedup_column
     from hybrid_sweep.analysis.summary import analyzer_lines
 
     trials = folder.trials()
-    front = pareto_front(trials, speedup_column(folder.manifest))
     failed = trials[trials["state"] == "failed"]
-    best = best_point(front)
+    best = best_point(pareto_front(trials, speedup_column(folder.manifest)))
     parts: list[RenderableType] = []
     if interrupted:
         parts += [
             _line("Interrupted: what is finished is written; resume does the rest.", "yellow"),
             "",
         ]
-    parts += (
-        [Text("Pareto front", "bold"), front_table(front, width)] if best is not None else ["No run is done."]
-    )
+    if best is None:
+        parts.append("No run is done.")
+    else:
+        parts += [Text("Pareto front", "bold"), front_table(front_rows(folder), width)]
     parts.append(_line(f"{sum(counts.values())} runs: {_listed(f'{n} {s}' for s, n in counts.items() if n)}"))
     for row in failed.head(FAILURES_SHOWN).to_dict("records"):
         parts.append(_line(f"  {row['trial_id']} (seed {row['seed']}) failed: {row['reason']}", "red"))
@@ -354,11 +353,12 @@ def _listed(values: Any) -> str:
 
 
 def _cell(row: Mapping[str, Any], name: str, digits: int) -> str:
-    import pandas as pd
-
     from hybrid_sweep.analysis.intervals import shown
 
-    value = row[name]
-    if pd.isna(value):
+    if _is_missing(row[name]):
         return "–"
-    return value if isinstance(value, str) else shown(row, name, digits)
+    return row[name] if isinstance(row[name], str) else shown(row, name, digits)
+
+
+def _is_missing(value: str | float) -> bool:
+    return not isinstance(value, str) and math.isnan(value)

@@ -1,6 +1,7 @@
 """Imports: no private name of another package, which may break any day, and none that a reader waits for."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,15 @@ import trainables
 
 OURS = [Path(package.__file__).parent for package in (hybrid_sweep, trainables)]
 FILES = [file for folder in OURS for file in sorted(folder.rglob("*.py"))]
+LOOK = """
+import sys
+from hybrid_sweep.cli import main
+try:
+    main()
+finally:
+    loaded = {"numpy", "pandas", "pyarrow", "scipy", "torch", "ray", "optuna"} & set(sys.modules)
+    assert not loaded, loaded
+"""
 
 
 def imported(tree):
@@ -24,8 +34,19 @@ def imported(tree):
 
 
 def test_tables_are_read_without_scipy():
-    code = "import hybrid_sweep.analysis, sys; sys.exit('scipy' in sys.modules)"
+    code = "import sys; from hybrid_sweep.analysis import *; sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["status", "pareto"])
+def test_a_look_at_a_sweep_waits_for_no_table(command, tmp_path):
+    run = {"trial_id": "a", "seed": 0}
+    began = {"event": "started", **run, "config": {}}
+    ended = {"event": "finished", **run, "state": "done", "result": {"speedup": 2.0, "quality": 1.0}}
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (began, ended)))
+    looked = subprocess.run([sys.executable, "-c", LOOK, command, tmp_path], capture_output=True, text=True)
+    assert looked.returncode == 0, looked.stderr
+    assert "2.00" in looked.stdout
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")

@@ -11,16 +11,8 @@ import numpy as np
 import pandas as pd
 
 from hybrid_sweep.analysis.comparison import Confirmation
-from hybrid_sweep.analysis.pareto import (
-    MIN_QUALITY,
-    best_point,
-    configurations,
-    control_points,
-    hypervolume,
-    hypervolume_reference,
-    pareto_front,
-    speedup_column,
-)
+from hybrid_sweep.analysis.pareto import best_point, configurations, control_points, hypervolume, pareto_front
+from hybrid_sweep.analysis.plane import MIN_QUALITY, hypervolume_reference, speedup_column
 
 LADDER_ARM = "lr"
 """The control whose curve stands beside every front: fewer steps at a higher learning rate."""

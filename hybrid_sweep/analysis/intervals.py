@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -23,6 +24,8 @@ def with_intervals(means: pd.DataFrame, trials: pd.DataFrame, columns: Sequence[
     """
     if not trials["trial_id"].duplicated().any():
         return means
+    import numpy as np  # here and below: a front of single runs on a terminal needs none of them
+
     groups = trials[trials["trial_id"].isin(means["trial_id"])].groupby("trial_id")
     seeds = groups.size().reindex(means["trial_id"]).to_numpy(dtype="int64")
     added: dict[str, Any] = {"seeds": seeds}
@@ -44,7 +47,7 @@ def shown(row: Mapping[str, Any] | pd.Series[Any], name: str, digits: int) -> st
 
 def student_t(freedom: int) -> float:
     """Return the half-width of a 95 % interval in standard errors; not-a-number below 1 degree of freedom."""
-    from scipy.special import stdtrit  # here and below: scipy takes a second that one seed does not need
+    from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2)) if freedom >= 1 else math.nan
 
@@ -57,6 +60,7 @@ def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[f
     BCa intervals of 5 normal values hold their mean in 84 % of cases, this one in 92 %; of 3 in 75 %. The
     same values give the same interval. One value gives not-a-number.
     """
+    import numpy as np
     from scipy.special import ndtr
     from scipy.stats import bootstrap
 

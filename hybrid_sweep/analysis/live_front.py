@@ -6,9 +6,6 @@ import math
 from array import array
 from dataclasses import dataclass
 
-import moocore
-import numpy as np
-
 SLOPE_SHARE, SLOPE_POINTS = 0.2, 10  # the slope looks back over this share of the points, at least so many
 
 
@@ -109,5 +106,10 @@ class LiveFront:
         return True
 
     def _area(self) -> float:
-        points = np.array([(point.speedup, point.quality) for point in self.points])
-        return float(moocore.hypervolume(points, ref=self._reference, maximise=True))
+        slowest, floor = self._reference
+        area = 0.0
+        for point in self.points:  # ever slower and better: each adds the strip above the one before
+            if point.speedup > slowest and point.quality > floor:
+                area += (point.speedup - slowest) * (point.quality - floor)
+                floor = point.quality
+        return area

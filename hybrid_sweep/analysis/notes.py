@@ -9,7 +9,7 @@ import pandas as pd
 
 from hybrid_sweep.analysis.front_picture import FrontPicture, ladder
 from hybrid_sweep.analysis.intervals import shown
-from hybrid_sweep.analysis.table import INTERRUPTED
+from hybrid_sweep.analysis.runs import INTERRUPTED
 
 _CONTROLS = {
     "quality_vs_truncated": "stopping plain training early, at as many backward passes",

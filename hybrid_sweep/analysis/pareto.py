@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import moocore
@@ -12,20 +11,11 @@ from numpy.typing import NDArray
 
 from hybrid_sweep.analysis.columns import SETTINGS
 from hybrid_sweep.analysis.intervals import with_intervals
+from hybrid_sweep.analysis.plane import MIN_QUALITY
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.arm import ABLATION
 
-MIN_QUALITY = 0.98
-"""The quality that counts as good where nothing else is said."""
-
 _NOT_MEASURED = ("seed", "number", *SETTINGS)
-
-
-def speedup_column(manifest: Mapping[str, Any]) -> str:
-    """Return the column that is a sweep's speed: "speedup", or "speedup_counted" where it counts its work."""
-    packed = ((manifest.get("pack") or {}).get("size") or 1) > 1
-    counted = packed or (manifest.get("spec") or {}).get("timing") == "counted"
-    return "speedup_counted" if counted else "speedup"
 
 
 def configurations(table: pd.DataFrame) -> pd.DataFrame:
@@ -93,12 +83,6 @@ def hypervolume(
     """Return the area that the front dominates beyond `reference`, in units of `x` times units of `y`."""
     points = _points(_front(table, x, y), x, y)
     return float(moocore.hypervolume(points, ref=reference, maximise=True))
-
-
-def hypervolume_reference(manifest: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the reference point that the manifest records, as (speedup, quality)."""
-    recorded = manifest.get("hypervolume_reference") or {}
-    return float(recorded.get("speedup", 1.0)), float(recorded.get("quality", 0.90))
 
 
 def _points(rows: pd.DataFrame, x: str, y: str) -> NDArray[np.float64]:

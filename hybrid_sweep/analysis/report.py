@@ -17,7 +17,7 @@ from hybrid_sweep.analysis.figures import front_figure, settings_figure, swept_s
 from hybrid_sweep.analysis.front_picture import FrontPicture
 from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
-from hybrid_sweep.analysis.pareto import MIN_QUALITY
+from hybrid_sweep.analysis.plane import MIN_QUALITY
 from hybrid_sweep.analysis.reliability import constant_brier, reliability
 from hybrid_sweep.analysis.summary import analyze
 from hybrid_sweep.analysis.table import hybrid_runs

@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.live_front import FrontPoint, LiveFront
 from hybrid_sweep.analysis.pace import clock_text, seconds_left
-from hybrid_sweep.analysis.pareto import MIN_QUALITY, hypervolume_reference, speedup_column
-from hybrid_sweep.analysis.table import INTERRUPTED, run_rows
+from hybrid_sweep.analysis.plane import MIN_QUALITY, hypervolume_reference, speedup_column
+from hybrid_sweep.analysis.runs import INTERRUPTED, number, run_rows
+from hybrid_sweep.analysis.sweep_folder import SweepFolder
 from hybrid_sweep.journal import Journal, plain
 
 STATES = ("done", "running", "unfinished", "diverged", "pruned", "failed")
@@ -77,7 +77,7 @@ class SweepStatus:
         return values
 
 
-def sweep_status(folder: ResultsFolder, *, alive: bool, now: datetime | None = None) -> SweepStatus:
+def sweep_status(folder: SweepFolder, *, alive: bool, now: datetime | None = None) -> SweepStatus:
     """Read how a sweep stands.
 
     Args:
@@ -186,7 +186,7 @@ def _front(ended: list[dict[str, Any]], speedup: str, manifest: Mapping[str, Any
     for row in ended:
         if row.get("arm"):
             continue
-        front.add(row["trial_id"], row["state"], _number(row.get(speedup)), _number(row.get("quality")))
+        front.add(row["trial_id"], row["state"], number(row.get(speedup)), number(row.get("quality")))
     return front
 
 
@@ -240,7 +240,3 @@ def _last_stamp(path: Path) -> str:
         except (KeyError, TypeError, ValueError):  # torn, or cut by the window
             continue
     return ""
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan

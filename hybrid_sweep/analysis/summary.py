@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from hybrid_sweep.analysis.checklist import Row, check, recommendation
-from hybrid_sweep.analysis.pareto import MIN_QUALITY, best_point, pareto_front, speedup_column
+from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
 
@@ -23,14 +24,15 @@ class Sweep(Protocol):
     def trials(self) -> pd.DataFrame:
         """One row a trial and seed."""
 
-    def verdict(self) -> Verdict:
-        """What to do with the sweep's best point."""
+    def verdict(self, trials: pd.DataFrame) -> Verdict:
+        """What to do with the best point of these trials."""
 
 
 def analyzer_lines(folder: Sweep, min_quality: float = MIN_QUALITY) -> list[str]:
     """Return the four lines for the best point of a sweep's front (seed, analyze_sweep.py)."""
-    verdict = folder.verdict().recommendation
-    return analyze(folder.trials(), speedup_column(folder.manifest), min_quality, verdict)
+    trials = folder.trials()
+    recommended = folder.verdict(trials).recommendation
+    return analyze(trials, speedup_column(folder.manifest), min_quality, recommended)
 
 
 def analyze(

@@ -27,10 +27,10 @@ def status(
 
         screen.print_job(RayJobs(address).status(what), format)
         return
-    from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.analysis.status import sweep_status
+    from hybrid_sweep.analysis.sweep_folder import SweepFolder
 
-    folder = ResultsFolder.open(what)
+    folder = SweepFolder.open(what)
     screen.print_status(sweep_status(folder, alive=folder.is_driven), format)
 
 
@@ -50,17 +50,20 @@ def pareto(
     format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print it.")] = "table",
 ) -> None:
     """Print the Pareto front of a sweep, also while it runs."""
-    from hybrid_sweep import screen
-    from hybrid_sweep.analysis.export import write_table
-    from hybrid_sweep.analysis.folder import ResultsFolder
-
-    front = ResultsFolder.open(folder).table("front")
-    front = front[front["quality"] >= min_quality]
     if format == "table":
+        from hybrid_sweep import screen
+        from hybrid_sweep.analysis.front_rows import front_rows
+        from hybrid_sweep.analysis.sweep_folder import SweepFolder
+
+        rows = [row for row in front_rows(SweepFolder.open(folder)) if row["quality"] >= min_quality]
         console = screen.console()
-        console.print(screen.front_table(front, console.width) if len(front) else "No point is on the front.")
+        console.print(screen.front_table(rows, console.width) if rows else "No point is on the front.")
     else:
-        write_table(front, format, None)
+        from hybrid_sweep.analysis.export import write_table
+        from hybrid_sweep.analysis.folder import ResultsFolder
+
+        front = ResultsFolder.open(folder).table("front")
+        write_table(front[front["quality"] >= min_quality], format, None)
 
 
 @app.command(rich_help_panel=LOOK)

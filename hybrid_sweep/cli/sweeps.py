@@ -180,9 +180,9 @@ def stop(what: Sweep, address: Jobs = None) -> None:
         RayJobs(address).stop(what)
         print(f"{what} is asked to stop; see: hybrid-sweep status {what} --address {address}")
         return
-    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.analysis.sweep_folder import SweepFolder
 
-    ResultsFolder.open(what).request_stop()
+    SweepFolder.open(what).request_stop()
     print(f"{what} is asked to stop; then go on with: hybrid-sweep resume {what}")
 
 

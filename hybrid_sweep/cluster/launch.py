@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.table import INTERRUPTED
+from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend, hiring
 from hybrid_sweep.cluster.connection import connected

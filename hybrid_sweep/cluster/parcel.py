@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from hybrid_sweep.analysis.folder import JOURNAL, MANIFEST, ResultsFolder
+from hybrid_sweep.analysis.sweep_folder import JOURNAL, MANIFEST, SweepFolder
 from hybrid_sweep.errors import UserError
 
 LINE_BYTES = 3000
@@ -34,7 +34,7 @@ def pack(folder: Path) -> Iterator[str]:
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} has no {MANIFEST} yet: wait until its trials have begun")
     files = [folder / MANIFEST, folder / JOURNAL]
-    models = ResultsFolder(folder).models_path
+    models = SweepFolder(folder).models_path
     if models.is_dir():
         files += sorted(models.iterdir())
     buffer = io.BytesIO()

@@ -13,7 +13,8 @@ from hybrid_sweep.analysis.comparison import Confirmation, comparisons
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import MIN_QUALITY, best_point, configurations, speedup_column
+from hybrid_sweep.analysis.pareto import best_point, configurations
+from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
 from hybrid_sweep.cluster.work import WorkloadOrder
 from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs

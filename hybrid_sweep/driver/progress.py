@@ -18,8 +18,8 @@ from rich.text import Text
 
 from hybrid_sweep.analysis import pace
 from hybrid_sweep.analysis.live_front import FrontPoint, LiveFront
-from hybrid_sweep.analysis.pareto import MIN_QUALITY
-from hybrid_sweep.analysis.table import INTERRUPTED
+from hybrid_sweep.analysis.plane import MIN_QUALITY
+from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.driver.events import (
     Note,
     SlotsChanged,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_sweep.analysis import ResultsFolder, configurations, hypervolume, pareto_front, speedup_column
-from hybrid_sweep.analysis.pareto import hypervolume_reference
+from hybrid_sweep.analysis.plane import hypervolume_reference
 
 
 def table(points: list[tuple[float, float]], **columns: object) -> pd.DataFrame:

@@ -1,0 +1,215 @@
+"""SweepFolder: the one place that knows what the files of a sweep are called; it needs no pandas."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from hybrid_sweep.analysis.files import replacing, write_text
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.journal import Journal, plain
+
+MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
+
+
+class SweepFolder:
+    """A sweep on disk: its journal and manifest, and who drives it; `ResultsFolder` makes tables of it.
+
+    Make one with `create` or `open`. Files other than the journal are replaced whole, never half written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | str) -> Self:
+        """Return a new, empty results folder.
+
+        Raises:
+            UserError: something is there already, or the folder cannot be made.
+        """
+        folder = Path(path)
+        cls.refuse_taken(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / JOURNAL).touch()
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder} ({error.strerror}): choose another") from None
+        return cls(folder)
+
+    @staticmethod
+    def refuse_taken(folder: Path) -> None:
+        """Refuse a place where something is already.
+
+        Raises:
+            UserError: it is a file, or a folder that is not empty.
+        """
+        try:
+            taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+            parent = next(above for above in folder.absolute().parents if above.exists())
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder} ({error.strerror}): choose another") from None
+        if not parent.is_dir():
+            raise UserError(f"cannot make the folder {folder} ({parent} is a file): choose another")
+        if taken:
+            raise UserError(
+                f"{folder} exists already: choose another folder for the results, or remove it first"
+            )
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Return the results folder at `path`.
+
+        Raises:
+            UserError: there is none, it is not one of ours, or its manifest is corrupt.
+        """
+        folder = cls(Path(path))
+        try:
+            there = folder.path.is_dir()
+        except OSError:
+            there = False
+        if not there:
+            raise UserError(f"there is no folder {path}: give one that a sweep has written")
+        if not any((folder.path / name).is_file() for name in (MANIFEST, JOURNAL)):
+            raise UserError(
+                f"{path} is not a results folder (no {JOURNAL}): give one that a sweep has written"
+            )
+        _ = folder.manifest
+        return folder
+
+    @property
+    def journal(self) -> Journal:
+        """What happened, in order."""
+        return Journal(self.path / JOURNAL)
+
+    @property
+    def report_path(self) -> Path:
+        """The report that `export_all` writes."""
+        return self.path / "report.html"
+
+    @property
+    def models_path(self) -> Path:
+        """Where trained weights are kept, if they are."""
+        return self.path / "models"
+
+    @property
+    def confirm_path(self) -> Path:
+        """Where `confirm` writes."""
+        return self.path / "confirm"
+
+    def checkpoint_path(self, trial_id: str, seed: int) -> Path:
+        """Where the newest checkpoint of an unfinished run is."""
+        return self.path / "checkpoints" / f"{trial_id}_seed{seed}.ckpt"
+
+    def write_checkpoint(self, trial_id: str, seed: int, checkpoint: bytes) -> None:
+        """Replace the checkpoint of a run."""
+        path = self.checkpoint_path(trial_id, seed)
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(checkpoint)
+
+    @property
+    def stop_request(self) -> Path:
+        """A file that asks the driver to wind the sweep down."""
+        return self.path / "stop"
+
+    def request_stop(self) -> None:
+        """Ask the process that drives the sweep to wind it down.
+
+        Raises:
+            UserError: none does.
+        """
+        if not self.is_driven:
+            raise UserError(f"nothing drives the sweep in {self.path}: there is nothing to stop")
+        try:
+            self.stop_request.touch()
+        except OSError as error:
+            raise UserError(
+                f"cannot ask it to stop ({error.strerror}): do it as the user who runs it"
+            ) from None
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Hold the folder for the one process that drives its sweep; freed when that ends, however it ends.
+
+        Raises:
+            UserError: another process drives it.
+        """
+        lock = FileLock(self.path / ".driver.lock")
+        try:
+            lock.acquire(timeout=1)  # a look by `is_driven` takes no longer
+        except Timeout:
+            raise UserError(
+                f"another process drives the sweep in {self.path}: wait for it, "
+                f"or end it with: hybrid-sweep stop {self.path}"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}): mend that first") from None
+        try:
+            self.stop_request.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a process drives the sweep at this moment."""
+        if not (self.path / ".driver.lock").exists():
+            return False
+        lock = FileLock(self.path / ".driver.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # another user's, or a copy that cannot be written
+            return self._is_locked()
+        lock.release()
+        return False
+
+    def _is_locked(self) -> bool:
+        """Whether somebody holds the lock, as far as one may only read."""
+        try:
+            with (self.path / ".driver.lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The resolved sweep and where it ran; empty where a sweep died before it was written.
+
+        Raises:
+            UserError: the file is corrupt, or another program's.
+        """
+        path = self.path / MANIFEST
+        try:
+            manifest = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is corrupt ({error}): restore it from a copy, or delete it, "
+                f"for the trials can be read without it"
+            ) from None
+        sections = ("spec", "hypervolume_reference", "versions", "hardware", "pack")
+        if not isinstance(manifest, dict) or "sweep_id" not in manifest:
+            raise UserError(
+                f"{path} has no sweep_id: this is not a results folder; give one that a sweep wrote"
+            )
+        for name in sections:
+            if not isinstance(manifest.get(name) or {}, dict):
+                raise UserError(f"{path} is corrupt ({name} is {manifest[name]!r}): restore it from a copy")
+        return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest; not-a-number becomes null."""
+        write_text(self.path / MANIFEST, json.dumps(plain(manifest), indent=1, allow_nan=False) + "\n")
