@@ -1,4 +1,4 @@
-"""CompiledWorkload: a workload whose loss `torch.compile` has made faster, for every arm alike."""
+"""CompiledWorkload: a workload whose loss has gone through `torch.compile`, for every arm alike."""
 
 from __future__ import annotations
 

@@ -76,6 +76,13 @@ def test_what_warming_up_has_compiled_serves_every_model_that_follows(compiler, 
     assert compiler.graphs == 2
 
 
+def test_the_oracles_copy_of_a_model_is_served_too(compiler):
+    workload = compiled_toy()
+    before = compiler.runs
+    curve = run_hybrid(workload, 0, CONFIG.replace(predictor="oracle"), 60)
+    assert compiler.runs == before + curve.backward_calls[-1] + curve.forward_only_calls
+
+
 def test_a_second_workload_of_the_same_process_is_compiled_too(compiler):
     compiled_toy()
     workload = compiled_toy()
