@@ -137,6 +137,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         **({"mask": "by η·λ_max, measured along plain training first"} if measured else {}),
         "device": spec.device,
         "at once": str(spec.concurrency or "one a core, or one a GPU share"),
+        **({"compiled": f"torch.compile, mode {spec.compile}"} if spec.compile != "none" else {}),
         **({"packed": f"{spec.pack} in a worker"} if spec.pack != 1 else {}),
         "front of": f"{spec.speedup_column} and quality",
         "results": str(out or Path("results", f"{spec.name}-<time>")),

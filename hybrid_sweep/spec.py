@@ -149,6 +149,8 @@ class SweepSpec(Settings):
         max_retries: how often a run is tried again after its worker was lost.
         checkpoint_seconds: wall clock between checkpoints of a run, from which a retry goes on.
         device: "auto" takes CUDA where there is one.
+        compile: `torch.compile` of the loss, for every arm, the reference too: its mode "default", or
+            "reduce-overhead", which is CUDA graphs on a GPU. The workers compile before anything is timed.
         concurrency: trials at once; None is one a CPU core, or one a GPU share.
         gpus_per_trial: share of one GPU that a trial on CUDA takes; with `pack`, that a worker takes.
         pack: trials of a worker that are trained at once, their real steps fused; "auto" measures what is
@@ -188,6 +190,7 @@ class SweepSpec(Settings):
     max_retries: int = Field(3, ge=0, strict=True)
     checkpoint_seconds: float = Field(30.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
     concurrency: int | None = Field(None, ge=1, strict=True)
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
     pack: Annotated[int | Literal["auto"], BeforeValidator(_pack_size)] = 1
@@ -230,6 +233,15 @@ class SweepSpec(Settings):
                 raise ValueError(
                     f"{field} stands both in trainer and in space: keep one (space.{field}=[value] fixes it)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_or_packed(self) -> Self:
+        if self.compile != "none" and self.pack != 1:
+            raise ValueError(
+                f"compile={self.compile} and pack={self.pack} do not go together, for a compiled loss cannot "
+                "be mapped over many models: take compile=none or pack=1"
+            )
         return self
 
     @model_validator(mode="after")

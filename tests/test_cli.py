@@ -206,6 +206,15 @@ def test_the_options_of_run_reach_the_sweep(sweep, hybrid_sweep, tmp_path):
     assert given == {"address": "a:1", "keep_models": "front", "remeasure": True}
 
 
+def test_a_sweep_is_compiled_where_it_is_asked_for(sweep, hybrid_sweep, tmp_path):
+    assert (
+        "torch.compile, mode default" in hybrid_sweep("run", "quick", "--compile", "default", "--dry-run")[1]
+    )
+    hybrid_sweep("run", "quick", "--out", tmp_path / "x", "--compile", "default")
+    [(spec, _, _)] = sweep.calls
+    assert spec.compile == "default"
+
+
 def test_a_failed_run_makes_exit_code_1_and_says_why(sweep, hybrid_sweep, tmp_path):
     sweep.last_state = "failed"
     code, out, _ = hybrid_sweep("run", "quick", "--out", tmp_path / "x")

@@ -102,6 +102,8 @@ def test_replacing_the_workload_drops_its_keywords():
         ({"trainer.max_predict_steps": "75"}, ["both in trainer and in space"]),
         ({"trainer": "{horizon: 3}"}, ["'horizon'", "max_predict_steps"]),
         ({"device": "tpu"}, ["device='tpu'", "'cuda'"]),
+        ({"compile": "fast"}, ["compile='fast'", "'none', 'default' or 'reduce-overhead'"]),
+        ({"compile": "default", "pack": "auto"}, ["compile=default", "pack=auto", "compile=none or pack=1"]),
         ({"pack": "0"}, ["pack=0", "at least 1, or auto"]),
         ({"pack": "some"}, ["pack='some'", "at least 1, or auto"]),
         ({"gpus_per_trial": "2"}, ["gpus_per_trial=2", "> 0", "<= 1"]),

@@ -126,6 +126,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "steps": spec.get("steps"),
         "seeds": manifest.get("seeds"),
         "timing": spec.get("timing"),
+        "torch.compile": spec.get("compile"),
         "packing": (manifest.get("pack") or {}).get("why"),
         "hardware": manifest.get("hardware"),
         "versions": manifest.get("versions"),

@@ -79,6 +79,10 @@ def run(
     repeats: Annotated[int | None, scale("How many seeds each point runs with.")] = None,
     concurrency: Annotated[int | None, scale("Trials at once.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, scale("Where trials run.")] = None,
+    compile: Annotated[
+        Literal["none", "default", "reduce-overhead"] | None,
+        scale("Mode of torch.compile for the loss of every arm; reduce-overhead is CUDA graphs on a GPU."),
+    ] = None,
     gpus_per_trial: Annotated[float | None, scale("Share of one GPU that a trial takes.")] = None,
     pack: Annotated[
         str | None,
@@ -112,6 +116,7 @@ def run(
         "repeats": repeats,
         "concurrency": concurrency,
         "device": device,
+        "compile": compile,
         "gpus_per_trial": gpus_per_trial,
         "pack": pack,
         "sampler": sampler,

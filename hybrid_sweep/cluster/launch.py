@@ -258,7 +258,10 @@ class Place:
         travel = travelling(spec.workload.name) if address else None
         name = travel[1] if travel else spec.workload.name
         place = cls(
-            order=WorkloadOrder(name=name, keywords=spec.workload.keywords, device=device), share=share
+            order=WorkloadOrder(
+                name=name, keywords=spec.workload.keywords, device=device, compile=spec.compile
+            ),
+            share=share,
         )
         if spec.device == "cuda" and not gpus:
             raise UserError("device=cuda is not available: Ray sees no GPU; use --device cpu")

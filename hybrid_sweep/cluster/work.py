@@ -6,7 +6,7 @@ import inspect
 import json
 import platform
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from math import log, sqrt
@@ -22,6 +22,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import arm_costs
 from hybrid_sweep.measure.arm_costs import step_ratios
 from hybrid_sweep.measure.arm_trial import ArmTrial
+from hybrid_sweep.measure.compiled import CompiledWorkload, compiled
 from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
@@ -49,11 +50,12 @@ _built: list[tuple[WorkloadOrder, Workload]] = []
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadOrder:
-    """How a worker builds the workload: import string, keywords, device."""
+    """How a worker builds the workload: import string, keywords, device, and how its loss is compiled."""
 
     name: str
     keywords: dict[str, Any]
     device: Device
+    compile: str = "none"
 
     def build(self) -> Workload:
         """Return the workload of this process, built and warmed up when it is first asked for.
@@ -80,12 +82,13 @@ class WorkloadOrder:
         except UserError as error:
             raise UserError(f"{error} (on node {platform.node()})") from None
         warm_up(workload)
-        return workload
+        return workload if self.compile == "none" else compiled(workload, self.compile, warm_up)
 
     def runs(self, workload: Workload) -> RunCache:
         """Return what is kept of the runs of `workload`, which `build` has returned."""
-        keywords = {**self.keywords, "device": self.device}
-        return RunCache(Content(workload, keywords, find_workload(self.name, **self.keywords)))
+        own = workload.workload if isinstance(workload, CompiledWorkload) else workload
+        keywords = {**self.keywords, "device": self.device, "torch.compile": self.compile}
+        return RunCache(Content(own, keywords, find_workload(self.name, **self.keywords)))
 
 
 def warm_up(workload: Workload) -> None:
@@ -95,6 +98,8 @@ def warm_up(workload: Workload) -> None:
     trainer = HybridTrainer(plain.model, plain.optimizer, config, loss_fn=workload.loss)
     with suppress(TrainingDiverged):  # the reference will say so better
         trainer.run(lambda step: workload.batch(0, step), min(30, workload.steps))
+    with torch.no_grad():  # as in Correct, to which a short or diverged run does not come
+        workload.loss(plain.model, workload.batch(0, 1))
     workload.evaluate(plain.model, "val")
 
 
@@ -258,7 +263,11 @@ def prepare_reference(
 
 
 def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share: bool) -> Curvature:
-    """Measure the largest η·λ along plain training with one seed, unless (`share`) an earlier sweep has."""
+    """Measure the largest η·λ along plain training with one seed, unless (`share`) an earlier sweep has.
+
+    It trains uncompiled, for a compiled loss cannot be differentiated twice.
+    """
+    order = replace(order, compile="none")
     workload = order.build()
     runs = order.runs(workload) if share else None
     parts = {"seed": seed, "steps": steps or workload.steps}

@@ -135,4 +135,6 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
     device = (folder.manifest.get("hardware") or {}).get("device", "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the sweep ran on cuda, and torch sees none here: confirm it on such a machine")
-    return WorkloadOrder(name=spec.workload.name, keywords=spec.workload.keywords, device=device).build()
+    return WorkloadOrder(
+        name=spec.workload.name, keywords=spec.workload.keywords, device=device, compile=spec.compile
+    ).build()

@@ -75,6 +75,7 @@ def test_it_has_the_reliability_table_of_the_recommended_point(grid60: ResultsFo
             {"spec": {"controls": "full", "tuning_trials": 20}, "budget": 60},
             "chosen from 20 settings, the hybrid from 60: tuning_trials capped them",
         ),
+        ({"spec": {"compile": "reduce-overhead"}}, "<dt>torch.compile</dt><dd>reduce-overhead</dd>"),
     ],
 )
 def test_the_facts_say_what_was_measured_and_what_was_capped(

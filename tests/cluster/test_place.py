@@ -40,6 +40,11 @@ def test_slots_are_counted_node_by_node(place, nodes, fields, slots):
     assert made.share["gpu"] == (spec.gpus_per_trial if made.order.device == "cuda" else 0)
 
 
+def test_workers_compile_what_the_sweep_says(place):
+    assert place([{"CPU": 2}], compile="default")[0].order.compile == "default"
+    assert place([{"CPU": 2}])[0].order.compile == "none"
+
+
 @pytest.mark.parametrize(
     ("nodes", "fields", "said"),
     [

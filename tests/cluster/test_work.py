@@ -39,6 +39,15 @@ def order(name=NAME, device="cpu", **keywords):
 
 
 @pytest.fixture
+def compiled_with(monkeypatch):
+    """What torch was told to compile, which is left as it is."""
+    told = []
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: told.append(function) or function)
+    return told
+
+
+@pytest.fixture
 def short_toy():
     """A workload that has no batches beyond its own steps."""
 
@@ -79,6 +88,33 @@ class TestBuild:
             order("no_such_module:Toy").build()
         with pytest.raises(UserError, match=r"takes no keyword 'colour'.*on node"):
             order(colour="red").build()
+
+
+class TestCompiled:
+    def test_the_loss_is_compiled_where_the_sweep_says_so(self, compiled_with):
+        order().build()
+        assert not compiled_with
+        workload = replace(order(dropout=0.25), compile="default").build()
+        assert compiled_with == [workload.workload.loss]
+        assert workload.dropout == 0.25
+
+    def test_a_loss_that_is_broken_is_not_blamed_on_the_compiler(self, compiled_with):
+        with pytest.raises(RuntimeError, match="the toy\nis broken"):
+            replace(order(troubles={0: "raise"}), compile="default").build()
+
+    def test_a_reference_is_another_one(self, compiled_with, monkeypatch, tmp_path):
+        monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
+        kept = [
+            prepare_reference(replace(order(), compile=mode), 2, 30, 10, True).from_cache
+            for mode in ("none", "default", "reduce-overhead", "none", "default", "reduce-overhead")
+        ]
+        assert kept == [False, False, False, True, True, True]
+
+    def test_curvature_is_that_of_the_uncompiled_loss(self, compiled_with):
+        """Autograd cannot differentiate a compiled one twice."""
+        found = prepare_curvature(replace(order(), compile="default"), 2, 30, False)
+        assert found == prepare_curvature(order(), 2, 30, False)
+        assert not compiled_with
 
 
 def test_warming_up_leaves_nothing_behind_that_a_trial_could_see():

@@ -70,6 +70,18 @@ def ran(folder):
     return [(event["trial_id"], event["arm"], event["seed"]) for event in events]
 
 
+def test_the_loss_is_compiled_where_the_sweeps_was(folder, monkeypatch):
+    folder.write_manifest({**folder.manifest, "spec": {**folder.manifest["spec"], "compile": "default"}})
+
+    def refuse(function, **settings):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(UserError, match=r"loss of Toy cannot be compiled .*no compiler here"):
+        confirm_sweep(folder.path, seeds=3)
+    assert not folder.confirm_path.exists()
+
+
 def test_the_best_points_are_compared_with_every_control_on_fresh_seeds(confirmed):
     _, found = confirmed
     assert found.seeds == [4, 5, 6]
