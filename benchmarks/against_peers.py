@@ -11,8 +11,8 @@ after round.
 
 Seconds are those of the whole process, imports included. Memory is the peak of all its processes together,
 looked at every two seconds: a page that some of them share counts once, and as "resident" as often as it is
-mapped. "Training" is the time that trials spend in training as their trainer measures it, without
-evaluation, of the time that the cores had: in all, and from the first trial's start to the last one's end.
+mapped. "Training" is the time that trials spend in training as their trainer measures it, of the time that
+the cores had: in all, from the first trial's start to the last one's end, and there with evaluation.
 """
 
 from __future__ import annotations
@@ -115,20 +115,17 @@ class Measured:
         return 3600 * len(self.rows) / self.took.seconds
 
     @property
-    def training(self) -> float:
-        """Share of training in the time that the cores had; what several share, or ran twice, counts once."""
-        return self._share(self.took.seconds)
+    def shares(self) -> tuple[float, float, float]:
+        """Parts of the time that the cores had; what several trials share, or ran twice, counts once.
 
-    @property
-    def training_of_trials(self) -> float:
-        """The same from the first trial's start to the last one's end."""
-        rows = self.rows.values()
-        return self._share(max(row["ended"] for row in rows) - min(row["began"] for row in rows))
-
-    def _share(self, seconds: float) -> float:
+        Training in the whole; training from the first trial's start to the last one's end; there with
+        evaluation.
+        """
         rows = self.rows.values()
         trained = sum(row["train_seconds"] - (row.get("followed_seconds") or 0.0) for row in rows)
-        return trained / (self.cores * seconds)
+        evaluated = sum(row["eval_seconds"] for row in rows)
+        trials = self.cores * (max(row["ended"] for row in rows) - min(row["began"] for row in rows))
+        return trained / (self.cores * self.took.seconds), trained / trials, (trained + evaluated) / trials
 
 
 def main() -> int:
@@ -198,10 +195,10 @@ def print_costs(measured: dict[str, list[Measured]]) -> None:
     rounds = len(next(iter(measured.values())))
     ours = [result.took.seconds for result in measured.get(OURS, [])]
     print(f"\n{os.cpu_count()} cores; " + ("1 round" if rounds == 1 else f"medians of {rounds} rounds"))
-    print(f"{'':22}{'':>35}{'memory, MB':>16}{'training, % of':>18}")
+    print(f"{'':22}{'':>35}{'memory, MB':>16}{'training, % of':>18}{'and eval-':>11}")
     print(
         f"{'':22}{'seconds':>10}{'ours = 1':>10}{'trials an hour':>15}"
-        f"{'once':>7}{'resident':>9}{'all':>9}{'trials':>9}"
+        f"{'once':>7}{'resident':>9}{'all':>9}{'trials':>9}{'uation':>11}"
     )
     for name, results in measured.items():
         seconds = [result.took.seconds for result in results]
@@ -211,8 +208,9 @@ def print_costs(measured: dict[str, list[Measured]]) -> None:
             f"{median(r.trials_an_hour for r in results):15.0f}"
             f"{median(r.took.memory_bytes for r in results) / 1e6:7.0f}"
             f"{median(r.took.resident_bytes for r in results) / 1e6:9.0f}"
-            f"{100 * median(r.training for r in results):9.1f}"
-            f"{100 * median(r.training_of_trials for r in results):9.1f}"
+            + "".join(
+                f"{100 * median(r.shares[i] for r in results):{w}.1f}" for i, w in enumerate((9, 9, 11))
+            )
         )
     for name in measured:
         if ARMS[name].note:

@@ -71,7 +71,7 @@ TRIAL_COLUMNS = (
     Column("overhead_pct", "number", "the predictor's own work as a share of training time, in percent", 1),
     Column("train_seconds", "number", "training time, evaluation excluded", 2),
     Column("followed_seconds", "number", "the part of it that another trial had done for both", 2),
-    Column("eval_seconds", "number", "evaluation time, outside every speedup", 2),
+    Column("eval_seconds", "number", "its own evaluation time, outside every speedup", 2),
     Column("steps", "count", "logical steps of the run: N, or where it was stopped"),
     Column("attempts", "count", "times that it was begun: again where its worker or the sweep was lost"),
     Column("number", "count", "the point's place in the order in which the points were chosen"),

@@ -156,7 +156,7 @@ class SharedTrial:
         settings = {name: getattr(self._config, name) for name in SWEPT}
         result = {**(self._result or self._own.result()), **settings, "config": self._config.to_json()}
         if self.following:
-            result["followed_seconds"] = result["train_seconds"]
+            result |= {"followed_seconds": result["train_seconds"], "eval_seconds": 0.0}
         return result
 
     def state_dict(self) -> dict[str, Any]:

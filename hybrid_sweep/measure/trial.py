@@ -174,8 +174,12 @@ class Trial:
         self._peak_memory_bytes = state["peak_memory_bytes"]
 
     def follow(self) -> None:
-        """Take note that all training so far was another trial's, which this one has taken over."""
+        """Take note that all training so far was another trial's, which this one has taken over.
+
+        It is charged for the training; the evaluations stay the other one's.
+        """
         self._followed_seconds = sum(self.trainer.meter.seconds().values())
+        self._eval_seconds = 0.0
 
     def result(self) -> dict[str, Any]:
         """Return the columns of the run (the contract's, in its names) from its first report on.
