@@ -1,10 +1,11 @@
-"""What the trainer adds to a real step, and what a whole Predict phase costs, in plain steps.
+"""What our plain step is to a hand-written one, what the trainer adds to it, and what a Predict phase costs.
 
     python benchmarks/full_step.py
 
-Blocks of a hand-written PyTorch loop and of the trainer with a shut gate alternate in one process on one
-thread, on the bundled digits, with fresh models every few blocks: where a model lies in memory makes it
-faster or slower. The ratio is taken block by block: a machine that slows down slows both.
+Blocks of a hand-written PyTorch loop, of the step that references and controls take, and of the trainer with
+a shut gate alternate in one process on one thread, on the bundled digits, with fresh models every few blocks:
+where a model lies in memory makes it faster or slower. Ratios are taken block by block: a machine that slows
+down slows all of them.
 """
 
 import statistics
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hybrid_sweep.analysis.intervals import student_t
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
+from hybrid_sweep.trainer.plain import PlainStep
 from trainables.mnist_mlp import MnistMlp
 
 BLOCK, BLOCKS, MODELS, PHASES = 100, 6, 12, 60
@@ -29,6 +32,8 @@ def main() -> None:
     step = statistics.median(block.plain for block in blocks) / BLOCK
     median = f"median of {len(blocks)} blocks of {BLOCK}"
     print(f"plain step                        {1e3 * step:.2f} ms ({median})")
+    low, mean, high = interval([block.plain / block.own_plain for block in blocks])
+    print(f"hand-written / our plain step     {mean:.3f} (95 % interval {low:.3f} to {high:.3f})")
     print(
         f"real step of the trainer / plain  {ratios[1]:.3f} "
         f"(quartiles {ratios[0]:.3f} to {ratios[2]:.3f}), everything included"
@@ -44,15 +49,24 @@ class Block(NamedTuple):
     """Seconds of as many steps each way, and of the trainer's own work in them."""
 
     plain: float
+    own_plain: float
     hybrid: float
     own: dict[str, float]
 
 
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % limits."""
+    mean, half = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+    half *= student_t(len(values) - 1)
+    return mean - half, mean, mean + half
+
+
 def compare(workload: MnistMlp, batches: list[Any]) -> tuple[list[Block], bool]:
-    """Train a fresh pair of models in turns; return the blocks, and whether the models end up the same."""
+    """Train fresh models in turns; return the blocks, and whether the models end up the same."""
     blocks = []
-    plain_model, hybrid_model = workload.build_model(0), workload.build_model(0)
+    plain_model, own_model, hybrid_model = (workload.build_model(0) for _ in range(3))
     optimizer = workload.build_optimizer(plain_model)
+    own_step = PlainStep(own_model, workload.build_optimizer(own_model), workload.loss)
     trainer = HybridTrainer(
         hybrid_model,
         workload.build_optimizer(hybrid_model),
@@ -70,20 +84,30 @@ def compare(workload: MnistMlp, batches: list[Any]) -> tuple[list[Block], bool]:
             loss.item()
         return time.perf_counter() - began
 
+    def own_block() -> float:
+        began = time.perf_counter()
+        for batch in batches:
+            own_step(batch).item()
+        return time.perf_counter() - began
+
     def hybrid_block() -> float:
         began = time.perf_counter()
         for batch in batches:
             trainer.step(batch)
         return time.perf_counter() - began
 
-    plain_block(), hybrid_block()
+    turns = [plain_block, own_block, hybrid_block]
+    for block in turns:
+        block()
     for _ in range(BLOCKS):
         before = trainer.meter.seconds()
-        plain, hybrid = plain_block(), hybrid_block()
+        took = {block: block() for block in turns}
         after = trainer.meter.seconds()
-        blocks.append(Block(plain, hybrid, {kind: after[kind] - before[kind] for kind in before}))
-    pairs = zip(plain_model.parameters(), hybrid_model.parameters(), strict=True)
-    return blocks, all(torch.equal(a, b) for a, b in pairs)
+        own = {kind: after[kind] - before[kind] for kind in before}
+        blocks.append(Block(took[plain_block], took[own_block], took[hybrid_block], own))
+        turns.append(turns.pop(0))  # none always comes after the same other one
+    trained = zip(*(model.parameters() for model in (plain_model, own_model, hybrid_model)), strict=True)
+    return blocks, all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in trained)
 
 
 def predict_phases(workload: MnistMlp, plain_step: float) -> None:

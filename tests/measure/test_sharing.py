@@ -96,6 +96,7 @@ def test_what_was_shared_is_charged_to_everyone(reference):
     assert results[0]["train_seconds"] == results[1]["train_seconds"] > 0
     assert results[0]["speedup"] == results[1]["speedup"]
     assert [result["followed_seconds"] for result in results] == [0, results[1]["train_seconds"]]
+    assert results[0]["eval_seconds"] > 0 == results[1]["eval_seconds"]
     assert results[1]["confidence_threshold"] == 0.02
     assert HybridConfig.from_json(results[1]["config"]) == twin
 
