@@ -119,8 +119,9 @@ class RayBackend:
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self._workers:
-            ray.kill(worker.actor)
+        for actor in {*self._hired, *(worker.actor for worker in self._workers)}:
+            ray.kill(actor)
+        self._hired.clear()
         self._workers.clear()
         self._owing.clear()
 

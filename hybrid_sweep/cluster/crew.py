@@ -55,7 +55,12 @@ class Crew:
                 self.workers[task.place] = self._hire()
             return ray.get(self._begin(task.arguments, task.place).answer)
 
-    def dismiss(self) -> None:
+    def hand_over(self) -> list[Any]:
+        """Return the workers, which are somebody else's from now on."""
+        workers, self.workers = self.workers, []
+        return workers
+
+    def close(self) -> None:
         """End the workers."""
         for worker in self.workers:
             ray.kill(worker)

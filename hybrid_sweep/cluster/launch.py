@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,14 +88,15 @@ def run_sweep(
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
-    with connected(spec, address):
+    with ExitStack() as used:
+        leave = used.enter_context(connected(spec, address))
         place = Place.of(spec, address)
         tell(
             Note(
                 f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"
             )
         )
-        crew = Crew(hiring(Runner, place.share), place.slots(spec))
+        crew = used.enter_context(closing(Crew(hiring(Runner, place.share), place.slots(spec))))
         prepared, curvature, costs = _prepared(spec, place, crew, remeasure)
         references = {seed: each.reference for seed, each in prepared.items()}
         if curvature:
@@ -119,7 +120,7 @@ def run_sweep(
             },
         )
         kept = sum(each.from_cache for each in prepared.values())
-        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept), crew)
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept), leave, crew)
 
 
 def resume_sweep(
@@ -150,7 +151,7 @@ def resume_sweep(
     with folder.driven():  # what is wrong there is said before Ray is started in vain
         pass
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
-    with connected(spec, address):
+    with connected(spec, address) as leave:
         place = Place.of(spec, address)
         began_on = (folder.manifest.get("hardware") or {}).get("device")
         if began_on != place.order.device:
@@ -158,7 +159,7 @@ def resume_sweep(
                 f"the sweep began on {began_on}, and its references and unit costs do not hold on "
                 f"{place.order.device}: resume it where there is {began_on}"
             )
-        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), retry_failed=retry_failed)
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), leave, retry_failed=retry_failed)
 
 
 def _carry_on(
@@ -166,6 +167,7 @@ def _carry_on(
     spec: SweepSpec,
     place: Place,
     tell: Tell,
+    leave: Callable[[], None],
     crew: Crew | None = None,
     *,
     retry_failed: bool = False,
@@ -194,30 +196,35 @@ def _carry_on(
         pack=(manifest.get("pack") or {}).get("size", 1),
         edges=start_directory() if spec.share and not models else None,
     )
-    made: list[RayBackend] = []
-
-    def backend() -> RayBackend:
-        runner = PackRunner if shared.pack > 1 else Runner
-        slots = partial(place.slots, spec, shared.pack)
-        if crew and shared.pack > 1:
-            crew.dismiss()
-        hired = crew.workers if crew else []
-        made.append(RayBackend(runner, (ray.put(shared),), place.share, slots, shared.pack, hired))
-        return made[-1]
-
-    def finish(folder: ResultsFolder) -> None:
-        if models:
-            _keep_front(folder, models)
-        folder.export_all()
-
-    try:
-        return carry_on(folder, spec, backend, tell, retry_failed=retry_failed, finish=finish)
-    finally:
-        for each in made:
-            each.close()
+    with ExitStack() as used:
+        used.callback(SweepStore(manifest["sweep_id"]).close)
         if shared.edges:
-            ray.kill(shared.edges)
-        SweepStore(manifest["sweep_id"]).close()
+            used.callback(ray.kill, shared.edges)
+        if crew:
+            used.callback(crew.close)
+
+        def backend() -> RayBackend:
+            if crew and shared.pack > 1:
+                crew.close()
+            backend = RayBackend(
+                PackRunner if shared.pack > 1 else Runner,
+                (ray.put(shared),),
+                place.share,
+                partial(place.slots, spec, shared.pack),
+                shared.pack,
+                crew.hand_over() if crew else (),
+            )
+            used.callback(backend.close)
+            return backend
+
+        def finish(folder: ResultsFolder) -> None:
+            used.close()
+            leave()
+            if models:
+                _keep_front(folder, models)
+            folder.export_all()
+
+        return carry_on(folder, spec, backend, tell, retry_failed=retry_failed, finish=finish)
 
 
 @dataclass(slots=True)

@@ -75,12 +75,18 @@ def _copied(state: Any) -> Any:
     return state if isinstance(state, (int, float, str, bytes, type(None))) else deepcopy(state)
 
 
+_LEAVES = {float, int, str, bool, type(None), Tensor}
+
+
 def plain(state: Any) -> Any:
     """Return nested containers as dictionaries, lists, tuples, numbers, strings and tensors.
 
     So named tuples lose their names, enumerations their type, and arrays become tensors of the same memory.
     """
-    if type(state) in (dict, OrderedDict):
+    kind = type(state)
+    if kind in _LEAVES:  # most of what there is
+        return state
+    if kind in (dict, OrderedDict):
         return {plain(key): plain(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
         return (list if isinstance(state, list) else tuple)(map(plain, state))

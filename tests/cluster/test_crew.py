@@ -52,7 +52,7 @@ def cluster():
 def crew():
     crew = Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), 2)
     yield crew
-    crew.dismiss()
+    crew.close()
 
 
 def test_preparations_go_round_and_those_for_the_last_stay_with_it(crew):
@@ -70,6 +70,14 @@ def test_another_worker_takes_over_from_one_that_died(crew, tmp_path):
     assert crew.hear(tasks[1])
     assert crew.workers[0] is before[0]
     assert crew.workers[1] is not before[1]
+
+
+def test_workers_that_were_handed_over_live_on(crew):
+    workers = crew.hand_over()
+    crew.close()
+    assert len({ray.get(worker.prepare.remote(os.getpid)) for worker in workers}) == 2
+    for worker in workers:
+        ray.kill(worker)
 
 
 def test_one_that_kills_every_worker_is_given_up(crew):
