@@ -286,12 +286,16 @@ class Place:
         They are at most `spec.concurrency`.
         """
         fit = sum(
-            min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in self._needs()) for node in _nodes()
+            min(_shares(node.get(kind.upper(), 0.0), need) for kind, need in self.share.items() if need)
+            for node in _nodes()
         )
         return min(fit * pack, spec.concurrency or fit * pack)
 
-    def _needs(self) -> list[tuple[str, float]]:
-        return [(kind.upper(), need) for kind, need in self.share.items() if need]
+
+def _shares(have: float, need: float) -> int:
+    """Return how many shares of at most one device `have` devices hold: none lies across two of them."""
+    whole, rest = divmod(have, 1)
+    return int(whole) * int(1 / need + 1e-9) + int(rest / need + 1e-9)
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -336,9 +340,10 @@ def _prepared(
         ]
         bent = wants_curvature(spec) and crew.ask(prepare_curvature, order, spec.seed, spec.steps, spec.share)
         early = ask_costs() if order.device == "cpu" else {}
-        references = dict(zip(spec.seeds, map(crew.hear, runs), strict=True))
-        curvature = crew.hear(bent) if bent else None
-        costs = {key: crew.hear(task) for key, task in (early or ask_costs()).items()}
+        references = dict(zip(spec.seeds, crew.hear(*runs), strict=True))
+        curvature = crew.hear(bent)[0] if bent else None
+        tasks = early or ask_costs()
+        costs = dict(zip(tasks, crew.hear(*tasks.values()), strict=True))
     if given is not None:
         costs = dict.fromkeys(classes, UnitCosts(**given.model_dump()))
     return references, curvature, costs
@@ -352,7 +357,8 @@ def _step_ratios(spec: SweepSpec, place: Place, crew: Crew, steps: int, remeasur
     if not arms:
         return {}
     with _plain_training(place.order.name):
-        ratios: dict[str, float] = crew.hear(
+        ratios: dict[str, float]
+        (ratios,) = crew.hear(
             crew.ask(prepare_step_ratios, place.order, spec.seed, arms, steps, remeasure, last=True)
         )
         return ratios
@@ -367,7 +373,9 @@ def _packing(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> dict[str,
     runs = min(points * spec.repeats, spec.concurrency or points * spec.repeats)
     share = place.share["gpu"] or 1 / max(node.get("CPU", 1.0) for node in _nodes())
     with _plain_training(place.order.name):
-        found: Packing = crew.hear(
+        found: Packing
+        crew.shrink()
+        (found,) = crew.hear(
             crew.ask(prepare_packing, place.order, spec.pack, -(-runs // workers), share, last=True)
         )
     if found.why:

@@ -48,10 +48,9 @@ class Runner:
 
     def prepare(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return what `function` does, a preparation of the sweep in `cluster.work`."""
-        try:
-            return function(*arguments)
-        finally:
-            torch.cuda.empty_cache()  # what trials of other processes find free
+        result = function(*arguments)
+        torch.cuda.empty_cache()  # what trials of other processes find free
+        return result
 
     def begin(self, shared: Shared) -> None:
         """Be ready for trials from now on."""

@@ -44,7 +44,7 @@ COST_SETTINGS = ("predictor", "gates", "calibration", *COST_SIZES)
 """Settings that change what a unit of work costs."""
 
 
-_built: list[tuple[WorkloadOrder, Workload]] = []
+_built: dict[tuple[str, type], Workload] = {}
 """What this process has built last: preparations and trials of a sweep take the same."""
 
 
@@ -67,28 +67,30 @@ class WorkloadOrder:
         """
         if self.device == "cpu":
             torch.set_num_threads(1)
-        for order, workload in _built:
-            if order == self:
-                return workload
-        workload = self._build()
-        _built[:] = [(self, workload)]
-        return workload
-
-    def _build(self) -> Workload:
         try:
-            takes = inspect.signature(find_workload(self.name, **self.keywords)).parameters
+            made_by = find_workload(self.name, **self.keywords)  # another class where a file was edited
+            if (found := _built.get((repr(self), made_by))) is not None:
+                return found
+            takes = inspect.signature(made_by).parameters
             device = {"device": self.device} if "device" in takes and "device" not in self.keywords else {}
             workload = load_workload(self.name, **self.keywords, **device)
         except UserError as error:
             raise UserError(f"{error} (on node {platform.node()})") from None
         warm_up(workload)
-        return workload if self.compile == "none" else compiled(workload, self.compile, warm_up)
+        if self.compile != "none":
+            workload = compiled(workload, self.compile, warm_up)
+        _built.clear()
+        _built[repr(self), made_by] = workload
+        return workload
 
     def runs(self, workload: Workload) -> RunCache:
         """Return what is kept of the runs of `workload`, which `build` has returned."""
-        own = workload.workload if isinstance(workload, CompiledWorkload) else workload
         keywords = {**self.keywords, "device": self.device, "torch.compile": self.compile}
-        return RunCache(Content(own, keywords, find_workload(self.name, **self.keywords)))
+        return RunCache(Content(_uncompiled(workload), keywords, find_workload(self.name, **self.keywords)))
+
+
+def _uncompiled(workload: Workload) -> Workload:
+    return workload.workload if isinstance(workload, CompiledWorkload) else workload
 
 
 def warm_up(workload: Workload) -> None:
@@ -267,9 +269,8 @@ def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share:
 
     It trains uncompiled, for a compiled loss cannot be differentiated twice.
     """
-    order = replace(order, compile="none")
-    workload = order.build()
-    runs = order.runs(workload) if share else None
+    workload = _uncompiled(order.build())
+    runs = replace(order, compile="none").runs(workload) if share else None
     parts = {"seed": seed, "steps": steps or workload.steps}
     if runs and (kept := runs.get("curvatures", **parts)):
         return Curvature(**kept)

@@ -194,7 +194,8 @@ class SharedTrial:
         trial, again = self._make(), self._told_before + len(self._told)
         if self._parting:
             try:
-                trial.load_state_dict(from_bytes(self._state()), may_differ=DECIDING)
+                state = from_bytes(self._store.get(_hash(self._parting, STATE)) or b"")
+                trial.load_state_dict(state, may_differ=DECIDING)
                 trial.follow()
                 again = len(self._told)
             except UserError:  # lost or damaged: all of it, and nobody is to follow on this way
@@ -231,7 +232,7 @@ class SharedTrial:
             if edge.crossing:
                 self._store.put(_hash(self._key, STATE), to_bytes(self._own.state_dict()))
             self._store.put(self._key, json.dumps(edge).encode())
-        except UserError:  # a state that cannot be saved cannot be shared either
+        except (UserError, TypeError):  # what cannot be saved cannot be shared either
             self._with_me, self._open_ended = [], False
 
     def _kept(self) -> Edge | None:
@@ -242,9 +243,6 @@ class SharedTrial:
             return Edge(reports, finished, crossing and Crossing(*crossing))
         except (ValueError, TypeError):
             return None
-
-    def _state(self) -> bytes:
-        return self._store.get(_hash(self._parting, STATE)) or b""
 
 
 def _may_share(one: HybridConfig, other: HybridConfig) -> bool:

@@ -30,11 +30,11 @@ class Segment(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """A real step whose loss still is on the device.
+    """A real step whose loss has not been judged.
 
     Attributes:
         step: logical step.
-        loss: a scalar tensor.
+        loss: a number, or a tensor of one element that still is on its device.
         gradient_norm: the newest that was measured by then.
         learning_rate: of the step.
         since_jump: logical steps since the newest jump; None before the first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -60,6 +61,7 @@ class Recovery:
         self._log = log
         self._reduced = False  # the horizon, or the Full phases, in this phase
         self._due = NOTHING_DUE  # strongest action that this block asks for, and why
+        self._broken = False  # whether a loss of this block was not finite
         self._unread: list[Unread] = []  # of this block
         self._judged: dict[int, DivergenceSignal] = {}  # newest signals, by step
         self.take_checkpoint()
@@ -84,8 +86,9 @@ class Recovery:
         """Show a measured loss to the monitor, and at the end of a block do what the block asks for.
 
         A block ends with whatever is more than the loss of a real step (a gradient norm, which is measured
-        every tenth, a forecast to be held against, a probe), and with the phase. Its losses may be read and
-        judged at any time before: only then is anything done about them, so that nothing depends on it.
+        every tenth, a forecast to be held against, a probe), and where `ends_block` says so. Its losses may
+        be read and judged at any time before: only then is anything done about them, so that nothing depends
+        on it.
 
         Returns:
             What the monitor says, for as long as that is remembered: some twenty steps.
@@ -110,10 +113,25 @@ class Recovery:
         if self._log:
             norm = self._plain.gradient_norm() if real else None
             self._log.measured(step, loss, norm, signal)
-        within = real and gradient_norm is None and predicted is None and self._controller.remaining > 0
-        if not within:
+        if not real or gradient_norm is not None or predicted is not None or self.ends_block(step, loss):
             self._act()
         return lambda: signal
+
+    def ends_block(self, step: int, loss: Any) -> bool:
+        """Return whether a real step is the last of its block: of its phase, of the run, or of sane weights.
+
+        A loss that is not at hand yet passes for finite, and so a NaN on a GPU ends its block up to nine
+        steps late: to look at each would stall the device.
+        """
+        controller = self._controller
+        broken = isinstance(loss, float) and not isfinite(loss)
+        return broken or controller.remaining == 0 or step == controller.total_steps
+
+    def settle(self) -> None:
+        """Read what is unread, and if a loss was not finite go back now: somebody looks at the weights."""
+        self.catch_up()
+        if self._broken:
+            self._act()
 
     def read(self) -> None:
         """Fetch the losses that are unread, all at once; when that is done changes nothing."""
@@ -136,6 +154,7 @@ class Recovery:
 
     def _heed(self, step: int, signal: DivergenceSignal) -> None:
         self._judged[step] = signal
+        self._broken |= signal.name == "non_finite"
         if signal.level >= DivergenceLevel.WARNING:
             self._tally.warning_steps += 1
         self._due = max(self._due, (signal.action, signal.description))
@@ -178,7 +197,7 @@ class Recovery:
     def leave_phase(self) -> None:
         """Close the books of the current phase."""
         self.catch_up()
-        self._due = NOTHING_DUE
+        self._due, self._broken = NOTHING_DUE, False
         self._tally.leave(self._controller.phase)
         self._position.correct_losses = []
         self._reduced = False
@@ -217,7 +236,7 @@ class Recovery:
 
     def _act(self) -> None:
         """Carry out the strongest recovery that the block asks for; a Warmup is only ever rolled back."""
-        (action, why), self._due = self._due, NOTHING_DUE
+        (action, why), self._due, self._broken = self._due, NOTHING_DUE, False
         self._judged = dict(list(self._judged.items())[-REMEMBERED:])
         if action is Action.CONTINUE:
             return
@@ -237,8 +256,13 @@ class Recovery:
                 self._controller.grow_full_steps()
 
 
+def is_at_hand(loss: Any) -> bool:
+    """Return whether reading a loss costs nothing: it is no tensor, or on the CPU."""
+    return not isinstance(loss, Tensor) or loss.device.type == "cpu"
+
+
 def _fetched(losses: list[Any]) -> list[float]:
-    """Return scalar tensors as numbers, by one transfer from their device."""
+    """Return scalars as numbers, by one transfer from their device if they are tensors."""
     if losses and all(isinstance(loss, Tensor) for loss in losses):
         fetched: list[float] = torch.cat([loss.reshape(1) for loss in losses]).tolist()
         return fetched

@@ -20,7 +20,7 @@ from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.predictors import Oracle
 from hybrid_sweep.trainer.records import Position, Signal, StepResult, Tally, Unread
-from hybrid_sweep.trainer.recovery import Recovery
+from hybrid_sweep.trainer.recovery import Recovery, is_at_hand
 
 NORM_STRIDE = 10
 """Real steps from one measured gradient norm to the next: the same ones that the EMA of updates takes in."""
@@ -166,16 +166,17 @@ class Stepper:
         self._planner.observe()
         if self._config.tail == "average" and self._controller.in_tail(step):
             self._planner.tail.observe()
-        if norm is None and not (to_score or self._log) and self._controller.remaining:
-            signal = self.recovery.defer(Unread(step, measured, at.gradient_norm, rate, at.since_jump(step)))
+        loss = float(measured) if is_at_hand(measured) else measured.clone()  # whose memory may be used again
+        if norm is None and not (to_score or self._log or self.recovery.ends_block(step, loss)):
+            signal = self.recovery.defer(Unread(step, loss, at.gradient_norm, rate, at.since_jump(step)))
         else:
             self.recovery.read()
-            loss = float(measured)
+            loss = float(loss)
             scored = to_score and isfinite(loss)
             predicted = self._planner.score(step, step - before, loss) if scored else None
             self._planner.record(step, loss, at.gradient_norm, rate)
             signal = self.recovery.watch(loss, norm, predicted, real=True)
-        result = self._result(measured, norm if norm is not None else lambda: self._late_norm(step), signal)
+        result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
         self._meter.lap(Work.OBSERVE)
         return result
 

@@ -136,6 +136,7 @@ class HybridTrainer:
             if self._stepper.cycle_is_over(began):
                 break
         self.position.cycle_at = None
+        self.recovery.settle()
         if self.tally.steps == total_steps:
             self.planner.tail.finish()
         return self.tally.steps < total_steps
@@ -159,10 +160,12 @@ class HybridTrainer:
         """
         if steps < 1:
             raise UserError(f"steps={steps} is not allowed: a forced phase needs at least 1")
+        self.recovery.settle()
         self._stepper.force_phase(phase, steps)
 
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback_to_checkpoint` restores."""
+        self.recovery.settle()
         self.recovery.take_checkpoint()
 
     def rollback_to_checkpoint(self) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def die_once(mark):
     return "done"
 
 
+def wait_for(path):
+    """Work until the file is there."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "seen"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     with pytest.MonkeyPatch.context() as patch:
@@ -56,20 +64,18 @@ def crew():
 
 
 def test_preparations_go_round_and_those_for_the_last_stay_with_it(crew):
-    round_about = [crew.hear(task) for task in [crew.ask(os.getpid) for _ in range(4)]]
-    last = [crew.hear(crew.ask(os.getpid, last=True)) for _ in range(2)]
+    round_about = crew.hear(*[crew.ask(os.getpid) for _ in range(4)])
+    last = crew.hear(*[crew.ask(os.getpid, last=True) for _ in range(2)])
     assert round_about[:2] == round_about[2:]
     assert len(set(round_about)) == 2
     assert last == [round_about[1]] * 2
 
 
 def test_another_worker_takes_over_from_one_that_died(crew, tmp_path):
+    (survivor,) = crew.hear(crew.ask(os.getpid))
     tasks = [crew.ask(die_once, str(tmp_path / "mark"), last=True), crew.ask(os.getpid, last=True)]
-    before = list(crew.workers)
-    assert crew.hear(tasks[0]) == "done"
-    assert crew.hear(tasks[1])
-    assert crew.workers[0] is before[0]
-    assert crew.workers[1] is not before[1]
+    assert crew.hear(*tasks) == ["done", survivor]
+    assert len(crew.hand_over()) == 2  # the back-end finds out that one of them is dead
 
 
 def test_workers_that_were_handed_over_live_on(crew):
@@ -88,3 +94,31 @@ def test_one_that_kills_every_worker_is_given_up(crew):
 def test_what_it_raises_is_raised_here(crew):
     with pytest.raises(RayTaskError, match="invalid literal"):
         crew.hear(crew.ask(int, "seven"))
+
+
+def test_a_failure_is_told_while_others_still_work(crew, tmp_path):
+    go_on = tmp_path / "go_on"
+    waiting = crew.ask(wait_for, str(go_on))
+    with pytest.raises(RayTaskError, match="invalid literal"):
+        crew.hear(waiting, crew.ask(int, "seven"))
+    go_on.touch()
+    assert crew.hear(waiting) == ["seen"]
+
+
+def test_workers_that_have_no_place_get_no_work():
+    """Somebody else has one of the two CPUs."""
+    other = hiring(Preparer, {"cpu": 1, "gpu": 0})()
+    ray.get(other.prepare.remote(bool))
+    crew = Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), 2)
+    try:
+        heard = crew.hear(crew.ask(os.getpid), crew.ask(os.getpid), crew.ask(os.getpid, last=True))
+        assert len(set(heard)) == 1
+    finally:
+        crew.close()
+        ray.kill(other)
+
+
+def test_the_last_one_may_have_the_machine_for_itself(crew):
+    (last,) = crew.hear(crew.ask(os.getpid, last=True))
+    crew.shrink()
+    assert crew.hear(crew.ask(os.getpid), crew.ask(os.getpid, last=True)) == [last, last]

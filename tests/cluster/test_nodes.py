@@ -97,7 +97,7 @@ def shared():
         references={0: reference_run(toy.Toy(), 0, 120, 20)},
         costs={cost_class(base): UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))},
         controls=False,
-        tried=[config.model_dump() for config in tried],
+        tried=tried,
     )
 
 
@@ -115,7 +115,7 @@ def test_a_node_follows_what_another_one_has_trained(cluster, shared, pack):
         results = []
         for actor, config in zip([actors[0], *actors[1:] * 2], shared.tried, strict=True):
             seat = () if pack == 1 else (1,)
-            actor.start.remote(*seat, {"trial_id": "t", "seed": 0, "config": config})
+            actor.start.remote(*seat, {"trial_id": "t", "seed": 0, "config": config.model_dump()})
             while "finished" not in (said := ray.get(actor.step.remote(*seat))):
                 pass
             results.append(said["finished"]["result"]["followed_seconds"])

@@ -30,6 +30,7 @@ def place(monkeypatch):
         ([{"CPU": 8, "GPU": 2}], {}, 2),
         ([{"CPU": 8, "GPU": 2}], {"gpus_per_trial": 0.25}, 8),
         ([{"CPU": 3, "GPU": 2}], {"gpus_per_trial": 0.25}, 3),
+        ([{"CPU": 8, "GPU": 2}], {"gpus_per_trial": 0.4}, 4),
         ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 2}, {"CPU": 64}], {"gpus_per_trial": 0.2}, 15),
         ([{"CPU": 8, "GPU": 2}], {"device": "cpu", "gpus_per_trial": 0.25}, 8),
     ],

@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +84,14 @@ class TestBuild:
         assert order(dropout=0.125).build() is built
         assert order(dropout=0.25).build() is not built
 
+    def test_a_file_that_was_edited_is_built_anew(self, tmp_path):
+        file, text = tmp_path / "mine.py", Path(toy.__file__).read_text()
+        file.write_text(text)
+        before = order(f"{file}:Toy").build()
+        file.write_text(text + "\nToy.edited = True\n")
+        assert order(f"{file}:Toy").build().edited
+        assert not hasattr(before, "edited")
+
     def test_a_mistake_names_the_node(self):
         with pytest.raises(UserError, match=rf"no_such_module.*\(on node {platform.node()}\)"):
             order("no_such_module:Toy").build()
@@ -110,11 +119,13 @@ class TestCompiled:
         ]
         assert kept == [False, False, False, True, True, True]
 
-    def test_curvature_is_that_of_the_uncompiled_loss(self, compiled_with):
+    def test_curvature_is_that_of_the_uncompiled_loss(self, compiled_with, monkeypatch):
         """Autograd cannot differentiate a compiled one twice."""
-        found = prepare_curvature(replace(order(), compile="default"), 2, 30, False)
-        assert found == prepare_curvature(order(), 2, 30, False)
-        assert not compiled_with
+        seen = []
+        monkeypatch.setattr(work, "measure_curvature", lambda workload, **parts: seen.append(workload))
+        compiles = replace(order(), compile="default")
+        prepare_curvature(compiles, 2, 30, False)
+        assert seen == [compiles.build().workload]
 
 
 def test_warming_up_leaves_nothing_behind_that_a_trial_could_see():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from support.problem import Problem
 
-from hybrid_sweep.trainer import HybridConfig, HybridTrainer
+from hybrid_sweep.trainer import HybridConfig, HybridTrainer, stepper
 from hybrid_sweep.trainer.divergence import DivergenceLevel
+from hybrid_sweep.trainer.phases import Phase
 
 ALARMED = HybridConfig(
     warmup_steps=60,
@@ -70,27 +71,101 @@ def test_a_signal_is_forgotten_after_a_while():
     assert results[-1].signal.level is DivergenceLevel.NORMAL
 
 
-@pytest.mark.parametrize("step", [71, 75, 80])
-def test_a_nan_is_acted_on_at_the_end_of_its_block_whoever_listens(step):
-    traces = []
-    for listens in (False, True):
+@pytest.fixture
+def far(monkeypatch):
+    """Have losses stay where they are, as on a GPU."""
+    monkeypatch.setattr(stepper, "is_at_hand", lambda loss: False)
+
+
+def poisoned(problem, at, steps, meanwhile=lambda trainer, step: None):
+    """Train with a NaN in the batch of step `at`; return the trainer, and its rollbacks by each step."""
+    trainer = HybridTrainer(
+        problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
+    )
+    rollbacks = {}
+    for step in range(1, steps + 1):
+        x, y = problem.batch(step)
+        trainer.step((x, y * float("nan")) if step == at else (x, y))
+        meanwhile(trainer, step)
+        rollbacks[step] = trainer.tally.rollbacks
+    return trainer, rollbacks
+
+
+@pytest.mark.parametrize("at", [71, 75, 80])
+def test_a_nan_is_acted_on_at_once(problem, at):
+    trainer, rollbacks = poisoned(problem, at, 140)
+    assert all(count == (step >= at) for step, count in rollbacks.items())
+    assert trainer.training_statistics().nonfinite_steps == 1
+
+
+@pytest.mark.parametrize("at", [71, 75, 80])
+def test_a_nan_on_a_gpu_is_acted_on_at_the_end_of_its_block_whoever_listens(far, at):
+    def listen(trainer, step):
+        assert (trainer.state().loss != trainer.state().loss) == (at <= step <= 80)
+
+    (deaf, rollbacks), (listening, _) = poisoned(Problem(), at, 140), poisoned(Problem(), at, 140, listen)
+    assert all(count == (step >= 80) for step, count in rollbacks.items())
+    assert deaf.trace() == listening.trace()
+    assert deaf.training_statistics() == listening.training_statistics()
+    assert deaf.training_statistics().nonfinite_steps == 81 - at
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda trainer: trainer.force_phase(Phase.PREDICT, 5),
+        lambda trainer: trainer.force_phase(Phase.FULL, 30),
+        lambda trainer: trainer.take_checkpoint(),
+    ],
+)
+def test_nobody_builds_on_broken_weights(far, problem, look):
+    _, rollbacks = poisoned(problem, 83, 140, lambda trainer, step: step == 84 and look(trainer))
+    assert rollbacks[83] == 0
+    assert rollbacks[84] == rollbacks[140] == 1
+    assert all(torch.isfinite(p).all() for p in problem.model.parameters())
+
+
+@pytest.mark.parametrize("steps", [85, 280])
+def test_a_cycle_ends_with_sane_weights(far, problem, steps):
+    config = HybridConfig(warmup_steps=100, tail="average", confidence_threshold=0.999)
+    trainer = HybridTrainer(problem.model, problem.optimizer, config, loss_fn=problem.loss)
+
+    def load(step):
+        x, y = problem.batch(step)
+        return (x, y * float("nan")) if step == steps - 2 else (x, y)
+
+    while trainer.run_cycle(load, steps):
+        assert all(torch.isfinite(p).all() for p in problem.model.parameters())
+    assert all(torch.isfinite(p).all() for p in problem.model.parameters())
+    assert trainer.tally.rollbacks == 1
+
+
+def test_a_loss_whose_memory_is_used_again_is_read_right(far):
+    averages = []
+    for buffer in (None, torch.zeros(())):
         problem = Problem()
-        trainer = HybridTrainer(
-            problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
-        )
-        for at in range(1, 141):
-            x, y = problem.batch(at)
-            result = trainer.step((x, y * float("nan")) if at == step else (x, y))
-            if listens:
-                assert (result.loss != result.loss) == (step <= at <= 80)
-                assert result.signal
-            assert trainer.tally.rollbacks == (at >= 80)
-        traces.append((trainer.trace(), trainer.training_statistics()))
-    assert traces[0] == traces[1]
-    assert traces[0][1].nonfinite_steps == 81 - step
+
+        def loss(model, batch, buffer=buffer, problem=problem):
+            return Reused.apply(problem.loss(model, batch), buffer)
+
+        trainer = HybridTrainer(problem.model, problem.optimizer, HybridConfig(warmup_steps=30), loss_fn=loss)
+        averages.append(trainer.run(problem.batch, 60).average_loss)
+    assert averages[0] == averages[1]
 
 
-def test_the_losses_of_a_block_leave_their_device_together(monkeypatch, problem):
+class Reused(torch.autograd.Function):
+    """Writes each loss where it wrote the one before."""
+
+    @staticmethod
+    def forward(ctx, loss, buffer):
+        return loss.clone() if buffer is None else buffer.detach().copy_(loss)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+def test_the_losses_of_a_block_leave_a_gpu_together(far, monkeypatch, problem):
     trainer = HybridTrainer(
         problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
     )
