@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import socket
+import time
 
 import pandas as pd
 import pytest
@@ -350,6 +351,10 @@ class TestRefusedBeforeAnythingIsWritten:
             run_sweep(spec, out)
         assert "\n" not in str(refusal.value)
         assert not out.exists()
+        deadline = time.monotonic() + 30
+        while ray.available_resources().get("CPU") != 2:  # the workers are ended, whoever holds the error
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path):
