@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.journal import Journal, plain
 
 STEPS = 2345

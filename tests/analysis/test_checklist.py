@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import Item, check, recommendation
+from hybrid_sweep.analysis.checklist import Item, check, recommendation
 
 GOOD: dict[str, Any] = {
     "trial_id": "a",

@@ -1,6 +1,7 @@
 """Claims of the seed are data with their source, and nowhere near a measurement."""
 
-from hybrid_sweep.analysis import HORIZON_ANALYSIS, STARTING_POINTS, ResultsFolder
+from hybrid_sweep.analysis.claims import HORIZON_ANALYSIS, STARTING_POINTS
+from hybrid_sweep.analysis.folder import ResultsFolder
 
 
 def test_the_seeds_starting_points() -> None:

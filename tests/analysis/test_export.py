@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError
 
 

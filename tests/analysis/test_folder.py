@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder, load_results
 from hybrid_sweep.analysis.files import replacing
+from hybrid_sweep.analysis.folder import ResultsFolder, load_results
 from hybrid_sweep.errors import UserError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_picture import FrontPicture, error_bars, front_picture, ladder, staircase
 
 

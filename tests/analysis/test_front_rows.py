@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder
+from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_rows import front_rows
 
 NUMBERS = [column.name for column in TRIAL_COLUMNS if column.kind != "text" and column.name != "seed"]

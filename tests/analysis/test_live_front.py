@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_sweep.analysis import hypervolume, pareto_front
 from hybrid_sweep.analysis.live_front import LiveFront
+from hybrid_sweep.analysis.pareto import hypervolume, pareto_front
 
 REFERENCE = (1.0, 0.5)
 eighths = st.sampled_from([number / 8 for number in range(4, 25)])  # coarse, for ties, and exact in means

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_picture import front_picture
 from hybrid_sweep.analysis.notes import Note, honest_notes, same_behaviour
 

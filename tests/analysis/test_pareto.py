@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_sweep.analysis import ResultsFolder, configurations, hypervolume, pareto_front, speedup_column
-from hybrid_sweep.analysis.plane import hypervolume_reference
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.pareto import configurations, hypervolume, pareto_front
+from hybrid_sweep.analysis.plane import hypervolume_reference, speedup_column
 
 
 def table(points: list[tuple[float, float]], **columns: object) -> pd.DataFrame:

@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder, analyzer_lines
+from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.analysis.figures import front_figure, setting_values, settings_figure, swept_settings
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_picture import front_picture
 from hybrid_sweep.analysis.report import render_report
+from hybrid_sweep.analysis.summary import analyzer_lines
 
 EVIL = "<script>alert(1)</script>&\"'{{x}}"
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.seed_file import SweepRecord, seed_file_name, seed_records
 from hybrid_sweep.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.status import STATES, SweepStatus, status_lines, sweep_status
 from hybrid_sweep.journal import Journal
 

@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis import ResultsFolder, analyzer_lines, best_point, pareto_front
-from hybrid_sweep.analysis.summary import analyze
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.summary import analyze, analyzer_lines
 
 
 def front(*points: tuple[float, float]) -> pd.DataFrame:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_sweep.analysis import TRIAL_COLUMNS, ResultsFolder
+from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.table import hybrid_runs, run_rows, steps_table, trials_table
 from hybrid_sweep.errors import UserError
 
