@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,13 @@ NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 
 
 @contextmanager
-def connected(spec: SweepSpec, address: str | None) -> Iterator[Callable[[], None]]:
-    """Connect to a cluster, or start a local one for as long as the sweep runs; SIGTERM counts as Ctrl-C.
-
-    Yields what begins to disconnect when Ray is not needed any more, while the caller does other things.
-    """
+def connected(spec: SweepSpec, address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start a local one for as long as the sweep runs; SIGTERM counts as Ctrl-C."""
     os.environ.update(QUIET)
     if address is not None:
         _refuse_unreachable(address)
     if ray.is_initialized():
-        yield lambda: None
+        yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -58,13 +55,10 @@ def connected(spec: SweepSpec, address: str | None) -> Iterator[Callable[[], Non
         ray.init(**options)
     except Exception as error:  # Ray has no common one for what may go wrong here
         raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
-    leaving = threading.Thread(target=ray.shutdown)
     try:
         with _terminated_as_interrupted():
-            yield leaving.start
+            yield
     finally:
-        if leaving.ident:
-            leaving.join()
         ray.shutdown()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +89,7 @@ def run_sweep(
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
     with ExitStack() as used:
-        leave = used.enter_context(connected(spec, address))
+        used.enter_context(connected(spec, address))
         place = Place.of(spec, address)
         tell(
             Note(
@@ -120,7 +120,7 @@ def run_sweep(
             },
         )
         kept = sum(each.from_cache for each in prepared.values())
-        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept), leave, crew)
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell, kept), crew)
 
 
 def resume_sweep(
@@ -151,7 +151,7 @@ def resume_sweep(
     with folder.driven():  # what is wrong there is said before Ray is started in vain
         pass
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
-    with connected(spec, address) as leave:
+    with connected(spec, address):
         place = Place.of(spec, address)
         began_on = (folder.manifest.get("hardware") or {}).get("device")
         if began_on != place.order.device:
@@ -159,7 +159,7 @@ def resume_sweep(
                 f"the sweep began on {began_on}, and its references and unit costs do not hold on "
                 f"{place.order.device}: resume it where there is {began_on}"
             )
-        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), leave, retry_failed=retry_failed)
+        return _carry_on(folder, spec, place, _TellsWhatWasKept(tell), retry_failed=retry_failed)
 
 
 def _carry_on(
@@ -167,7 +167,6 @@ def _carry_on(
     spec: SweepSpec,
     place: Place,
     tell: Tell,
-    leave: Callable[[], None],
     crew: Crew | None = None,
     *,
     retry_failed: bool = False,
@@ -219,7 +218,6 @@ def _carry_on(
 
         def finish(folder: ResultsFolder) -> None:
             used.close()
-            leave()
             if models:
                 _keep_front(folder, models)
             folder.export_all()
