@@ -19,7 +19,7 @@ from hybrid_sweep.trainer import HybridConfig, HybridTrainer
 from hybrid_sweep.trainer.plain import PlainStep
 from trainables.mnist_mlp import MnistMlp
 
-BLOCK, BLOCKS, MODELS, PHASES = 100, 6, 12, 60
+BLOCK, BLOCKS, MODELS, PHASES = 100, 12, 12, 60
 
 
 def main() -> None:
