@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,12 @@ def connected(spec: SweepSpec, address: str | None) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def nodes() -> list[dict[str, float]]:
+    """Return the resources of each node that is alive."""
+    listed: Callable[[], list[dict[str, Any]]] = ray.nodes
+    return [node["Resources"] for node in listed() if node["Alive"]]
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hybrid_sweep.cluster.connection import nodes
+
 if TYPE_CHECKING:  # a directory's process needs no torch
     from hybrid_sweep.measure.sharing import Store
 
@@ -52,8 +54,7 @@ def start_directory() -> Any | None:
 
     It takes up to `STORE_SHARE` of that node's object store, and ends with the driver at the latest.
     """
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    stores = [node["Resources"].get("object_store_memory", 0.0) for node in nodes if node["Alive"]]
+    stores = [node.get("object_store_memory", 0.0) for node in nodes()]
     if len(stores) < 2:
         return None
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)

@@ -16,7 +16,7 @@ from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend, hiring
-from hybrid_sweep.cluster.connection import connected
+from hybrid_sweep.cluster.connection import connected, nodes
 from hybrid_sweep.cluster.crew import Crew, Task
 from hybrid_sweep.cluster.edge_store import start_directory
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
@@ -257,7 +257,7 @@ class Place:
         Raises:
             UserError: no node of the cluster has that share.
         """
-        gpus = max((node.get("GPU", 0.0) for node in _nodes()), default=0.0)
+        gpus = max((node.get("GPU", 0.0) for node in nodes()), default=0.0)
         device: Device = "cuda" if gpus and spec.device != "cpu" else "cpu"
         share = {"cpu": 1.0, "gpu": spec.gpus_per_trial if device == "cuda" else 0.0}
         travel = travelling(spec.workload.name) if address else None
@@ -271,7 +271,7 @@ class Place:
         if spec.device == "cuda" and not gpus:
             raise UserError("device=cuda is not available: Ray sees no GPU; use --device cpu")
         if not place.slots(spec):
-            have = ", ".join(f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in _nodes())
+            have = ", ".join(f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in nodes())
             raise UserError(
                 f"a trial takes {share['cpu']:g} CPU and {share['gpu']:g} GPU, and no node has that "
                 f"(nodes: {have or 'none'}): lower gpus_per_trial, or add a node"
@@ -285,7 +285,7 @@ class Place:
         """
         fit = sum(
             min(_shares(node.get(kind.upper(), 0.0), need) for kind, need in self.share.items() if need)
-            for node in _nodes()
+            for node in nodes()
         )
         return min(fit * pack, spec.concurrency or fit * pack)
 
@@ -294,12 +294,6 @@ def _shares(have: float, need: float) -> int:
     """Return how many shares of at most one device `have` devices hold: none lies across two of them."""
     whole, rest = divmod(have, 1)
     return int(whole) * int(1 / need + 1e-9) + int(rest / need + 1e-9)
-
-
-def _nodes() -> list[dict[str, float]]:
-    """Return the resources of each node that is alive."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 @contextmanager
@@ -369,7 +363,7 @@ def _packing(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> dict[str,
     workers = place.slots(spec)
     points = spec.budget(len(grid(spec)) if spec.sampler == "grid" else 0)
     runs = min(points * spec.repeats, spec.concurrency or points * spec.repeats)
-    share = place.share["gpu"] or 1 / max(node.get("CPU", 1.0) for node in _nodes())
+    share = place.share["gpu"] or 1 / max(node.get("CPU", 1.0) for node in nodes())
     with _plain_training(place.order.name):
         found: Packing
         crew.shrink()

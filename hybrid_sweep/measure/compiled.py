@@ -45,7 +45,8 @@ class CompiledWorkload:
         """Return the training loss of `batch`, the caller's to keep."""
         # A CUDA graph writes its results where it wrote the last ones. That those are done with is said here,
         # and the loss is copied, for it may be read after the next call.
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        begin_step: Callable[[], None] = torch.compiler.cudagraph_mark_step_begin
+        begin_step()
         with torch.compiler.set_stance(self.stance):
             return self._loss(model, batch).clone()
 

@@ -1,7 +1,6 @@
 """Ray workers as a back-end: the contract that every back-end keeps, and what only real processes do."""
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -10,9 +9,9 @@ import time
 import pytest
 import ray
 from support.backend_contract import BackendContract
+from support.local_ray import local_ray
 
 from hybrid_sweep.cluster.backend import RayBackend, hiring
-from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.driver.backend import Lost, Reported, Run
 from hybrid_sweep.errors import UserError
 
@@ -21,19 +20,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
-            patch.setenv(name, value)
-        ray.init(
-            address="local",
-            num_cpus=4,
-            num_gpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    with local_ray(4, gpus=2):
         yield
-        ray.shutdown()
 
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests

@@ -1,6 +1,5 @@
 """A crew: preparations side by side on workers that stay."""
 
-import logging
 import os
 import sys
 import time
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 import ray
 from ray.exceptions import RayActorError, RayTaskError
+from support.local_ray import local_ray
 
 from hybrid_sweep.cluster.backend import hiring
-from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.crew import Crew
 
 pytestmark = pytest.mark.ray
@@ -42,18 +41,8 @@ def wait_for(path):
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
-            patch.setenv(name, value)
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    with local_ray(2):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """Edges in Ray's object store: what the disk alone promises, on every node, and whatever dies."""
 
-import logging
 import sys
 import time
 from hashlib import sha256
 
 import pytest
 import ray
+from support.local_ray import local_ray
 
 from hybrid_sweep.cluster import edge_store
-from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.edge_store import Directory, EdgeStore, start_directory
 from hybrid_sweep.measure.sharing import SweepStore
 
@@ -22,18 +21,8 @@ DATA = b"an edge" * 50_000  # more than a call carries by itself
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
-            patch.setenv(name, value)
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    with local_ray(1):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

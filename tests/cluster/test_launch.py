@@ -1,7 +1,6 @@
 """A whole sweep of a user's file on a real local Ray, with everything that can go wrong in it."""
 
 import json
-import logging
 import shutil
 import socket
 import time
@@ -11,9 +10,9 @@ import pytest
 import ray
 import torch
 from support import toy
+from support.local_ray import local_ray
 from support.toy import Toy
 
-from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.launch import resume_sweep, run_sweep
 from hybrid_sweep.driver.events import (
     Note,
@@ -39,18 +38,8 @@ CONTROLS = 32  # 16 with two seeds
 
 @pytest.fixture(scope="module")
 def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
-            patch.setenv(name, value)
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    with local_ray(2):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

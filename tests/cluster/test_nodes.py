@@ -1,6 +1,5 @@
 """A sweep over three real Ray nodes, and what is left of it when one of them is killed."""
 
-import logging
 import shutil
 import sys
 from collections import Counter
@@ -10,10 +9,10 @@ import pytest
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from support import toy
+from support.local_ray import quiet, ray_at
 from support.nodes import nodes
 
 from hybrid_sweep.cluster import launch
-from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.edge_store import Directory, start_directory
 from hybrid_sweep.cluster.launch import run_sweep
 from hybrid_sweep.cluster.pack_runner import PackRunner
@@ -32,10 +31,8 @@ COUNTED = ["quality", "quality_vs_truncated", "val_loss", "speedup_counted", "be
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
-            patch.setenv(name, value)
+def quietly():
+    with quiet():
         yield
 
 
@@ -123,16 +120,13 @@ def test_a_node_follows_what_another_one_has_trained(cluster, shared, pack):
             ray.kill(actor)
         return results
 
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    try:
+    with ray_at(cluster.address):
         shared = replace(shared, pack=pack)
         leads, leads_too, _ = followed_seconds(replace(shared, sweep_id=f"without{pack}"))
         assert leads == leads_too == 0
         edges = start_directory()
         leads, follows, follows_too = followed_seconds(replace(shared, sweep_id=f"with{pack}", edges=edges))
         assert leads == 0 < min(follows, follows_too)
-    finally:
-        ray.shutdown()
 
 
 class Told(Directory):

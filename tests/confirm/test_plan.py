@@ -20,6 +20,35 @@ def settings(arm):
 CURVE = Curve(steps=[0, 9], backward_calls=[0, 9], seconds=[0.0, 1.0], val_loss=[2.3, 0.3])
 
 
+def plan_of(arm):
+    """Return the plan that compares one point with one control, chosen of three."""
+    points = {"H010": HybridConfig()}
+    return Plan(points=points, arms=(arm,), tuning_seed=0, tuning_trials=3, seeds=[1, 2], min_quality=0.98)
+
+
+class Runs:
+    """Runs that end, at once, with the loss that a function of their key says."""
+
+    workload = toy.Toy()
+    steps = 100
+
+    def __init__(self, loss):
+        self.known, self.loss = {}, loss
+
+    def curves(self, key):
+        return self.known.get(key, [])
+
+    def hybrid(self, trial_id, seed):
+        return self.curves((trial_id, "hybrid", seed))[0]
+
+    def add(self, key, config, *, test):
+        loss = self.loss(key)
+        values = {**asdict(CURVE), "val_loss": [2.3, loss], "test": {"loss": loss}}
+        hybrid = {"trace": [], "forward_only_calls": 0}
+        curve = HybridCurve(**values, **hybrid) if config else Curve(**values)
+        self.known.setdefault(key, []).append(curve)
+
+
 def test_the_settings_chosen_are_those_that_reach_the_target_first():
     def curve(backward_calls, val_loss):
         return Curve(
@@ -45,15 +74,7 @@ def test_the_settings_chosen_are_those_that_reach_the_target_first():
         def hybrid(self, trial_id, seed):
             return curves[trial_id, "hybrid", seed]
 
-    plan = Plan(
-        points={"H010": HybridConfig()},
-        arms=("tuned",),
-        tuning_seed=0,
-        tuning_trials=3,
-        seeds=[1, 2, 3],
-        min_quality=0.98,
-    )
-    assert plan.controls(Known(), "H010") == {"tuned": settings(candidates[1])}
+    assert plan_of("tuned").controls(Known(), "H010") == {"tuned": settings(candidates[1])}
 
 
 @pytest.mark.parametrize(
@@ -76,36 +97,14 @@ def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, la
     """
     ran = []
 
-    class Known:
-        workload = toy.Toy()
-        steps = 100
+    def loss(key):
+        if not key[1].startswith("{"):
+            return 0.5
+        multiplier = json.loads(key[1])["multiplier"]
+        ran.append((key[2], multiplier))
+        return inf if (multiplier or 0) >= edge else 1 + abs((multiplier or 0) - best) / 100
 
-        def __init__(self):
-            self.known = {}
-
-        def curves(self, key):
-            return self.known.get(key, [])
-
-        def hybrid(self, trial_id, seed):
-            return self.curves((trial_id, "hybrid", seed))[0]
-
-        def add(self, key, config, *, test):
-            loss = 0.5
-            if key[1].startswith("{"):
-                arm = json.loads(key[1])
-                m = arm["multiplier"] or 0
-                loss = inf if m >= edge else 1 + abs(m - best) / 100
-                ran.append((key[2], arm["multiplier"]))
-            values = {**asdict(CURVE), "val_loss": [2.3, loss], "test": {"loss": loss}}
-            hybrid = {"trace": [], "forward_only_calls": 0}
-            curve = HybridCurve(**values, **hybrid) if config else Curve(**values)
-            self.known.setdefault(key, []).append(curve)
-
-    points = {"H010": HybridConfig()}
-    plan = Plan(
-        points=points, arms=("lr_matched",), tuning_seed=0, tuning_trials=3, seeds=[1, 2], min_quality=0.98
-    )
-    runs = Known()
+    runs, plan = Runs(loss), plan_of("lr_matched")
     told = list(plan.run(runs))
     assert [m for seed, m in ran if seed == 0] == list(tried)
     assert {m for seed, m in ran if seed == 1 and m} == {chosen}
@@ -115,35 +114,12 @@ def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, la
 
 
 def test_a_ladder_that_does_not_apply_is_left_out():
-    class Refusing:
-        workload = toy.Toy()
-        steps = 100
+    def loss(key):
+        if "lr_matched" in key[1]:
+            raise NotApplicable("no learning rate")
+        return 0.3
 
-        def __init__(self):
-            self.known = {}
-
-        def curves(self, key):
-            return self.known.get(key, [])
-
-        def hybrid(self, trial_id, seed):
-            return self.curves((trial_id, "hybrid", seed))[0]
-
-        def add(self, key, config, *, test):
-            if "lr_matched" in key[1]:
-                raise NotApplicable("no learning rate")
-            values = {**asdict(CURVE), "test": {"loss": 0.3}}
-            curve = HybridCurve(**values, trace=[], forward_only_calls=0) if config else Curve(**values)
-            self.known.setdefault(key, []).append(curve)
-
-    plan = Plan(
-        points={"H010": HybridConfig()},
-        arms=("lr_matched",),
-        tuning_seed=0,
-        tuning_trials=3,
-        seeds=[1, 2],
-        min_quality=0.98,
-    )
-    runs = Refusing()
+    runs, plan = Runs(loss), plan_of("lr_matched")
     list(plan.run(runs))
     assert set(plan.pairs(runs)["arm"]) == {"reference"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from support.local_ray import ray_at
 from support.nodes import Node, free_port, nodes
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
@@ -42,8 +43,7 @@ def pid():
 def test_three_nodes_of_which_one_is_killed():
     with nodes(2, cpus=1, gpus=2) as cluster:
         everything = [p for node in (cluster.head, *cluster.workers) for p in node.processes()]
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        try:
+        with ray_at(cluster.address):
             have = ray.cluster_resources()
             assert (have["CPU"], have["GPU"]) == (2, 4)  # the head has none
             assert all(ray.get([pid.options(scheduling_strategy="SPREAD").remote() for _ in range(4)]))
@@ -52,8 +52,6 @@ def test_three_nodes_of_which_one_is_killed():
             assert not any(process.is_running() for process in lost)
             until(lambda: cluster.alive() == 2)
             assert ray.get(pid.remote())
-        finally:
-            ray.shutdown()
     assert not any(process.is_running() for process in everything)
     assert not cluster.head.log.parent.exists()
 

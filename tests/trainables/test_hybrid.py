@@ -1,15 +1,13 @@
 """The trainable in Tune's hands: by its methods, and in a `Tuner` with our searcher and scheduler."""
 
-import logging
 import shutil
 
 import pytest
-import ray
 from ray import tune
 from support import toy
+from support.local_ray import local_ray
 from support.toy import Toy
 
-from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.cluster.searcher import ParetoScheduler, StudySearcher
 from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_classes
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
@@ -103,13 +101,8 @@ def test_it_needs_what_all_trials_share():
 
 
 @pytest.mark.ray
-def test_a_tuner_of_ones_own(shared, tmp_path, monkeypatch):
-    for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
-        monkeypatch.setenv(name, value)
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )
-    try:
+def test_a_tuner_of_ones_own(shared, tmp_path):
+    with local_ray(2):
         searcher = StudySearcher(SPEC, "x", 120)
         results = tune.Tuner(
             tune.with_parameters(HybridTrainable, shared=shared),
@@ -122,8 +115,6 @@ def test_a_tuner_of_ones_own(shared, tmp_path, monkeypatch):
             ),
             run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
         ).fit()
-    finally:
-        ray.shutdown()
     assert len(results) == 3
     assert {result.metrics["finished"]["state"] for result in results} == {"done"}
     assert (searcher.study.asked, searcher.study.has_more) == (3, False)
