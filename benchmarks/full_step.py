@@ -3,13 +3,15 @@
     python benchmarks/full_step.py
 
 Blocks of a hand-written PyTorch loop, of the step that references and controls take, and of the trainer with
-a shut gate alternate in one process on one thread, on the bundled digits, with fresh models every few blocks:
-where a model lies in memory makes it faster or slower. Ratios are taken block by block: a machine that slows
-down slows all of them.
+a shut gate take turns in one process on one thread, on the bundled digits, in every order as often as in any
+other. So are the models made, fresh ones every few blocks: where a model lies in memory makes it faster or
+slower. Ratios are taken block by block: a machine that slows down slows all of them.
 """
 
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice, permutations
 from typing import Any, NamedTuple
 
 import torch
@@ -19,14 +21,15 @@ from hybrid_sweep.trainer import HybridConfig, HybridTrainer
 from hybrid_sweep.trainer.plain import PlainStep
 from trainables.mnist_mlp import MnistMlp
 
-BLOCK, BLOCKS, MODELS, PHASES = 100, 12, 12, 60
+BLOCK, BLOCKS, MODELS, PHASES = 100, 12, 18, 60
+ORDERS = tuple(permutations(range(3)))
 
 
 def main() -> None:
     torch.set_num_threads(1)
     workload = MnistMlp()
     batches = [workload.batch(0, step) for step in range(1, 1 + BLOCK)]
-    pairs = [compare(workload, batches) for _ in range(MODELS)]
+    pairs = [compare(workload, batches, order) for order in islice(cycle(ORDERS), MODELS)]
     blocks = [block for measured, _ in pairs for block in measured]
     ratios = statistics.quantiles((block.hybrid / block.plain for block in blocks), n=4)
     step = statistics.median(block.plain for block in blocks) / BLOCK
@@ -61,10 +64,10 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return mean - half, mean, mean + half
 
 
-def compare(workload: MnistMlp, batches: list[Any]) -> tuple[list[Block], bool]:
-    """Train fresh models in turns; return the blocks, and whether the models end up the same."""
-    blocks = []
-    plain_model, own_model, hybrid_model = (workload.build_model(0) for _ in range(3))
+def compare(workload: MnistMlp, batches: list[Any], made: Sequence[int]) -> tuple[list[Block], bool]:
+    """Train models `made` in this order in turns; return the blocks, and whether they end up the same."""
+    models = {arm: workload.build_model(0) for arm in made}
+    plain_model, own_model, hybrid_model = (models[arm] for arm in range(3))
     optimizer = workload.build_optimizer(plain_model)
     own_step = PlainStep(own_model, workload.build_optimizer(own_model), workload.loss)
     trainer = HybridTrainer(
@@ -96,16 +99,16 @@ def compare(workload: MnistMlp, batches: list[Any]) -> tuple[list[Block], bool]:
             trainer.step(batch)
         return time.perf_counter() - began
 
-    turns = [plain_block, own_block, hybrid_block]
-    for block in turns:
+    arms: list[Callable[[], float]] = [plain_block, own_block, hybrid_block]
+    for block in arms:
         block()
-    for _ in range(BLOCKS):
+    blocks = []
+    for order in islice(cycle(ORDERS), BLOCKS):
         before = trainer.meter.seconds()
-        took = {block: block() for block in turns}
+        took = {arm: arms[arm]() for arm in order}
         after = trainer.meter.seconds()
         own = {kind: after[kind] - before[kind] for kind in before}
-        blocks.append(Block(took[plain_block], took[own_block], took[hybrid_block], own))
-        turns.append(turns.pop(0))  # none always comes after the same other one
+        blocks.append(Block(took[0], took[1], took[2], own))
     trained = zip(*(model.parameters() for model in (plain_model, own_model, hybrid_model)), strict=True)
     return blocks, all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in trained)
 
