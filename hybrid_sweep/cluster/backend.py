@@ -162,7 +162,7 @@ class RayBackend:
             return []
         if worker.stopping:
             return [*self._let_go(worker, Stopped(run.key, said["result"], said["checkpoint"]))]
-        happenings: list[Happening] = []
+        happenings: list[Happening] = [Reported(run.key, report) for report in said.get("earlier", ())]
         if report := said.get("report"):
             happenings.append(Reported(run.key, report, said.get("checkpoint")))
         if lost := said.get("lost"):

@@ -53,6 +53,9 @@ from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import find_workload, travelling
 
+REPORT_EVERY_SECONDS = 0.5
+"""Reports of shorter cycles travel together: each call of a worker costs it two milliseconds."""
+
 
 def run_sweep(
     spec: SweepSpec,
@@ -193,6 +196,7 @@ def _carry_on(
         tried=[HybridConfig(**config) for config in known],
         open_ended=spec.sampler != "grid",
         pack=(manifest.get("pack") or {}).get("size", 1),
+        report_seconds=0.0 if spec.early_stopping else REPORT_EVERY_SECONDS,
         edges=start_directory() if spec.share and not models else None,
     )
     with ExitStack() as used:

@@ -25,7 +25,9 @@ T = TypeVar("T")
 
 
 class Runner:
-    """Runs trials in steps of one cycle; a Ray actor is made of it, and the Ray Tune trainable wraps it.
+    """Runs trials in steps of a cycle, or of as many cycles as `Shared.report_seconds` last.
+
+    A Ray actor is made of it, and the Ray Tune trainable wraps it.
 
     An exception of the user's code ends the trial as `failed` with its reason, not the worker.
 
@@ -81,15 +83,24 @@ class Runner:
         self._point, self._from, self._trial = point, checkpoint, None
 
     def step(self) -> dict[str, Any]:
-        """Train one cycle and return `report`, with `checkpoint` where one is due.
+        """Train; return the newest `report`, those of `earlier` cycles, and a `checkpoint` when one is due.
 
-        The last one has `finished`: state, reason and the columns of the result. `lost` says why the trial
+        The last step has `finished`: state, reason and the columns of the result. `lost` says why the trial
         should be tried again later; with `counted` False that is no fault of its own.
         """
         return alone(self.stepping())
 
     def stepping(self) -> Steps[dict[str, Any]]:
         """As `step`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        earlier: list[dict[str, Any]] = []
+        until = time.monotonic() + self._shared.report_seconds
+        while True:
+            said = yield from self._cycle()
+            if "checkpoint" not in said or said["checkpoint"] or time.monotonic() >= until:
+                return {**said, "earlier": earlier} if earlier else said
+            earlier.append(said["report"])
+
+    def _cycle(self) -> Steps[dict[str, Any]]:
         try:
             if self._trial is None and (why := shortage(self._shared.gpu_memory_bytes)):
                 return {"lost": why, "counted": False}

@@ -124,6 +124,8 @@ class Shared:
         tried: the settings that the sweep will try, as far as it is known.
         open_ended: whether it will choose others as it goes.
         pack: trials that a worker trains at once.
+        report_seconds: wall clock for which a worker goes on before it reports, for a cycle at least; with 0
+            each cycle is reported by itself, as early stopping needs it.
         edges: the actor by which nodes find each other's, an `edge_store.Directory`; None on a single node.
     """
 
@@ -140,6 +142,7 @@ class Shared:
     tried: list[HybridConfig] = field(default_factory=list)
     open_ended: bool = False
     pack: int = 1
+    report_seconds: float = 0.0
     edges: Any = None
 
     def runs(self, workload: Workload) -> RunCache | None:

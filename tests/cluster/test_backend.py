@@ -68,6 +68,14 @@ class Counter:
         return {"result": {"steps": self.at}, "checkpoint": str(self.at).encode() if keep else None}
 
 
+class Hasty(Counter):
+    """A runner that reports two cycles at once."""
+
+    def step(self):
+        first = super().step()
+        return first if "report" not in first else {**super().step(), "earlier": [first["report"]]}
+
+
 class Late(Counter):
     """A runner that is told late how it is."""
 
@@ -108,8 +116,8 @@ class Seats:
 def make():
     made = []
 
-    def make(slots=2, how="well", pack=1):
-        runner = Seats if pack > 1 else Counter
+    def make(slots=2, how="well", pack=1, runner=Counter):
+        runner = Seats if pack > 1 else runner
         made.append(RayBackend(runner, (how,), {"cpu": 1, "gpu": 0}, lambda: slots, pack))
         return made[-1]
 
@@ -154,6 +162,14 @@ class TestRayBackend(BackendContract):
     def kill_worker(self, backend, key):
         (worker,) = (worker for worker in backend._workers if worker.run and worker.run.key == key)
         ray.kill(worker.actor)
+
+
+class TestRayBackendOfHastyRunners(TestRayBackend):
+    """The same where several reports come at once."""
+
+    @pytest.fixture
+    def backend(self, make):
+        return make(runner=Hasty)
 
 
 class TestRayBackendOfSeats(TestRayBackend):

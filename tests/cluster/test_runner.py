@@ -64,6 +64,35 @@ def test_one_report_a_step_and_the_result_with_the_last(shared):
     assert last["finished"]["result"]["max_predict_steps"] == 20
 
 
+def test_reports_of_short_cycles_travel_together(shared):
+    alone = run(started(shared(), config()))
+    (together,) = run(started(replace(shared(), report_seconds=60.0), config()))
+    reports = [*together["earlier"], together["report"]]
+    assert [r["step"] for r in reports] == [said["report"]["step"] for said in alone]
+    assert [r["val_loss"] for r in reports] == [said["report"]["val_loss"] for said in alone]
+
+
+def test_a_checkpoint_does_not_wait_for_other_reports(shared):
+    said = started(saving(replace(shared(), report_seconds=60.0), 1e-9), config()).step()
+    assert said["checkpoint"]
+    assert "earlier" not in said
+
+
+def test_what_was_reported_before_a_failure_is_told(shared, monkeypatch):
+    reporting, told = trial_module.Trial.reporting, []
+
+    def broken(trial):
+        if len(told) == 2:
+            raise RuntimeError("out of luck")
+        told.append((yield from reporting(trial)))
+        return told[-1]
+
+    monkeypatch.setattr(trial_module.Trial, "reporting", broken)
+    said = started(replace(shared(), report_seconds=60.0), config()).step()
+    assert said["finished"]["state"] == "failed"
+    assert said["earlier"] == told
+
+
 def test_a_twin_that_raises_does_not_fail_the_trial(shared, monkeypatch):
     def broken(*given, **options):
         raise RuntimeError("out of luck")
