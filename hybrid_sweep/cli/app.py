@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from typing import Annotated
 
@@ -11,6 +13,9 @@ from hybrid_sweep.cli.cache import app as cache
 from hybrid_sweep.cli.jobs import app as jobs
 from hybrid_sweep.cli.results import app as results
 from hybrid_sweep.cli.sweeps import app as sweeps
+
+COLLECT_EVERY = 100_000
+"""Allocations from one look for garbage to the next: imports and tables are large, and no garbage."""
 
 app = typer.Typer(
     name="hybrid-sweep",
@@ -27,6 +32,8 @@ for commands in (sweeps, results, jobs, cache):
 
 def main() -> None:
     """Run the command line; a mistake of the user becomes one sentence and exit code 2."""
+    gc.set_threshold(COLLECT_EVERY)
+    atexit.register(gc.freeze)  # else the interpreter looks at all that torch has made, for a second
     try:
         app()
     except ValueError as error:
