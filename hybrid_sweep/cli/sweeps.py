@@ -105,7 +105,7 @@ def run(
     [dim]hybrid-sweep run my_sweep.yaml --dry-run[/]
     """
     from hybrid_sweep import screen
-    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.analysis.sweep_folder import SweepFolder
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.spec import load_spec, parse_changes
 
@@ -130,7 +130,7 @@ def run(
     if spec.sampler == "grid":
         grid(spec)  # refuses a value out of range now, and not after the start of Ray
     if out is not None:
-        ResultsFolder.refuse_taken(out)
+        SweepFolder.refuse_taken(out)
     console = screen.console()
     if dry_run:
         console.print(screen.plan(spec, out))

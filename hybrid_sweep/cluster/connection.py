@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,16 @@ NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 
 
 @contextmanager
-def connected(spec: SweepSpec, address: str | None) -> Iterator[None]:
-    """Connect to a cluster, or start a local one for as long as the sweep runs; SIGTERM counts as Ctrl-C."""
+def connected(
+    spec: SweepSpec, address: str | None, meanwhile: Callable[[], object] | None = None
+) -> Iterator[None]:
+    """Connect to a cluster, or start a local one for as long as the sweep runs; SIGTERM counts as Ctrl-C.
+
+    Args:
+        spec: the sweep.
+        address: of the cluster; None starts a local one.
+        meanwhile: what may as well be done in another thread while Ray, which mostly waits, starts.
+    """
     os.environ.update(QUIET)
     if address is not None:
         _refuse_unreachable(address)
@@ -52,7 +61,10 @@ def connected(spec: SweepSpec, address: str | None) -> Iterator[None]:
         if travel := travelling(spec.workload.name):
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
     try:
-        ray.init(**options)
+        with ThreadPoolExecutor(1) as beside:
+            if meanwhile:
+                beside.submit(meanwhile)
+            ray.init(**options)
     except Exception as error:  # Ray has no common one for what may go wrong here
         raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
     try:

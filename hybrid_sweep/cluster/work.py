@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import platform
@@ -76,7 +77,11 @@ class WorkloadOrder:
             workload = load_workload(self.name, **self.keywords, **device)
         except UserError as error:
             raise UserError(f"{error} (on node {platform.node()})") from None
-        warm_up(workload)
+        gc.disable()  # it would go through all of torch's compiler, which the first optimizer imports
+        try:
+            warm_up(workload)
+        finally:
+            gc.enable()
         if self.compile != "none":
             workload = compiled(workload, self.compile, warm_up)
         _built.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,3 +90,4 @@ class SweepEnded:
 SweepEvent = (
     SweepStarted | SlotsChanged | Note | TrialStarted | TrialReported | TrialLost | TrialFinished | SweepEnded
 )
+Tell = Callable[[SweepEvent], None]

@@ -14,7 +14,7 @@ from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import best_point, pareto_front
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
-from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, SweepStarted, TrialFinished
+from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
@@ -29,7 +29,6 @@ from hybrid_sweep.spec import SweepSpec
 
 FORMAT = 3
 """Of a results folder: what its journal and manifest hold. Another one is read, but not carried on."""
-Tell = Callable[[SweepEvent], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +38,6 @@ class SweepOutcome:
     folder: ResultsFolder
     counts: dict[str, int]
     interrupted: bool
-
-
-def results_path(spec: SweepSpec, out: Path | None) -> Path:
-    """Return the folder of a new sweep, absolute.
-
-    Raises:
-        UserError: something is there already.
-    """
-    path = (out or Path("results") / f"{spec.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}").absolute()
-    ResultsFolder.refuse_taken(path)
-    return path
 
 
 def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) -> ResultsFolder:

@@ -97,15 +97,14 @@ class StorageView:
             return cls(storage, name, on_error=on_error, clock=clock)
 
     @staticmethod
-    def refuse_unreachable(url: str | None) -> None:
+    def refuse_unreachable(url: str) -> None:
         """Refuse a storage before anything is trained for it.
 
         Raises:
             UserError: it does not answer.
         """
-        if url is not None:
-            with _answers(masked(url), url):
-                _database(url).remove_session()
+        with _answers(masked(url), url):
+            _database(url).remove_session()
 
     def add(self, trial: FrozenTrial) -> None:
         """Add a trial that has ended, unless it is there already."""

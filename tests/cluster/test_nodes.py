@@ -12,7 +12,7 @@ from support import toy
 from support.local_ray import quiet, ray_at
 from support.nodes import nodes
 
-from hybrid_sweep.cluster import launch
+from hybrid_sweep.cluster import sitting
 from hybrid_sweep.cluster.edge_store import Directory, start_directory
 from hybrid_sweep.cluster.launch import run_sweep
 from hybrid_sweep.cluster.pack_runner import PackRunner
@@ -154,7 +154,7 @@ def test_a_directory_that_dies_costs_no_run(spec, cluster, at_home, tmp_path, mo
             told.append(times)
             ray.kill(alive.pop())
 
-    monkeypatch.setattr(launch, "start_directory", start)
+    monkeypatch.setattr(sitting, "start_directory", start)
     outcome = run_sweep(spec, tmp_path / "results", address=cluster.address, on_event=kill_once)
     assert told
     assert outcome.counts == {"done": 4}

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from hybrid_sweep.cluster.launch import Place
+from hybrid_sweep.cluster.sitting import Place
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
 
