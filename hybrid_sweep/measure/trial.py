@@ -29,7 +29,7 @@ from hybrid_sweep.measure.score import (
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
 from hybrid_sweep.trainer.plain import Steps, alone
-from hybrid_sweep.trainer.records import TrainingDiverged
+from hybrid_sweep.trainer.records import TrainingDiverged, predicted_lengths
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
@@ -111,8 +111,12 @@ class Trial:
             self.reason = self.reason or f"held-out loss is {self._evaluated['loss']} at the end"
         if not more and not self.done:
             self.state = "done"
-        statistics = self.trainer.training_statistics()
-        state = self.trainer.state()
+        self.trainer.recovery.catch_up()
+        state, tally, horizons = (
+            self.trainer.state(),
+            self.trainer.tally,
+            predicted_lengths(self.trainer.trace()),
+        )
         return {
             "step": state.step,
             "phase": str(state.phase),
@@ -122,12 +126,12 @@ class Trial:
             "quality": self._quality(state.step),
             "speedup": self._speedup(),
             "speedup_counted": speedup_counted(state.step, self.trainer.meter.calls, self.costs),
-            "realised_horizon": statistics.realised_horizon_mean,
-            "micro_corrections": statistics.micro_corrections,
+            "realised_horizon": sum(horizons) / max(len(horizons), 1),
+            "micro_corrections": tally.micro_corrections,
             "confidence": state.confidence,
-            "divergence_events": self.trainer.tally.warning_steps,
-            "backward_calls": statistics.backward_calls,
-            "forward_only_calls": statistics.forward_only_calls,
+            "divergence_events": tally.warning_steps,
+            "backward_calls": tally.backward_calls,
+            "forward_only_calls": tally.forward_only_calls,
             "seconds": sum(self.trainer.meter.seconds().values()),
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple
@@ -232,6 +232,11 @@ class Tally:
         self._aborted = self._aborted and phase is Phase.PREDICT
 
 
+def predicted_lengths(trace: Iterable[Segment]) -> list[int]:
+    """Return the lengths of the Predict phases, logical steps: the realised horizons."""
+    return [segment.length for segment in trace if segment.phase == Phase.PREDICT]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStatistics:
     """A run so far.
@@ -282,7 +287,7 @@ class TrainingStatistics:
         held_out_loss: float | None,
     ) -> TrainingStatistics:
         """Work the statistics out of a run's counts."""
-        lengths = [s.length for s in trace if s.phase == Phase.PREDICT]
+        lengths = predicted_lengths(trace)
         quality = reference_loss / held_out_loss if reference_loss and held_out_loss else None
         return cls(
             steps=tally.steps,
