@@ -42,7 +42,8 @@ QUICK = {
     "space.confidence_threshold": "[0.4]",
 }
 NEEDED = {"psutil": "psutil", "joblib": "joblib", "syne_tune": "syne-tune"}
-EVERYBODYS = "torch, ray.tune, optuna, joblib, syne_tune, hybrid_sweep.cli, hybrid_sweep.cluster.sitting"
+EVERYBODYS = "torch, ray.tune, optuna, joblib, syne_tune"
+EVERYBODYS += ", hybrid_sweep.cli, hybrid_sweep.cluster.launch, hybrid_sweep.cluster.sitting"
 PEERS = Path(__file__).with_name("peers")
 TOLERANCE = 1e-6
 """Relative difference of two qualities that counts as rounding: sums in another order."""

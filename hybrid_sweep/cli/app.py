@@ -32,7 +32,6 @@ for commands in (sweeps, results, jobs, cache):
 
 def main() -> None:
     """Run the command line; a mistake of the user becomes one sentence and exit code 2."""
-    gc.set_threshold(COLLECT_EVERY)
     atexit.register(gc.freeze)  # else the interpreter looks at all that torch has made, for a second
     try:
         app()
@@ -55,8 +54,11 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and exit.")
     ] = False,
 ) -> None:
     """Options of the program itself."""
+    if context.invoked_subcommand != "confirm":  # which trains in this process: models go in cycles
+        gc.set_threshold(COLLECT_EVERY)

@@ -95,7 +95,7 @@ class RayBackend:
         self._call(worker, worker.actor.step)
 
     def stop(self, key: Key, *, keep: bool = False) -> None:
-        """Have a run end after the cycle that it is in."""
+        """Have a run end after the call that it is in."""
         for worker in self._workers:
             if worker.run and worker.run.key == key:
                 worker.keep = keep

@@ -34,7 +34,7 @@ NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 
 @contextmanager
 def connected(
-    spec: SweepSpec, address: str | None, meanwhile: Callable[[], object] | None = None
+    spec: SweepSpec, address: str | None, meanwhile: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
     """Connect to a cluster, or start a local one for as long as the sweep runs; SIGTERM counts as Ctrl-C.
 
@@ -62,16 +62,20 @@ def connected(
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
     try:
         with ThreadPoolExecutor(1) as beside:
-            if meanwhile:
-                beside.submit(meanwhile)
-            ray.init(**options)
-    except Exception as error:  # Ray has no common one for what may go wrong here
-        raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
-    try:
-        with _terminated_as_interrupted():
-            yield
-    finally:
+            done = beside.submit(meanwhile)
+            try:
+                ray.init(**options)
+            except Exception as error:  # Ray has no common one for what may go wrong here
+                raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
+            done.result()
+    except BaseException:
         ray.shutdown()
+        raise
+    with _terminated_as_interrupted():
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def nodes() -> list[dict[str, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,9 +16,6 @@ from hybrid_sweep.workload import find_workload
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
-
-SITTING = "hybrid_sweep.cluster.sitting"
-"""Imported while Ray starts: most of what it needs is not needed to start it."""
 
 
 def run_sweep(
@@ -52,11 +48,11 @@ def run_sweep(
     _refuse(spec)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
-    with ExitStack() as ray:
-        _connect(ray, spec, address, tell)
+    with ExitStack() as session:
+        _connect(session, spec, address, tell)
         from hybrid_sweep.cluster.sitting import begin_sweep
 
-        return begin_sweep(spec, path, address, ray.close, keep_models, remeasure, tell)
+        return begin_sweep(spec, path, address, session.close, keep_models, remeasure, tell)
 
 
 def resume_sweep(
@@ -89,11 +85,11 @@ def resume_sweep(
         find_workload(spec.workload.name, **spec.workload.keywords)
     with folder.driven():  # what is wrong there is said before Ray is started in vain
         pass
-    with ExitStack() as ray:
-        _connect(ray, spec, address, tell)
+    with ExitStack() as session:
+        _connect(session, spec, address, tell)
         from hybrid_sweep.cluster.sitting import go_on
 
-        return go_on(folder, spec, address, ray.close, retry_failed, tell)
+        return go_on(folder, spec, address, session.close, retry_failed, tell)
 
 
 def _refuse(spec: SweepSpec) -> None:
@@ -102,7 +98,7 @@ def _refuse(spec: SweepSpec) -> None:
         from hybrid_sweep.search.storage import StorageView
 
         StorageView.refuse_unreachable(spec.storage)
-    if spec.sampler != "grid":  # of which nothing is masked
+    if spec.sampler != "grid":
         from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
 
         if not wants_curvature(spec):
@@ -115,9 +111,14 @@ def _refuse(spec: SweepSpec) -> None:
             known_points(ResultsFolder.open(earlier), spec)
 
 
-def _connect(ray: ExitStack, spec: SweepSpec, address: str | None, tell: Tell) -> None:
+def _connect(session: ExitStack, spec: SweepSpec, address: str | None, tell: Tell) -> None:
     tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
-    ray.enter_context(connected(spec, address, meanwhile=lambda: import_module(SITTING)))
+    session.enter_context(connected(spec, address, meanwhile=_import_sitting))
+
+
+def _import_sitting() -> None:
+    """Import what a sitting needs, most of which is not needed to start Ray."""
+    import hybrid_sweep.cluster.sitting  # noqa: F401
 
 
 def _tell_nobody(event: SweepEvent) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError
@@ -61,7 +61,7 @@ def begin_sweep(
     path: Path,
     address: str | None,
     end_ray: Callable[[], object],
-    keep_models: str,
+    keep_models: Literal["none", "front"],
     remeasure: bool,
     tell: Tell,
 ) -> SweepOutcome:
@@ -71,7 +71,7 @@ def begin_sweep(
         spec: what to run.
         path: a new or empty folder.
         address: of a Ray cluster; None where it was started for this sweep.
-        end_ray: leaves it, before the tables are written.
+        end_ray: leaves it, while the tables are written.
         keep_models: as in `launch.run_sweep`.
         remeasure: as there.
         tell: told of everything that happens.
@@ -116,7 +116,15 @@ def go_on(
     retry_failed: bool,
     tell: Tell,
 ) -> SweepOutcome:
-    """Go on with a sweep on the Ray that is connected; the arguments are those of `begin_sweep`.
+    """Go on with the sweep of a folder on the Ray that is connected.
+
+    Args:
+        folder: of the sweep.
+        spec: what it is now.
+        address: as in `begin_sweep`.
+        end_ray: as there.
+        retry_failed: as in `launch.resume_sweep`.
+        tell: told of everything that happens.
 
     Raises:
         UserError: it began on another device.
@@ -149,6 +157,7 @@ def _carry_on(
     references = {int(seed): Reference(**r) for seed, r in manifest["references"].items()}
     known = [config for _, config in given(spec)]
     known += [point.config for point in grid(spec)] if spec.sampler == "grid" else []
+    pack = (manifest.get("pack") or {}).get("size", 1)
     shared = Shared(
         order=place.order,
         references=references,
@@ -162,8 +171,8 @@ def _carry_on(
         sweep_id=manifest["sweep_id"],
         tried=[HybridConfig(**config) for config in known],
         open_ended=spec.sampler != "grid",
-        pack=(manifest.get("pack") or {}).get("size", 1),
-        report_seconds=0.0 if spec.early_stopping else REPORT_EVERY_SECONDS,
+        pack=pack,
+        report_seconds=report_seconds(spec, pack),
         edges=start_directory() if spec.share and not models else None,
     )
     with ExitStack() as used:
@@ -193,10 +202,20 @@ def _carry_on(
                 _keep_front(folder, models)
             with ThreadPoolExecutor(1) as beside:  # Ray mostly waits while it ends, too
                 written = beside.submit(folder.export_all)
-                end_ray()
-            written.result()
+                try:
+                    end_ray()
+                finally:
+                    written.result()
 
         return carry_on(folder, spec, backend, tell, retry_failed=retry_failed, finish=finish)
+
+
+def report_seconds(spec: SweepSpec, pack: int) -> float:
+    """Return for how long a worker may go on before it reports.
+
+    Early stopping decides by each cycle, and in a pack others wait for a call that trains a control.
+    """
+    return 0.0 if spec.early_stopping or pack > 1 else REPORT_EVERY_SECONDS
 
 
 @dataclass(slots=True)

@@ -68,6 +68,7 @@ class WorkloadOrder:
         """
         if self.device == "cpu":
             torch.set_num_threads(1)
+        _make_first_optimizer()
         try:
             made_by = find_workload(self.name, **self.keywords)  # another class where a file was edited
             if (found := _built.get((repr(self), made_by))) is not None:
@@ -77,11 +78,7 @@ class WorkloadOrder:
             workload = load_workload(self.name, **self.keywords, **device)
         except UserError as error:
             raise UserError(f"{error} (on node {platform.node()})") from None
-        gc.disable()  # it would go through all of torch's compiler, which the first optimizer imports
-        try:
-            warm_up(workload)
-        finally:
-            gc.enable()
+        warm_up(workload)
         if self.compile != "none":
             workload = compiled(workload, self.compile, warm_up)
         _built.clear()
@@ -92,6 +89,16 @@ class WorkloadOrder:
         """Return what is kept of the runs of `workload`, which `build` has returned."""
         keywords = {**self.keywords, "device": self.device, "torch.compile": self.compile}
         return RunCache(Content(_uncompiled(workload), keywords, find_workload(self.name, **self.keywords)))
+
+
+@cache
+def _make_first_optimizer() -> None:
+    """Have torch import its compiler, as its first optimizer does; the garbage collector looks away."""
+    enabled = gc.isenabled()
+    gc.disable()
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    if enabled:
+        gc.enable()
 
 
 def _uncompiled(workload: Workload) -> Workload:

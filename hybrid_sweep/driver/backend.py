@@ -106,7 +106,10 @@ class Backend(Protocol):
         ...
 
     def stop(self, key: Key, *, keep: bool = False) -> None:
-        """Ask a run to end at its next report; `keep` asks for a checkpoint. Not an error if it is over."""
+        """Ask a run to end at one of its next reports; `keep` asks for a checkpoint.
+
+        Not an error if it is over.
+        """
         ...
 
     def wait(self, seconds: float) -> list[Happening]:

@@ -29,7 +29,7 @@ from hybrid_sweep.measure.score import (
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
 from hybrid_sweep.trainer.plain import Steps, alone
-from hybrid_sweep.trainer.records import TrainingDiverged, predicted_lengths
+from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
@@ -112,11 +112,8 @@ class Trial:
         if not more and not self.done:
             self.state = "done"
         self.trainer.recovery.catch_up()
-        state, tally, horizons = (
-            self.trainer.state(),
-            self.trainer.tally,
-            predicted_lengths(self.trainer.trace()),
-        )
+        state, tally = self.trainer.state(), self.trainer.tally
+        _, horizon = realised_horizons(self.trainer.trace())
         return {
             "step": state.step,
             "phase": str(state.phase),
@@ -126,7 +123,7 @@ class Trial:
             "quality": self._quality(state.step),
             "speedup": self._speedup(),
             "speedup_counted": speedup_counted(state.step, self.trainer.meter.calls, self.costs),
-            "realised_horizon": sum(horizons) / max(len(horizons), 1),
+            "realised_horizon": horizon,
             "micro_corrections": tally.micro_corrections,
             "confidence": state.confidence,
             "divergence_events": tally.warning_steps,

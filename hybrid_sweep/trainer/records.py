@@ -232,9 +232,10 @@ class Tally:
         self._aborted = self._aborted and phase is Phase.PREDICT
 
 
-def predicted_lengths(trace: Iterable[Segment]) -> list[int]:
-    """Return the lengths of the Predict phases, logical steps: the realised horizons."""
-    return [segment.length for segment in trace if segment.phase == Phase.PREDICT]
+def realised_horizons(trace: Iterable[Segment]) -> tuple[int, float]:
+    """Return how many Predict phases there are, and their mean length in logical steps; 0 without one."""
+    lengths = [segment.length for segment in trace if segment.phase == Phase.PREDICT]
+    return len(lengths), sum(lengths) / max(len(lengths), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +288,7 @@ class TrainingStatistics:
         held_out_loss: float | None,
     ) -> TrainingStatistics:
         """Work the statistics out of a run's counts."""
-        lengths = predicted_lengths(trace)
+        predict_phases, realised_horizon_mean = realised_horizons(trace)
         quality = reference_loss / held_out_loss if reference_loss and held_out_loss else None
         return cls(
             steps=tally.steps,
@@ -298,10 +299,10 @@ class TrainingStatistics:
             quality_score=quality,
             max_confidence_reached=confidence.max_reached,
             mean_confidence=tally.confidence_sum / max(tally.decisions, 1),
-            predict_phases=len(lengths),
-            realised_horizon_mean=sum(lengths) / max(len(lengths), 1),
+            predict_phases=predict_phases,
+            realised_horizon_mean=realised_horizon_mean,
             micro_corrections=tally.micro_corrections,
-            abort_rate=tally.aborted_horizons / max(len(lengths), 1),
+            abort_rate=tally.aborted_horizons / max(predict_phases, 1),
             rollbacks=tally.rollbacks,
             nonfinite_steps=tally.nonfinite_steps,
             warning_rate=tally.warning_steps / max(tally.steps, 1),

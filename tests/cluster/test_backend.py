@@ -12,7 +12,7 @@ from support.backend_contract import BackendContract
 from support.local_ray import local_ray
 
 from hybrid_sweep.cluster.backend import RayBackend, hiring
-from hybrid_sweep.driver.backend import Lost, Reported, Run
+from hybrid_sweep.driver.backend import Finished, Lost, Reported, Run
 from hybrid_sweep.errors import UserError
 
 pytestmark = pytest.mark.ray
@@ -164,14 +164,6 @@ class TestRayBackend(BackendContract):
         ray.kill(worker.actor)
 
 
-class TestRayBackendOfHastyRunners(TestRayBackend):
-    """The same where several reports come at once."""
-
-    @pytest.fixture
-    def backend(self, make):
-        return make(runner=Hasty)
-
-
 class TestRayBackendOfSeats(TestRayBackend):
     """The same where every slot is a seat of one actor; its death is that of all of them."""
 
@@ -196,6 +188,14 @@ class TestRayBackendOfSeats(TestRayBackend):
         backend.start(self.make_run("a", attempt=2))
         self.until_ended(backend, runs[0].key)
         assert backend.wait(0.2) == []
+
+
+def test_reports_that_come_together_are_heard_one_by_one(make):
+    backend = idle(make(slots=1, runner=Hasty), 1)
+    backend.start(run(steps=6))
+    *reports, end = until(backend, endings)
+    assert [h.report["step"] for h in reports] == [1, 2, 3, 4, 5, 6]
+    assert isinstance(end, Finished)
 
 
 def test_seats_of_several_actors_are_filled_evenly(make):

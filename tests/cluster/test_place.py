@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from hybrid_sweep.cluster.sitting import Place
+from hybrid_sweep.cluster.sitting import REPORT_EVERY_SECONDS, Place, report_seconds
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
 
@@ -66,3 +66,16 @@ def test_what_fits_nowhere_is_refused_with_what_there_is(place, nodes, fields, s
 def test_more_than_one_gpu_a_trial_is_refused_by_the_sweep_file():
     with pytest.raises(UserError, match=r"gpus_per_trial=2.0 is not allowed.*<= 1"):
         SweepSpec(name="x", workload="a.b:C", gpus_per_trial=2.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pack", "seconds"),
+    [
+        ({}, 1, REPORT_EVERY_SECONDS),
+        ({}, 4, 0.0),
+        ({"early_stopping": {}, "sampler": "random", "space": {"max_predict_steps": [5, 50]}}, 1, 0.0),
+    ],
+)
+def test_reports_that_somebody_waits_for_travel_alone(fields, pack, seconds):
+    spec = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp", **fields)
+    assert report_seconds(spec, pack) == seconds
