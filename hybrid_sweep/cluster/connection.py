@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -69,19 +70,33 @@ def connected(
                 raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
             done.result()
     except BaseException:
-        ray.shutdown()
+        _end_ray()
         raise
     with _terminated_as_interrupted():
         try:
             yield
         finally:
-            ray.shutdown()
+            _end_ray()
 
 
 def nodes() -> list[dict[str, float]]:
     """Return the resources of each node that is alive."""
     listed: Callable[[], list[dict[str, Any]]] = ray.nodes
     return [node["Resources"] for node in listed() if node["Alive"]]
+
+
+def _end_ray() -> None:
+    """Shut Ray down while nobody looks for garbage.
+
+    Whoever frees a reference to an object of Ray in another thread meanwhile ends the process, without a word.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
