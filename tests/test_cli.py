@@ -473,7 +473,7 @@ def test_verdict_of_what_is_not_confirmed_says_so(hybrid_sweep, results):
 def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, monkeypatch):
     front = ResultsFolder.open(results).table("front")
     row = {"trial_id": front["trial_id"][0], "arm": "reference", "what": "your recipe", "at_least": False}
-    row |= {"largest_tried": False} | dict.fromkeys(NUMBERS, 3.0)
+    row |= {"outermost": ""} | dict.fromkeys(NUMBERS, 3.0)
     found = Confirmation(
         seeds=[1, 2, 3],
         min_quality=0.98,

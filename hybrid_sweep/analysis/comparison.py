@@ -28,7 +28,7 @@ PAIR_COLUMNS = {
     "trial_id": "the front point",
     "arm": "the control that it is compared with: reference is the same recipe without prediction",
     "what": "the control's settings in words",
-    "largest_tried": "whether the control's learning rate is the largest that was tried of it",
+    "outermost": "largest or smallest, where the control's learning rate is the last that was tried",
     "seed": "of both runs: same initial weights, same batches",
     "target_loss": "validation loss to reach: that at which the reference's end has the bar's quality",
     "seconds_to_target": "training seconds until the control has it, median of the timings; inf for never",
@@ -90,7 +90,7 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
             "trial_id": trial_id,
             "arm": arm,
             "what": group["what"].iloc[0],
-            "largest_tried": bool(group["largest_tried"].iloc[0]),
+            "outermost": group["outermost"].iloc[0],
             "seeds": len(group),
             "reached": int(reached.sum()),
             "hybrid_reached": int(hybrid_reached.sum()),
@@ -176,8 +176,7 @@ class Confirmation:
         try:
             values = json.loads(path.read_bytes())
             table = pd.DataFrame(values.pop("comparisons"))
-            kinds = dict.fromkeys(("trial_id", "arm", "what"), "str")
-            kinds |= dict.fromkeys(("at_least", "largest_tried"), "bool")
+            kinds = {**dict.fromkeys(("trial_id", "arm", "what", "outermost"), "str"), "at_least": "bool"}
             return cls(table=table.astype(kinds | dict.fromkeys(NUMBERS, "float64")), **values)
         except FileNotFoundError:
             return None

@@ -216,8 +216,9 @@ def _equal_time(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def _flattering(confirmation: Confirmation, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield what was not tried of the controls, so that the truth may be better for them."""
     for row in rows.values():
-        if row["largest_tried"]:
-            yield f"{_capital(str(row['what']))} is the largest that was tried: a larger one may do better."
+        if end := row["outermost"]:
+            further = {"largest": "larger", "smallest": "smaller"}[end]
+            yield f"{_capital(str(row['what']))} is the {end} that was tried: a {further} one may do better."
     if confirmation.tried < confirmation.configurations and "tuned" in rows:
         yield (
             f"The tuned baseline was chosen from {confirmation.tried} settings, the point from "

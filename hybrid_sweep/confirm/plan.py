@@ -162,9 +162,10 @@ class Plan:
     def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
         kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
-        rows, last = [], RUNGS.index(FURTHER[-1])
+        rows, ends = [], {"largest": RUNGS.index(FURTHER[-1]), "smallest": RUNGS.index(SMALLER[-1])}
         for point in self.points:
-            largest = [self._candidates(runs, point, arm)[last] for arm in self.arms if arm in LADDERS]
+            ladders = [self._candidates(runs, point, arm) for arm in self.arms if arm in LADDERS]
+            outermost = {ladder[number]: end for ladder in ladders for end, number in ends.items()}
             arms = {
                 REFERENCE: ("", REFERENCE),
                 **{a: (point, c) for a, c in self.controls(runs, point).items()},
@@ -183,7 +184,7 @@ class Plan:
                             "trial_id": point,
                             "arm": arm,
                             "what": what,
-                            "largest_tried": settings in largest,
+                            "outermost": outermost.get(settings, ""),
                             "seed": seed,
                             "target_loss": target,
                             "seconds_to_target": median(curve.seconds_to(target) for curve in control),

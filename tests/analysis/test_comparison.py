@@ -16,7 +16,7 @@ def pair(seed, needs=4.0, hybrid_needs=1.0, arm="reference", trial_id="H100", **
         "trial_id": trial_id,
         "arm": arm,
         "what": "your recipe",
-        "largest_tried": False,
+        "outermost": "",
         "seed": seed,
         "target_loss": 0.3,
         "seconds_to_target": needs,

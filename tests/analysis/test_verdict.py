@@ -36,7 +36,7 @@ def row(
     values |= {
         "backward_calls": 850,
         "hybrid_reached": hybrid_reached,
-        "largest_tried": False,
+        "outermost": "",
         "at_least": reached < 5 and hybrid_reached == 5,
     }
     named = {"speedup_to_target": speed, "speedup_whole_run": (3.4, 3.3, 3.5), "quality": quality}
@@ -92,13 +92,14 @@ def test_a_win_over_all_names_the_settings_to_copy():
     assert HybridConfig(**tomllib.loads(found.settings)) == CONFIG
 
 
-def test_a_control_that_was_not_tried_far_enough_is_said():
-    rows = row("reference", WIN), row("lr_matched", WIN) | {"largest_tried": True}, row("tuned", WIN)
+@pytest.mark.parametrize(("end", "further"), [("largest", "larger"), ("smallest", "smaller")])
+def test_a_control_that_was_not_tried_far_enough_is_said(end, further):
+    rows = row("reference", WIN), row("lr_matched", WIN) | {"outermost": end}, row("tuned", WIN)
     few = replace(confirmed(*rows), tried=20, configurations=60)
     found = verdict(FRONT, few, folder="DIR")
     assert (
-        "The same recipe at learning rate 0.045 where the jumps were is the largest that was tried: "
-        "a larger one may do better. The tuned baseline was chosen from 20 settings, the point from 60: "
+        f"The same recipe at learning rate 0.045 where the jumps were is the {end} that was tried: "
+        f"a {further} one may do better. The tuned baseline was chosen from 20 settings, the point from 60: "
         "tuning_trials capped it. Prediction pays here"
     ) in found.text
     assert "tried" not in of().text

@@ -78,19 +78,19 @@ def test_the_settings_chosen_are_those_that_reach_the_target_first():
 
 
 @pytest.mark.parametrize(
-    ("best", "edge", "tried", "chosen", "largest"),
+    ("best", "edge", "tried", "chosen", "outermost"),
     [
-        (2.0, inf, MATCHED, 2.0, False),
-        (4.0, inf, MATCHED + FURTHER[:1], 4.0, False),
-        (6.0, inf, MATCHED + FURTHER[:2], 6.0, False),
-        (99.0, inf, MATCHED + FURTHER, 13.5, True),
-        (1.0, inf, MATCHED + SMALLER[:1], 1.0, False),
-        (0.5, inf, MATCHED + SMALLER[:3], 0.5, False),
-        (9.0, 0.4, MATCHED + SMALLER, 0.35, False),  # the larger ones diverge
-        (9.0, 0.1, MATCHED + SMALLER, 0.25, False),  # all of them do
+        (2.0, inf, MATCHED, 2.0, ""),
+        (4.0, inf, MATCHED + FURTHER[:1], 4.0, ""),
+        (6.0, inf, MATCHED + FURTHER[:2], 6.0, ""),
+        (99.0, inf, MATCHED + FURTHER, 13.5, "largest"),
+        (1.0, inf, MATCHED + SMALLER[:1], 1.0, ""),
+        (0.5, inf, MATCHED + SMALLER[:3], 0.5, ""),
+        (9.0, 0.4, MATCHED + SMALLER, 0.35, ""),  # the larger ones diverge
+        (9.0, 0.1, MATCHED + SMALLER, 0.25, "smallest"),  # all of them do
     ],
 )
-def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, largest):
+def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, outermost):
     """Losses fall up to the multiplier `best` and rise from there, and from `edge` on are infinite.
 
     m is 1, for nothing was predicted.
@@ -110,7 +110,7 @@ def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, la
     assert {m for seed, m in ran if seed == 1 and m} == {chosen}
     assert {told[-1].total - 1} == {told[-1].done}
     pairs = plan.pairs(runs)
-    assert list(pairs.loc[pairs["arm"] == "lr_matched", "largest_tried"]) == [largest] * 2
+    assert list(pairs.loc[pairs["arm"] == "lr_matched", "outermost"]) == [outermost] * 2
 
 
 def test_a_ladder_that_does_not_apply_is_left_out():
