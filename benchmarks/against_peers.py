@@ -1,7 +1,7 @@
 """One sweep in five ways: Ray Tune, Ray Tune with reused actors, Optuna, Syne Tune, and this package.
 
     pip install '.[bench]'
-    python benchmarks/against_peers.py [--data mnist] [--rounds 3] [--quick]
+    python benchmarks/against_peers.py [--data mnist] [--report-every 500] [--rounds 3] [--quick]
 
 The 60 configurations of grid60 with the same trainer and seed, one thread a trial, two trials at once, each
 scored against one reference run that is shared as far as the peer allows it (a file each in
@@ -135,7 +135,8 @@ def main() -> int:
     if missing := [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]:
         print(f"error: the peers need {', '.join(missing)}: pip install '.[bench]'", file=sys.stderr)
         return 2
-    changes = {"workload.data": options.data, **(QUICK if options.quick else {})}
+    changes = {"workload.data": options.data, "report_every": str(options.report_every)}
+    changes |= QUICK if options.quick else {}
     run_process(
         [sys.executable, "-c", f"import {EVERYBODYS}"], check=True
     )  # the first arm reads no cold disk
@@ -247,6 +248,9 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="bundled", help="bundled, or mnist in $HYBRID_SWEEP_DATA")
+    parser.add_argument(
+        "--report-every", type=int, default=1, help="logical steps between reports; 1 reports every cycle"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="how often all arms are run")
     parser.add_argument("--concurrency", type=int, default=2, help="trials at once, a core each")
     parser.add_argument("--quick", action="store_true", help="four short configurations, to try this out")

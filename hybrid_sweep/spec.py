@@ -156,7 +156,9 @@ class SweepSpec(Settings):
         pack: trials of a worker that are trained at once, their real steps fused; "auto" measures what is
             fastest. Their speedup is that of counted work, since no time is one trial's own.
         timing: which speedup the front is made of, wall clock or counted work.
-        eval_every: logical steps between evaluations of the reference run.
+        eval_every: logical steps between evaluations of the reference run and the controls.
+        report_every: logical steps between the reports of a trial, each of which evaluates its model: it
+            makes one at the end of the first cycle that has come to the next multiple. 1 reports every cycle.
         unit_costs: frozen seconds of each kind of work; None measures them with the reference run.
         controls: what is compared with the hybrid: "basic" holds each trial against the same real steps at
             a scaled learning rate and against jumps that stand still, and runs plain training at several
@@ -196,6 +198,7 @@ class SweepSpec(Settings):
     pack: Annotated[int | Literal["auto"], BeforeValidator(_pack_size)] = 1
     timing: Literal["measured", "counted"] = "measured"
     eval_every: int = Field(25, ge=1, strict=True)
+    report_every: int = Field(1, ge=1, strict=True)
     unit_costs: UnitCosts | None = None
     controls: Literal["none", "basic", "full"] = "basic"
     share: bool = True

@@ -59,10 +59,11 @@ class Job:
         return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
     def run(self, point: dict[str, Any], report: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Train one point, reporting every cycle, and return its row."""
+        """Train one point, reporting as it goes, and return its row."""
         began = time.time()
         config = HybridConfig(**{**self.spec.trainer, **point})
-        trial = Trial(_workload_of(self.spec), config, self.reference, self.costs)
+        workload, every = _workload_of(self.spec), self.spec.report_every
+        trial = Trial(workload, config, self.reference, self.costs, report_every=every)
         while not trial.done:
             report(trial.report())
         return {**point, **trial.result(), "state": trial.state, "began": began, "ended": time.time()}

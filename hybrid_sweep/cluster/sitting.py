@@ -173,6 +173,7 @@ def _carry_on(
         open_ended=spec.sampler != "grid",
         pack=pack,
         report_seconds=report_seconds(spec, pack),
+        report_every=spec.report_every,
         edges=start_directory() if spec.share and not models else None,
     )
     with ExitStack() as used:

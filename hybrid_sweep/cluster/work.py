@@ -138,6 +138,7 @@ class Shared:
         pack: trials that a worker trains at once.
         report_seconds: wall clock for which a worker goes on before it reports, for a cycle at least; with 0
             each cycle is reported by itself, as early stopping needs it.
+        report_every: logical steps between the reports of a trial, as in the sweep file.
         edges: the actor by which nodes find each other's, an `edge_store.Directory`; None on a single node.
     """
 
@@ -155,6 +156,7 @@ class Shared:
     open_ended: bool = False
     pack: int = 1
     report_seconds: float = 0.0
+    report_every: int = 1
     edges: Any = None
 
     def runs(self, workload: Workload) -> RunCache | None:
@@ -185,8 +187,16 @@ class Shared:
         costs, own_twins = self._costs_of(config), twins if self.controls and not arm else None
 
         def make() -> Trial:
-            packed = self.pack > 1
-            return Trial(workload, config, self.references[seed], costs, own_twins, packed=packed)
+            reference, packed = self.references[seed], self.pack > 1
+            return Trial(
+                workload,
+                config,
+                reference,
+                costs,
+                own_twins,
+                report_every=self.report_every,
+                packed=packed,
+            )
 
         shared = self.share and self.sweep_id and not (alone or arm or self.models)
         if not shared or config.correction_schedule != "fixed":

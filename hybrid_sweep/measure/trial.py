@@ -33,7 +33,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 4
+FORMAT = 5
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""
@@ -41,7 +41,7 @@ SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "di
 
 
 class Trial:
-    """Runs one configuration with one seed, one cycle a `report`; then `result` has its columns.
+    """Runs one configuration with one seed, a `report` at the end of cycles; then `result` has its columns.
 
     Args:
         workload: what to train.
@@ -50,6 +50,8 @@ class Trial:
         costs: frozen unit costs.
         twins: of earlier trials, shared by those of a process; None leaves `quality_vs_frozen` and
             `quality_vs_lr_matched` out.
+        report_every: logical steps; a report is made, and the model evaluated, at the end of the first cycle
+            that has come to the next multiple. 1 reports every cycle.
         packed: whether it is trained together with others (`measure.pack`). No time is its own then: its
             work has the price of `costs`, so `speedup` is `speedup_counted`, and memory is not measured.
     """
@@ -62,6 +64,7 @@ class Trial:
         costs: UnitCosts,
         twins: Twins | None = None,
         *,
+        report_every: int = 1,
         packed: bool = False,
     ) -> None:
         self.workload = workload
@@ -71,6 +74,7 @@ class Trial:
         self.state = "running"
         self.reason = ""
         self._twins = twins
+        self._report_every = self._report_at = report_every
         self._packed = packed
         plain = start(workload, reference.seed)
         self.trainer = HybridTrainer(
@@ -95,16 +99,12 @@ class Trial:
         return self.state != "running"
 
     def report(self) -> dict[str, Any]:
-        """Train to the end of the cycle and return the report of it; at the end of the run, set `state`."""
+        """Train to the end of a cycle and return the report of it; at the end of the run, set `state`."""
         return alone(self.reporting())
 
     def reporting(self) -> Steps[dict[str, Any]]:
         """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
-        seed = self.reference.seed
-        try:
-            more = yield from self.trainer.cycle(lambda step: self.workload.batch(seed, step), self._steps)
-        except TrainingDiverged as error:
-            self.state, self.reason, more = "diverged", str(error), False
+        more = yield from self._training()
         self._evaluate()
         if not isfinite(self._evaluated["loss"]) and not more:
             self.state = "diverged"
@@ -140,6 +140,7 @@ class Trial:
         return {
             **self._header(),
             "trainer": self.trainer.state_dict(),
+            "report_at": self._report_at,
             "target_reached": self._target_reached,
             "evaluated": dict(self._evaluated),
             "eval_seconds": self._eval_seconds,
@@ -168,6 +169,7 @@ class Trial:
         except (RuntimeError, KeyError) as error:  # torch's words for a model that is not the same
             what = " ".join(str(error).split())
             raise UserError(f"the checkpoint fits another workload ({what}): start the run anew") from None
+        self._report_at = state["report_at"]
         self._target_reached = state["target_reached"]
         self._evaluated = state["evaluated"]
         self._eval_seconds = state["eval_seconds"]
@@ -248,6 +250,21 @@ class Trial:
             "reliability": json.dumps(s.reliability),
             "config": self.config.to_json(),
         }
+
+    def _training(self) -> Steps[bool]:
+        """Train to the end of the cycle that is to be reported; return whether the run goes on."""
+        seed, tally = self.reference.seed, self.trainer.tally
+        due = False
+        try:
+            while not due:  # first, for the run may go on from the middle of a cycle
+                more = yield from self.trainer.cycle(
+                    lambda step: self.workload.batch(seed, step), self._steps
+                )
+                due = not more or tally.steps >= self._report_at
+        except TrainingDiverged as error:
+            self.state, self.reason, more = "diverged", str(error), False
+        self._report_at = (tally.steps // self._report_every + 1) * self._report_every
+        return more
 
     def _evaluate(self) -> None:
         began = time.perf_counter()

@@ -62,9 +62,9 @@ def untimed(numbers):
     return {name: value for name, value in numbers.items() if name not in clocked}
 
 
-def shared(config, reference, store, workload, others=GRID, open_ended=False):
+def shared(config, reference, store, workload, others=GRID, open_ended=False, every=1):
     return SharedTrial(
-        lambda: Trial(workload, config, reference, COSTS),
+        lambda: Trial(workload, config, reference, COSTS, report_every=every),
         config,
         0,
         others,
@@ -112,8 +112,14 @@ def test_a_part_that_was_shared_is_named(reference):
 
 @pytest.fixture(scope="module")
 def drawless(reference):
-    """Return what trials show that draw no random numbers, and so may take turns in one process."""
-    return [finished(Trial(Toy(), config, reference, COSTS)) for config in GRID]
+    """Return what trials show that draw no random numbers, and so may take turns in one process.
+
+    By how often they report.
+    """
+    return {
+        every: [finished(Trial(Toy(), config, reference, COSTS, report_every=every)) for config in GRID]
+        for every in (1, 60)
+    }
 
 
 @given(data=st.data())
@@ -121,25 +127,26 @@ def drawless(reference):
 def test_in_any_order_side_by_side_and_stopped_anywhere(reference, drawless, data):
     """Several run in turns over one store; some are stopped and go on as trials from what they saved."""
     store, workload = Store(), Toy()
-    open_ended = data.draw(st.booleans())
+    open_ended, every = data.draw(st.booleans()), data.draw(st.sampled_from(sorted(drawless)))
     others = [] if open_ended else GRID
     chosen = data.draw(st.lists(st.integers(0, len(GRID) - 1), min_size=2, max_size=4, unique=True))
-    running = {i: shared(GRID[i], reference, store, workload, others, open_ended=open_ended) for i in chosen}
+    running = {i: shared(GRID[i], reference, store, workload, others, open_ended, every) for i in chosen}
     told = {i: [] for i in chosen}
     while running:
         i = data.draw(st.sampled_from(sorted(running)))
         trial = running[i]
         if told[i] and data.draw(st.integers(0, 9)) == 0:
             assert trial.result()["steps"] == told[i][-1]["step"]
-            own = Trial(workload, GRID[i], reference, COSTS)
+            own = Trial(workload, GRID[i], reference, COSTS, report_every=every)
             own.load_state_dict(trial.state_dict(), may_differ=DECIDING)
             running[i] = trial = own
         told[i].append(untimed(trial.report()))
         if trial.done:
-            assert (told[i], untimed(trial.result()), trial.state) == drawless[i]
+            assert (told[i], untimed(trial.result()), trial.state) == drawless[every][i]
             del running[i]
     for i in chosen:
-        assert finished(shared(GRID[i], reference, store, workload, others)) == drawless[i]
+        follower = shared(GRID[i], reference, store, workload, others, every=every)
+        assert finished(follower) == drawless[every][i]
 
 
 def test_a_damaged_edge_is_trained_again(reference, alone):

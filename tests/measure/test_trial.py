@@ -25,10 +25,11 @@ SHUT = JUMPING.replace(confidence_threshold=0.999)
 CLOCKED = {"speedup", "speedup_cpu", "speedup_bound", "overhead_pct", "train_seconds", "eval_seconds"}
 
 
-def run(config=JUMPING, workload=None, twins=None, steps=120, eval_every=1):
+def run(config=JUMPING, workload=None, twins=None, steps=120, eval_every=1, report_every=1):
     """Return the finished trial and its reports."""
     workload = workload or Toy()
-    trial = Trial(workload, config, reference_run(workload, 0, steps, eval_every), COSTS, twins)
+    reference = reference_run(workload, 0, steps, eval_every)
+    trial = Trial(workload, config, reference, COSTS, twins, report_every=report_every)
     reports = [trial.report()]
     while not trial.done:
         reports.append(trial.report())
@@ -157,6 +158,17 @@ class TestTelling:
         assert {"realised_horizon", "micro_corrections", "divergence_events"} <= set(reports[0])
         assert reports[-1]["micro_corrections"] == trial.result()["micro_corrections"] > 0
         assert (trial.state, trial.reason) == ("done", "")
+
+    @pytest.mark.parametrize("every", [50, 1000])
+    def test_rare_reports_are_some_of_all_of_the_same_run(self, every):
+        (trial, all_of_them), (rare, some) = run(), run(report_every=every)
+        due = [next(r for r in all_of_them if r["step"] >= min(at, 120)) for at in range(every, 121, every)]
+        kept = {"step", "val_loss", "quality", "speedup_counted", "backward_calls", "divergence_events"}
+        expected = [*due, all_of_them[-1]]
+        assert [{n: r[n] for n in kept} for r in some] == [{n: r[n] for n in kept} for r in expected]
+        ours, theirs = counted(rare.result()), counted(trial.result())
+        assert ours.pop("steps_to_target_ratio") >= theirs.pop("steps_to_target_ratio")  # seen later
+        assert ours == theirs
 
     def test_the_result_has_the_columns_of_the_table(self):
         result = run(twins={})[0].result()
