@@ -88,7 +88,7 @@ def nodes() -> list[dict[str, float]]:
 def _end_ray() -> None:
     """Shut Ray down while nobody looks for garbage.
 
-    Whoever frees a reference to an object of Ray in another thread meanwhile ends the process, without a word.
+    A reference to an object of Ray that another thread frees meanwhile ends the process, without a word.
     """
     enabled = gc.isenabled()
     gc.disable()

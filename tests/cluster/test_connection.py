@@ -1,4 +1,4 @@
-"""Connecting to Ray: whatever goes wrong meanwhile, no Ray is left behind, and its end takes nothing with it."""
+"""Connecting to Ray: whatever goes wrong meanwhile, no Ray is left behind, and it ends nothing but itself."""
 
 import gc
 import subprocess
