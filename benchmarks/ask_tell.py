@@ -48,12 +48,9 @@ def ours(spec: SweepSpec, trials: int) -> float:
             began = time.perf_counter()
             asked = study.ask()
             assert asked is not None
-            point = asked.point
-            recorder.asked(
-                trial_id=point.trial_id, number=asked.number, config=point.config, params=asked.params
-            )
+            recorder.asked(asked.event())
             speedup, quality = worth(rng)
-            key, result = (point.trial_id, 0), {"speedup_counted": speedup, "quality": quality}
+            key, result = (asked.point.trial_id, 0), {"speedup_counted": speedup, "quality": quality}
             recorder.finished(Finished(key, "done", "", result))
             study.finish(key, "done", "", result)
             times.append(time.perf_counter() - began)
