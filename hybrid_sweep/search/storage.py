@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,10 @@ class StorageView:
         on_error: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
         self._storage = storage
         self._study = storage.get_study_id_from_name(name)
         self._known = {_known(trial) for trial in storage.get_all_trials(self._study, deepcopy=False)}
         self._waiting: deque[FrozenTrial] = deque()
-        self._anew = False
         self._on_error = on_error or (lambda text: None)
         self._told = False
         self._clock = clock
@@ -115,15 +113,6 @@ class StorageView:
         if self._clock() >= self._try_at:
             self._write()
 
-    def rebuild(self, trials: Iterable[FrozenTrial]) -> None:
-        """Replace whatever the study holds by `trials`."""
-        self._known.clear()
-        self._waiting.clear()
-        self._anew = True
-        self._write()
-        for trial in trials:
-            self.add(trial)
-
     def close(self) -> None:
         """Try once more what could not be added, and let go of the storage."""
         self._write()
@@ -131,10 +120,6 @@ class StorageView:
 
     def _write(self) -> None:
         try:
-            if self._anew:
-                _delete(self._storage, self.name)
-                self._study = _create(self._storage, self.name)
-                self._anew = False
             while self._waiting:
                 self._storage.create_new_trial(self._study, template_trial=self._waiting[0])
                 self._waiting.popleft()
@@ -257,18 +242,13 @@ def _check(storage: BaseStorage, name: str, shown: str, new: bool) -> None:
         raise UserError(f"there is a study {name!r} in {shown!r} already: give another storage, or delete it")
 
 
-def _create(storage: BaseStorage, name: str) -> int:
+def _create(storage: BaseStorage, name: str) -> None:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)  # what is told of a sweep is ours
     try:
-        return storage.create_new_study(DIRECTIONS, name)
+        storage.create_new_study(DIRECTIONS, name)
     finally:
         logging.set_verbosity(verbosity)
-
-
-def _delete(storage: BaseStorage, name: str) -> None:
-    with suppress(KeyError):
-        storage.delete_study(storage.get_study_id_from_name(name))
 
 
 def _known(trial: FrozenTrial) -> _Known:

@@ -75,15 +75,6 @@ def test_a_failed_trial_that_was_run_again_stands_there_as_it_happened(tmp_path:
     assert [t.state for t in read(tmp_path)] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
-def test_rebuilding_replaces_everything(tmp_path: Path) -> None:
-    view = StorageView.open(None, tmp_path, NAME, new=True)
-    for number in range(3):
-        view.add(trial(number))
-    view.rebuild([trial(1), trial(7)])
-    view.add(trial(1))
-    assert ids(read(tmp_path)) == ["t1", "t7"]
-
-
 def test_what_was_added_is_on_disk_and_not_in_memory(tmp_path: Path) -> None:
     def grown_by(trials: int) -> int:
         gc.collect()
@@ -190,18 +181,6 @@ def test_what_cannot_be_added_waits_and_is_told_once() -> None:
     memory.down = False
     view.close()
     assert ids(memory.get_all_trials(study))[-1] == "t7"
-
-
-def test_a_rebuild_that_fails_is_made_up_for() -> None:
-    memory, now = Unsteady(), [0.0]
-    memory.create_new_study(DIRECTIONS, NAME)
-    view = StorageView(memory, NAME, clock=lambda: now[0])
-    view.add(trial(0))
-    memory.down = True
-    view.rebuild([trial(1), trial(2)])
-    memory.down = False
-    view.close()
-    assert ids(memory.get_all_trials(memory.get_study_id_from_name(NAME))) == ["t1", "t2"]
 
 
 @pytest.mark.parametrize(
