@@ -51,21 +51,17 @@ def overhead_pct(seconds: Mapping[Work, float]) -> float:
     return 100 * own / sum(seconds.values())
 
 
-def quality(
-    kind: str, reference: Reference, step: int, loss: float, accuracy: float | None, at: int | None = None
-) -> float:
+def quality(kind: str, reference: Reference, step: int, loss: float, accuracy: float | None) -> float:
     """Compare held-out results with the reference; 1 means equal, more is better, 0 where not finite.
 
     Args:
         kind: "loss_ratio": reference loss / loss; "accuracy_ratio": accuracy / reference accuracy;
             "loss_gap": 1 − (loss − reference loss) / (what the reference gained in its whole run).
         reference: plain training with the same seed and data order.
-        step: logical step of the result.
+        step: logical step of the reference to compare with.
         loss: held-out loss.
         accuracy: held-out accuracy, where the workload has one.
-        at: step of the reference to compare with, where it is another one.
     """
-    step = step if at is None else at
     return compared(
         kind,
         (loss, accuracy),

@@ -216,7 +216,7 @@ class Trial:
                 forward,
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
-            "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
+            "quality_vs_truncated": 0.0 if diverged else self._quality(s.backward_calls),
             "quality_vs_frozen": (yield from self._versus(frozen)),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
@@ -273,9 +273,10 @@ class Trial:
         if self._target_reached is None and self._evaluated["loss"] <= self._target:
             self._target_reached = self.trainer.tally.steps
 
-    def _quality(self, step: int, at: int | None = None) -> float:
+    def _quality(self, step: int) -> float:
+        """Compare the newest evaluation with the reference's at logical step `step`."""
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
-        return quality(quality_of(self.workload), self.reference, step, loss, accuracy, at)
+        return quality(quality_of(self.workload), self.reference, step, loss, accuracy)
 
     def _speedup(self) -> float:
         meter = self.trainer.meter

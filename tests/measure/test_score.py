@@ -85,11 +85,11 @@ class TestQuality:
 
     def test_loss_ratio_at_the_same_step_and_at_another_one(self):
         assert quality("loss_ratio", REFERENCE, 100, 0.5, 0.9) == pytest.approx(0.8)
-        assert quality("loss_ratio", REFERENCE, 100, 0.5, 0.9, at=50) == pytest.approx(2.0)
+        assert quality("loss_ratio", REFERENCE, 50, 0.5, 0.9) == pytest.approx(2.0)
 
     def test_accuracy_ratio(self):
         assert quality("accuracy_ratio", REFERENCE, 100, 9.9, 0.76) == pytest.approx(0.8)
-        assert quality("accuracy_ratio", REFERENCE, 100, 9.9, 0.76, at=50) == pytest.approx(0.95)
+        assert quality("accuracy_ratio", REFERENCE, 50, 9.9, 0.76) == pytest.approx(0.95)
 
     def test_loss_gap_in_units_of_what_the_reference_gained(self):
         assert quality("loss_gap", REFERENCE, 100, 0.5, None) == pytest.approx(0.95)
