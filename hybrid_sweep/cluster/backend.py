@@ -161,7 +161,7 @@ class RayBackend:
             worker.up, self._failed_starts = True, 0
             return []
         if worker.stopping:
-            return [*self._let_go(worker, Stopped(run.key, said["result"], said["checkpoint"]))]
+            return self._let_go(worker, Stopped(run.key, said["result"], said["checkpoint"]))
         happenings: list[Happening] = [Reported(run.key, report) for report in said.get("earlier", ())]
         if report := said.get("report"):
             happenings.append(Reported(run.key, report, said.get("checkpoint")))

@@ -177,7 +177,7 @@ class Loop:
         backoff = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(run.attempt - 1, 10), LONGEST_BACKOFF_SECONDS)
         self.recorder.lost(lost, run.attempt, backoff)
         again = replace(run, attempt=run.attempt + 1)
-        self._open[run.key] = _Open(again, losses, open_run.pruned)
+        self._open[run.key] = _Open(again, losses)
         self._retries.append((self.backend.now() + backoff, again))
 
     def _finish(self, finished: Finished) -> None:

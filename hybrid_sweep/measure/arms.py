@@ -108,8 +108,7 @@ class ArmRun:
         meter: seconds and calls of its work.
         steps: logical steps of the whole run.
         step: logical steps so far.
-        done: whether the run is over.
-        diverged: whether a held-out loss was not finite, which ends the run.
+        done: whether the run is over; a held-out loss that is not finite ends it.
 
     Raises:
         NotApplicable: the arm does not apply to this recipe.
@@ -135,7 +134,7 @@ class ArmRun:
         self._work = _replayed(arm, trace or ()) if arm.name in REPLAYED else [Work.PLAIN] * steps
         self.steps = len(self._work)
         self.step = 0
-        self.done = self.diverged = False
+        self.done = False
         every = eval_every or self.steps
         self._evaluate_at = {*range(0 if eval_every else every, self.steps, every), self.steps}
         self._log = _Log(self.plain, self.meter)
@@ -223,8 +222,7 @@ class ArmRun:
     def _evaluate(self) -> None:
         with self._published():
             self._log.add(self.step, held_out(self._workload, self.plain.model))
-        self.diverged = not isfinite(self._log.val_loss[-1])
-        self.done = self.diverged or self.step == self.steps
+        self.done = self.step == self.steps or not isfinite(self._log.val_loss[-1])
 
     @contextmanager
     def _published(self) -> Iterator[None]:

@@ -86,11 +86,7 @@ def with_curvature(spec: SweepSpec, measured: Sequence[float], why_not: str = ""
         largest = max(measured)
         used = round(min(max(largest, FLATTEST), STEEPEST), 4)
         said = f"η·λ_max along plain training is {largest:.3g} (2 is the edge of stability)"
-        said += (
-            ", which the mask takes"
-            if largest == sorted((FLATTEST, largest, STEEPEST))[1]
-            else (f"; the mask takes {used:g}")
-        )
+        said += ", which the mask takes" if FLATTEST <= largest <= STEEPEST else f"; the mask takes {used:g}"
     return spec.model_copy(update={"mask": mask.model_copy(update={"eta_lambda": used})}), said
 
 

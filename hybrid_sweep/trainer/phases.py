@@ -99,7 +99,6 @@ class PhaseController:
         self.consecutive_predicts = 0
         self.horizon_multiplier = 1.0
         self.full_steps = config.full_steps
-        self.forced_steps = 0
 
     def decide(self, step: int, confidence: float, *, trusted: bool = True) -> PhaseDecision:
         """Return what follows the current phase, without changing anything.

@@ -8,7 +8,6 @@ buffers, and training is stable where its spectral radius is at most 1 for every
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import gcd
 from typing import Any
 
@@ -69,7 +68,6 @@ def is_stable(
     return bool(spectral_radius(predictor, decay, full_steps, horizon, modes, every).max() <= 1.0)
 
 
-@lru_cache(maxsize=1024)
 def max_stable_ratio(
     predictor: str, decay: float, full_steps: int, eta_lambda: float = 1.5, every: int | None = None
 ) -> float:

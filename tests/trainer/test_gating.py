@@ -19,7 +19,7 @@ RATIOS = st.floats(-50, 50)
 
 
 def realised(*ratios, cosines=None):
-    return Realised(ratios=ratios, cosines=cosines or (1.0,) * len(ratios), overall=0.0)
+    return Realised(ratios=ratios, cosines=cosines or (1.0,) * len(ratios))
 
 
 def gates(targets):

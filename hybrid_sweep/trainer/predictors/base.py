@@ -23,12 +23,10 @@ class Realised:
     Attributes:
         ratios: a*_g = ⟨d_g, v_g⟩ / (K‖v_g‖²) for each group, unclipped: 1 where the direction held.
         cosines: cos(d_g, v_g) for each group.
-        overall: the ratio over all groups together.
     """
 
     ratios: tuple[float, ...]
     cosines: tuple[float, ...]
-    overall: float
 
 
 class Predictor(ABC):
@@ -127,7 +125,6 @@ class Predictor(ABC):
         realised = Realised(
             ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)),
             cosines=tuple(_ratio(a, (b * c) ** 0.5) for a, b, c in zip(dv, vv, dd, strict=True)),
-            overall=_ratio(sum(dv), steps * sum(vv)),
         )
         return realised, sum(vw) / lengths if lengths > 0 else None
 

@@ -300,7 +300,6 @@ def test_realised_is_one_where_the_direction_held_and_minus_one_where_it_turned(
     realised, cosine = predictor.close_full()
     assert realised.ratios == pytest.approx((1, 1, 1))
     assert realised.cosines == pytest.approx((1, 1, 1))
-    assert realised.overall == pytest.approx(1)
     assert cosine == pytest.approx(1)
     predictor.start_full()
     steps(-1)
