@@ -296,13 +296,11 @@ def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share:
     """
     workload = _uncompiled(order.build())
     runs = replace(order, compile="none").runs(workload) if share else None
-    parts = {"seed": seed, "steps": steps or workload.steps}
-    if runs and (kept := runs.get("curvatures", **parts)):
-        return Curvature(**kept)
-    curvature = measure_curvature(workload, **parts)
-    if runs:
-        runs.put("curvatures", curvature.to_dict(), **parts)
-    return curvature
+    parts: dict[str, Any] = {"seed": seed, "steps": steps or workload.steps}
+    if runs is None:
+        return measure_curvature(workload, **parts)
+    kept = runs.kept("curvatures", lambda: measure_curvature(workload, **parts).to_dict(), **parts)
+    return Curvature(**kept)
 
 
 def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from hybrid_sweep.arm import REPLAYED, Arm
 from hybrid_sweep.measure.arms import ArmRun
@@ -43,14 +45,10 @@ def step_ratios(
     """
     ratios: dict[str, float] = {}
     for name, arm in {cost_class(arm): arm for arm in arms if arm.name not in FREE}.items():
+        measure = partial(measure_step_ratio, workload, seed, arm, steps)
         parts = {"machine": [platform.node(), os.cpu_count()], "arm": name}
-        kept = None if fresh else runs.get("step_ratios", **parts)
-        try:
-            ratios[name] = kept or measure_step_ratio(workload, seed, arm, steps)
-        except NotApplicable:
-            continue
-        if not kept:
-            runs.put("step_ratios", ratios[name], **parts)
+        with suppress(NotApplicable):
+            ratios[name] = runs.kept("step_ratios", measure, fresh=fresh, **parts)
     return ratios
 
 

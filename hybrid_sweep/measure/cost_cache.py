@@ -21,8 +21,5 @@ def unit_costs(workload: Workload, config: HybridConfig, runs: RunCache, *, fres
         fresh: measure now, whatever the cache holds, and keep that.
     """
     parts = {"machine": [platform.node(), os.cpu_count()], "config": config.model_dump()}
-    if not fresh and (kept := runs.get("costs", **parts)):
-        return UnitCosts(**kept)
-    costs = measure_unit_costs(workload, 0, config)
-    runs.put("costs", costs.to_dict(), **parts)
-    return costs
+    kept = runs.kept("costs", lambda: measure_unit_costs(workload, 0, config).to_dict(), fresh=fresh, **parts)
+    return UnitCosts(**kept)

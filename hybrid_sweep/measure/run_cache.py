@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import UserDict
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -39,6 +40,14 @@ class RunCache:
     def put(self, kind: str, value: Any, **parts: Any) -> None:
         """Keep plain data."""
         self._cache.put_json(kind, self.key(**parts), value)
+
+    def kept(self, kind: str, measure: Callable[[], Any], *, fresh: bool = False, **parts: Any) -> Any:
+        """Return what `get` does; where that is None, or with `fresh`, `measure` it now and keep it."""
+        found = None if fresh else self.get(kind, **parts)
+        if found is None:
+            found = measure()
+            self.put(kind, found, **parts)
+        return found
 
 
 class KeptTwins(UserDict[TwinKey, Curve]):
