@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -34,7 +33,6 @@ class Recovery:
         planner: what a jump is made of.
         tally: the books of the run.
         position: where the run stands.
-        force_phase: the trainer's.
         log: one row a measured step, where one is kept.
     """
 
@@ -46,8 +44,6 @@ class Recovery:
         planner: JumpPlanner,
         tally: Tally,
         position: Position,
-        *,
-        force_phase: Callable[[Phase, int], None],
         log: DivergenceLog | None,
     ) -> None:
         self.monitor = DivergenceMonitor(threshold=config.divergence_threshold, rule=config.divergence_rule)
@@ -57,7 +53,6 @@ class Recovery:
         self._planner = planner
         self._tally = tally
         self._position = position
-        self._force_phase = force_phase
         self._log = log
         self._reduced = False  # the horizon, or the Full phases, in this phase
         self._due = NOTHING_DUE  # strongest action that this block asks for, and why
@@ -65,11 +60,6 @@ class Recovery:
         self._unread: list[Unread] = []  # of this block
         self._judged: dict[int, DivergenceSignal] = {}  # newest signals, by step
         self.take_checkpoint()
-
-    @property
-    def checkpoint_due(self) -> bool:
-        """Whether the checkpoint is `checkpoint_interval` logical steps old."""
-        return self._tally.steps - self._checkpoint_at >= self._config.checkpoint_interval
 
     def defer(self, taken: Unread) -> Signal:
         """Take note of a real step within a block, whose loss is read where the block ends or somebody asks.
@@ -174,7 +164,7 @@ class Recovery:
                 f"{why} at step {self._tally.steps}, after {self._tally.rollbacks} rollbacks"
             )
         self.rollback()
-        self._force_phase(Phase.FULL, self._config.force_full_steps)
+        self.force_phase(Phase.FULL, self._config.force_full_steps)
 
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback` restores."""
@@ -201,6 +191,22 @@ class Recovery:
         self._tally.leave(self._controller.phase)
         self._position.correct_losses = []
         self._reduced = False
+
+    def prepare(self, phase: Phase) -> None:
+        """Get ready for a phase that was just entered."""
+        if phase is Phase.PREDICT:
+            self.take_checkpoint()
+            self._planner.plan()
+        elif phase is Phase.FULL:
+            self._planner.start_full()
+            if self._tally.steps - self._checkpoint_at >= self._config.checkpoint_interval:
+                self.take_checkpoint()
+
+    def force_phase(self, phase: Phase, steps: int) -> None:
+        """Enter `phase` for the next `steps` logical steps, whatever the confidence."""
+        self.leave_phase()
+        self._controller.force_phase(phase, steps)
+        self.prepare(phase)
 
     def parts(self) -> tuple[dict[str, Stateful], dict[str, Stateful]]:
         """Return torch's objects and ours that a snapshot is taken of, by name."""
@@ -245,9 +251,9 @@ class Recovery:
         elif self._warmup:
             return
         elif action is Action.FORCE_FULL:
-            self._force_phase(Phase.FULL, self._config.force_full_steps)
+            self.force_phase(Phase.FULL, self._config.force_full_steps)
         elif action is Action.FORCE_CORRECT and self._config.correct_steps > 0:
-            self._force_phase(Phase.CORRECT, self._config.correct_steps)
+            self.force_phase(Phase.CORRECT, self._config.correct_steps)
         elif not self._reduced:  # once a phase: an alarm that lasts is one alarm
             self._reduced = True
             if action is Action.REDUCE_RATIO:

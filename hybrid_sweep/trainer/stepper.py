@@ -66,9 +66,7 @@ class Stepper:
         self._meter = meter
         self._log = log
         self.on_decision: Callable[[], None] | None = None
-        self.recovery = Recovery(
-            config, plain, controller, planner, tally, position, force_phase=self.force_phase, log=log
-        )
+        self.recovery = Recovery(config, plain, controller, planner, tally, position, log)
 
     def advance(self, load: Callable[[int], Any], limit: int) -> StepResult:
         """Run one logical step, or in Predict up to `limit` of them that need no batch in between."""
@@ -93,12 +91,6 @@ class Stepper:
         last = Phase.CORRECT if self._config.correct_steps else Phase.PREDICT
         return controller.phase is last and controller.remaining == 0
 
-    def force_phase(self, phase: Phase, steps: int) -> None:
-        """Enter `phase` for the next `steps` logical steps, whatever the confidence."""
-        self.recovery.leave_phase()
-        self._controller.force_phase(phase, steps)
-        self._prepare(phase)
-
     def crossing(self) -> Crossing:
         """Return what `HybridTrainer.crossing` does."""
         controller, at = self._controller, self._position
@@ -121,7 +113,7 @@ class Stepper:
         position.assessed, position.trusted = False, True
         if self._controller.phase is Phase.PREDICT:
             self._meter.lap(Work.UPDATE)  # the checkpoint before a jump is part of the jump
-        self._prepare(self._controller.phase)
+        self.recovery.prepare(self._controller.phase)
         if self._controller.phase is not Phase.PREDICT:
             self._meter.lap(Work.UPDATE)
 
@@ -137,16 +129,6 @@ class Stepper:
         elif assessment.paid is not None and self._config.divergence_rule == "calibrated":
             (self._controller.restore_horizon if assessment.paid else self._controller.reduce_horizon)()
         return assessment.finite
-
-    def _prepare(self, phase: Phase) -> None:
-        """Get ready for a phase that was just entered."""
-        if phase is Phase.PREDICT:
-            self.recovery.take_checkpoint()
-            self._planner.plan()
-        elif phase is Phase.FULL:
-            self._planner.start_full()
-            if self.recovery.checkpoint_due:
-                self.recovery.take_checkpoint()
 
     def _real_step(self, load: Callable[[int], Any]) -> Steps[StepResult]:
         self._tick(1)

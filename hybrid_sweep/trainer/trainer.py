@@ -161,7 +161,7 @@ class HybridTrainer:
         if steps < 1:
             raise UserError(f"steps={steps} is not allowed: a forced phase needs at least 1")
         self.recovery.settle()
-        self._stepper.force_phase(phase, steps)
+        self.recovery.force_phase(phase, steps)
 
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback_to_checkpoint` restores."""
