@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.divergence import Action, DivergenceLevel, DivergenceMonitor, DivergenceSignal
-from hybrid_sweep.trainer.divergence_log import DivergenceLog
-from hybrid_sweep.trainer.phases import Phase, PhaseController
-from hybrid_sweep.trainer.plain import PlainStep
-from hybrid_sweep.trainer.planner import JumpPlanner
-from hybrid_sweep.trainer.records import Position, Signal, Tally, TrainingDiverged, Unread
+from hybrid_sweep.trainer.parts import Parts
+from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.records import Signal, TrainingDiverged, Unread
 from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
 
 REMEMBERED = 20
@@ -24,36 +21,18 @@ NOTHING_DUE = (Action.CONTINUE, "")
 
 
 class Recovery:
-    """Owns the divergence monitor and the checkpoint; the other parts are the trainer's.
+    """Owns the divergence monitor and the checkpoint.
 
     Args:
-        config: thresholds, and what a recovery enforces.
-        plain: model, optimizer and schedule.
-        controller: the phases.
-        planner: what a jump is made of.
-        tally: the books of the run.
-        position: where the run stands.
-        log: one row a measured step, where one is kept.
+        parts: of the run.
     """
 
-    def __init__(
-        self,
-        config: HybridConfig,
-        plain: PlainStep,
-        controller: PhaseController,
-        planner: JumpPlanner,
-        tally: Tally,
-        position: Position,
-        log: DivergenceLog | None,
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
+        config = parts.config
         self.monitor = DivergenceMonitor(threshold=config.divergence_threshold, rule=config.divergence_rule)
-        self._config = config
-        self._plain = plain
-        self._controller = controller
-        self._planner = planner
-        self._tally = tally
-        self._position = position
-        self._log = log
+        self._config, self._plain, self._log = config, parts.plain, parts.log
+        self._controller, self._planner = parts.controller, parts.planner
+        self._tally, self._position = parts.tally, parts.position
         self._reduced = False  # the horizon, or the Full phases, in this phase
         self._due = NOTHING_DUE  # strongest action that this block asks for, and why
         self._broken = False  # whether a loss of this block was not finite
@@ -169,14 +148,14 @@ class Recovery:
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback` restores."""
         self.read()
-        self._checkpoint = Snapshot(*self.parts())
+        self._checkpoint = Snapshot(*self.stateful())
         self._checkpoint_at = self._tally.steps
         self._marks = self._position.real_at, self._position.jump_at
 
     def rollback(self) -> None:
         """Restore every part; the count of logical steps goes on, and the learning-rate schedule with it."""
         self.leave_phase()
-        self._checkpoint.restore(*self.parts())
+        self._checkpoint.restore(*self.stateful())
         self._tally.rollbacks += 1
         since = self._tally.steps - self._checkpoint_at
         real_at, jump_at = self._marks
@@ -208,7 +187,7 @@ class Recovery:
         self._controller.force_phase(phase, steps)
         self.prepare(phase)
 
-    def parts(self) -> tuple[dict[str, Stateful], dict[str, Stateful]]:
+    def stateful(self) -> tuple[dict[str, Stateful], dict[str, Stateful]]:
         """Return torch's objects and ours that a snapshot is taken of, by name."""
         torchs: dict[str, Any] = {
             "model": self._plain.model,

@@ -11,15 +11,13 @@ from typing import Any
 import torch
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
-from hybrid_sweep.trainer.costs import CostMeter, Work
-from hybrid_sweep.trainer.divergence_log import DivergenceLog
-from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController
-from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
-from hybrid_sweep.trainer.planner import JumpPlanner
+from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.parts import Parts
+from hybrid_sweep.trainer.phases import Crossing, Phase
+from hybrid_sweep.trainer.plain import Real, Steps, alone
 from hybrid_sweep.trainer.predictors import Oracle
-from hybrid_sweep.trainer.records import Position, Signal, StepResult, Tally, Unread
+from hybrid_sweep.trainer.records import Signal, StepResult, Unread
 from hybrid_sweep.trainer.recovery import Recovery, is_at_hand
 
 NORM_STRIDE = 10
@@ -29,44 +27,22 @@ REPORT_STEPS = 100
 
 
 class Stepper:
-    """Takes one logical step, or one jump, at a time; its parts are the trainer's.
+    """Takes one logical step, or one jump, at a time.
 
     Args:
-        config: phases, gates and thresholds.
-        plain: the real step.
-        controller: which phase comes.
-        planner: what a jump is made of.
-        tally: the books of the run.
-        position: where the run stands.
-        meter: what each kind of work costs.
-        log: one row a logical step, where one is kept.
+        parts: of the run.
 
     Attributes:
         recovery: what watches the losses that are measured.
         on_decision: called before the next phase is entered, with everything known that decides it.
     """
 
-    def __init__(
-        self,
-        config: HybridConfig,
-        plain: PlainStep,
-        controller: PhaseController,
-        planner: JumpPlanner,
-        tally: Tally,
-        position: Position,
-        meter: CostMeter,
-        log: DivergenceLog | None,
-    ) -> None:
-        self._config = config
-        self._plain = plain
-        self._controller = controller
-        self._planner = planner
-        self._tally = tally
-        self._position = position
-        self._meter = meter
-        self._log = log
+    def __init__(self, parts: Parts) -> None:
+        self._config, self._plain, self._meter = parts.config, parts.plain, parts.meter
+        self._controller, self._planner = parts.controller, parts.planner
+        self._tally, self._position, self._log = parts.tally, parts.position, parts.log
         self.on_decision: Callable[[], None] | None = None
-        self.recovery = Recovery(config, plain, controller, planner, tally, position, log)
+        self.recovery = Recovery(parts)
 
     def advance(self, load: Callable[[int], Any], limit: int) -> StepResult:
         """Run one logical step, or in Predict up to `limit` of them that need no batch in between."""

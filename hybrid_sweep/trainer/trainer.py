@@ -19,6 +19,7 @@ from hybrid_sweep.trainer.confidence import SHUT
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
+from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController, TrainingState
 from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, Steps, alone, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
@@ -80,16 +81,17 @@ class HybridTrainer:
         self.position = Position()
         self.meter = meter or CostMeter(self.plain.parameters[0].device)
         self._log = DivergenceLog(divergence_log) if divergence_log else None
-        self._stepper = Stepper(
-            self.config,
-            self.plain,
-            self.controller,
-            self.planner,
-            self.tally,
-            self.position,
-            self.meter,
-            self._log,
+        parts = Parts(
+            config=self.config,
+            plain=self.plain,
+            controller=self.controller,
+            planner=self.planner,
+            tally=self.tally,
+            position=self.position,
+            meter=self.meter,
+            log=self._log,
         )
+        self._stepper = Stepper(parts)
         self.recovery = self._stepper.recovery
         self.monitor = self.recovery.monitor
 
@@ -244,7 +246,7 @@ class HybridTrainer:
         self.recovery.read()
         state = {
             "config": self.config.model_dump(),
-            "parts": Snapshot(*self.recovery.parts()).state_dict(),
+            "parts": Snapshot(*self.recovery.stateful()).state_dict(),
             "recovery": self.recovery.state_dict(),
             "position": asdict(self.position),
             "tally": self.tally.state_dict(),
@@ -274,7 +276,7 @@ class HybridTrainer:
                     f"the saved run has {name}={value!r}, this one {ours.get(name)!r}: "
                     "go on with the configuration that it began with, or start anew"
                 )
-        Snapshot.from_state(state["parts"]).restore(*self.recovery.parts())
+        Snapshot.from_state(state["parts"]).restore(*self.recovery.stateful())
         self.recovery.load_state_dict(state["recovery"])
         for name, value in state["position"].items():
             setattr(self.position, name, value)
