@@ -55,15 +55,9 @@ class UnitCosts:
         return sum(calls[kind] * prices[kind] for kind in Work)
 
 
-FIELD_OF = {
-    Work.BATCH: "batch",
-    Work.PLAIN: "plain_step",
-    Work.OBSERVE: "observe",
-    Work.UPDATE: "update",
-    Work.JUMP: "jump",
-    Work.FORWARD: "forward",
-    Work.SCORE: "score",
-}
+FIELD_OF = {kind: str(kind) for kind in Work} | {Work.PLAIN: "plain_step"}
+"""The field of `UnitCosts` that holds the cost of each kind of work."""
+COST_NAMES = tuple(field.name for field in fields(UnitCosts))
 
 
 def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> UnitCosts:
@@ -107,6 +101,3 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
             "lower the learning rate or max_predict_steps, or give unit_costs in the sweep file"
         )
     return UnitCosts(**{field: median(seen[kind]) for kind, field in FIELD_OF.items()})
-
-
-COST_NAMES = tuple(field.name for field in fields(UnitCosts))

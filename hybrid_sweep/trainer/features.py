@@ -94,13 +94,8 @@ class LossTracker:
         slow_weight = max(1 - SLOW_DECAY, 1 / self.count)
         fast_weight = max(1 - FAST_DECAY, 1 / (self.since_gap + (self.gap > 0)))
         self.last, self.fast_before, self.gradient_before = self.loss, self.fast, self.gradient_fast
-        self.step, self.loss, self.gradient_norm, self.learning_rate = (
-            step,
-            loss,
-            gradient_norm,
-            learning_rate,
-        )
-
+        self.step, self.loss = step, loss
+        self.gradient_norm, self.learning_rate = gradient_norm, learning_rate
         surprise = loss - self.fast
         self.fast += fast_weight * surprise
         self.variance += fast_weight * (surprise * surprise - self.variance)

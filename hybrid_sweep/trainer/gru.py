@@ -9,9 +9,8 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+from hybrid_sweep.trainer.features import Array
 
 
 class Trace(NamedTuple):

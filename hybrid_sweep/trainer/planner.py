@@ -26,6 +26,7 @@ AUDITS = 3
 """Jumps that the post-recovery audit looks back on."""
 FORECAST_MARGIN = 1
 """Steps forecast beyond a jump and its Correct phase: the first real step after them."""
+STATEFUL = ("predictor", "tail", "history", "dynamics", "confidence", "residuals", "corrector", "schedule")
 
 
 class Assessment(NamedTuple):
@@ -231,14 +232,7 @@ class JumpPlanner:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that learning and jumping change."""
         return {
-            "predictor": self.predictor.state_dict(),
-            "tail": self.tail.state_dict(),
-            "history": self.history.state_dict(),
-            "dynamics": self.dynamics.state_dict(),
-            "confidence": self.confidence.state_dict(),
-            "residuals": self.residuals.state_dict(),
-            "corrector": self.corrector.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in STATEFUL},
             "new_steps": self._new_steps,
             "first_loss": self._first_loss,
             "features": self._features,
@@ -252,17 +246,7 @@ class JumpPlanner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        parts = (
-            "predictor",
-            "tail",
-            "history",
-            "dynamics",
-            "confidence",
-            "residuals",
-            "corrector",
-            "schedule",
-        )
-        for name in parts:
+        for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self._new_steps = state["new_steps"]
         self._first_loss = state["first_loss"]
