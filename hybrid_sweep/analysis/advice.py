@@ -6,9 +6,8 @@ import json
 import math
 from collections.abc import Callable
 
-import pandas as pd
-
 from hybrid_sweep.analysis.checklist import Row
+from hybrid_sweep.analysis.runs import number
 
 WORSE_LOSS = 1.02
 FREQUENT_WARNINGS = 0.05
@@ -34,8 +33,8 @@ def advice(row: Row) -> list[str]:
 
 
 def _never_predicts(row: Row) -> str | None:
-    highest, threshold = _number(row, "max_confidence"), _number(row, "confidence_threshold")
-    if _number(row, "predict_phases") != 0 or not highest < threshold:
+    highest, threshold = number(row.get("max_confidence")), number(row.get("confidence_threshold"))
+    if number(row.get("predict_phases")) != 0 or not highest < threshold:
         return None
     return (
         f"Predict never started: confidence reached {highest:.2f} and the threshold is {threshold:.2f}; "
@@ -44,13 +43,13 @@ def _never_predicts(row: Row) -> str | None:
 
 
 def _quality(row: Row) -> str | None:
-    ratio = _number(row, "val_loss") / _number(row, "reference_val_loss")
+    ratio = number(row.get("val_loss")) / number(row.get("reference_val_loss"))
     if not ratio > WORSE_LOSS:
         return None
     changes = []
-    if _number(row, "max_predict_steps") > 50:
+    if number(row.get("max_predict_steps")) > 50:
         changes.append("shorten max_predict_steps to 50")
-    interval = _number(row, "correction_interval")
+    interval = number(row.get("correction_interval"))
     if interval == 0 or interval > 10:
         changes.append("set correction_interval to 10")
     found = f"The held-out loss is {100 * (ratio - 1):.1f} % above plain training's"
@@ -58,7 +57,7 @@ def _quality(row: Row) -> str | None:
 
 
 def _divergence(row: Row) -> str | None:
-    rate = _number(row, "warning_rate")
+    rate = number(row.get("warning_rate"))
     if not rate >= FREQUENT_WARNINGS:
         return None
     changes = [
@@ -74,30 +73,26 @@ def _divergence(row: Row) -> str | None:
 
 
 def _low_speedup(row: Row) -> str | None:
-    speedup, reduction = _number(row, "speedup"), _number(row, "backward_reduction_pct")
+    speedup, reduction = number(row.get("speedup")), number(row.get("backward_reduction_pct"))
     if math.isnan(speedup):
-        speedup = _number(row, "speedup_counted")
-    if not (speedup < LOW_SPEEDUP and reduction < LOW_REDUCTION_PCT and _number(row, "predict_phases") > 0):
+        speedup = number(row.get("speedup_counted"))
+    phases, mean = number(row.get("predict_phases")), number(row.get("realised_horizon_mean"))
+    if not (speedup < LOW_SPEEDUP and reduction < LOW_REDUCTION_PCT and phases > 0):
         return None
-    longest = _number(row, "max_predict_steps")
+    longest = number(row.get("max_predict_steps"))
     changes = []
     if longest < 100:
         changes.append("raise max_predict_steps to 100")
-    if _number(row, "confidence_threshold") > 0.5:
+    if number(row.get("confidence_threshold")) > 0.5:
         changes.append("lower confidence_threshold to 0.50")
     if not changes:
         return None
     return (
         f"{speedup:.2f} times as fast with {reduction:.0f} % of the backward passes saved: horizons were "
-        f"{_number(row, 'realised_horizon_mean'):.0f} of at most {longest:.0f} steps; {' and '.join(changes)}"
+        f"{mean:.0f} of at most {longest:.0f} steps; {' and '.join(changes)}"
     )
 
 
 def _setting(row: Row, name: str) -> float:
     """Return a setting that has no column of its own; not-a-number where it is not known."""
     return float(json.loads(row.get("config") or "{}").get(name, math.nan))
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return math.nan if value is None or pd.isna(value) else float(value)

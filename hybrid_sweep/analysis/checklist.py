@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from hybrid_sweep.analysis.runs import number
+
 _ROUNDING = 1e-9  # a bound met exactly must not fail by the last bit of a float
 
 Row = Mapping[str, Any] | pd.Series
@@ -59,7 +61,7 @@ def recommendation(items: Sequence[Item]) -> str:
 
 
 def _baseline(row: Row) -> Item:
-    loss, reference = _number(row, "val_loss"), _number(row, "reference_val_loss")
+    loss, reference = number(row.get("val_loss")), number(row.get("reference_val_loss"))
     allowed = "held-out loss ≤ 2 % above plain training"
     if math.isnan(loss) or not reference > 0:
         return Item(1, "baseline", None, "not measured", allowed)
@@ -68,7 +70,7 @@ def _baseline(row: Row) -> Item:
 
 
 def _convergence(row: Row) -> Item:
-    ratio = _number(row, "steps_to_target_ratio")
+    ratio = number(row.get("steps_to_target_ratio"))
     allowed = "target loss within 1.10 of the reference's steps"
     if math.isinf(ratio):
         return Item(2, "convergence", False, "never reached", allowed)
@@ -76,12 +78,12 @@ def _convergence(row: Row) -> Item:
 
 
 def _stability(row: Row) -> Item:
-    count = _number(row, "nonfinite_steps")
+    count = number(row.get("nonfinite_steps"))
     return _bounded(3, "stability", count, 0, f"{count:g}", "no NaN or infinity, even if recovered")
 
 
 def _speedup(row: Row, column: str) -> Item:
-    value = _number(row, column)
+    value = number(row.get(column))
     allowed = "≥ 3 times, wall clock"
     if math.isnan(value):
         return Item(4, "speedup", None, "not measured", allowed)
@@ -92,7 +94,7 @@ def _speedup(row: Row, column: str) -> Item:
 
 
 def _memory(row: Row) -> Item:
-    ratio = _number(row, "peak_memory_ratio")
+    ratio = number(row.get("peak_memory_ratio"))
     allowed = "peak GPU memory ≤ 120 % of plain training"
     return _bounded(5, "memory", ratio, 1.20, f"{100 * ratio:.0f} %", allowed, missing="n/a, no GPU")
 
@@ -110,14 +112,14 @@ def _reproducibility(repeats: pd.DataFrame) -> Item:
 
 
 def _divergence(row: Row) -> Item:
-    rate = _number(row, "warning_rate")
+    rate = number(row.get("warning_rate"))
     passed = None if math.isnan(rate) else rate < 0.05 - _ROUNDING
     measured = "not measured" if passed is None else f"{100 * rate:.2f} %"
     return Item(7, "divergence", passed, measured, "warnings on < 5 % of steps")
 
 
 def _calibration(row: Row) -> Item:
-    error = _number(row, "calibration_error")
+    error = number(row.get("calibration_error"))
     return _bounded(8, "calibration", error, 0.10, f"±{error:.2f}", "confidence within ±0.10 of accuracy")
 
 
@@ -137,8 +139,3 @@ def _bounded(
 
 def _at_most(value: float, bound: float) -> bool:
     return bool(value <= bound + _ROUNDING)
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return math.nan if value is None or pd.isna(value) else float(value)
