@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,24 +10,13 @@ from hybrid_sweep.analysis.checklist import Row, check, recommendation
 from hybrid_sweep.analysis.pareto import best_point, pareto_front
 from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
 from hybrid_sweep.analysis.table import hybrid_runs
-from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
+from hybrid_sweep.analysis.verdict import UNCONFIRMED
+
+if TYPE_CHECKING:  # which makes a report with these lines
+    from hybrid_sweep.analysis.folder import ResultsFolder
 
 
-class Sweep(Protocol):
-    """What was measured and how; a results folder is one."""
-
-    @property
-    def manifest(self) -> Mapping[str, Any]:
-        """The resolved sweep and where it ran."""
-
-    def trials(self) -> pd.DataFrame:
-        """One row a trial and seed."""
-
-    def verdict(self, trials: pd.DataFrame) -> Verdict:
-        """What to do with the best point of these trials."""
-
-
-def analyzer_lines(folder: Sweep, min_quality: float = MIN_QUALITY) -> list[str]:
+def analyzer_lines(folder: ResultsFolder, min_quality: float = MIN_QUALITY) -> list[str]:
     """Return the four lines for the best point of a sweep's front (seed, analyze_sweep.py)."""
     trials = folder.trials()
     recommended = folder.verdict(trials).recommendation
