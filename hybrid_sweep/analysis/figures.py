@@ -123,12 +123,8 @@ def setting_values(trials: pd.DataFrame, name: str) -> pd.Series[Any]:
 
 
 def _dominated(picture: FrontPicture) -> Figure:
-    """Return the hypervolume itself: the area between the staircase and the reference point."""
-    low_x, low_y = picture.reference
-    xs, ys = staircase(picture.front)
-    corners = [(max(x, low_x), max(y, low_y)) for x, y in zip(xs, ys, strict=True)]
-    if corners:
-        corners = [(low_x, low_y), (low_x, corners[0][1]), *corners, (corners[-1][0], low_y)]
+    """Return the hypervolume itself."""
+    corners = picture.dominated
     return {
         "type": "scatter",
         "mode": "lines",

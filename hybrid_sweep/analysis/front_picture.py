@@ -53,9 +53,14 @@ class FrontPicture:
     confirmed: pd.DataFrame
 
     @property
+    def best_first(self) -> pd.DataFrame:
+        """The front with the recommended point before all others."""
+        return self.front.sort_values("trial_id", key=lambda ids: ids != self.best, kind="stable")
+
+    @property
     def labelled(self) -> pd.DataFrame:
         """The front points to name: the best, and in a short front all whose names do not cover another's."""
-        best_first = self.front.sort_values("trial_id", key=lambda ids: ids != self.best, kind="stable")
+        best_first = self.best_first
         if len(best_first) > _LABELLED:
             return best_first.head(1)
         wide = _NAME_WIDTH * (self.width[1] - self.width[0])
@@ -66,6 +71,13 @@ class FrontPicture:
             if all(abs(x - places[other][0]) > wide or abs(y - places[other][1]) > high for other in named):
                 named.append(number)
         return best_first.iloc[named]
+
+    @property
+    def dominated(self) -> list[tuple[float, float]]:
+        """The corners of the hypervolume: of the area between the staircase and the reference point."""
+        low_x, low_y = self.reference
+        stairs = [(max(x, low_x), max(y, low_y)) for x, y in zip(*staircase(self.front), strict=True)]
+        return [(low_x, low_y), (low_x, stairs[0][1]), *stairs, (stairs[-1][0], low_y)] if stairs else []
 
     @property
     def seeds(self) -> int:

@@ -110,7 +110,7 @@ def _not_told_apart(picture: FrontPicture) -> Note | None:
     """Return which front points these seeds do not tell apart: their intervals overlap in both."""
     if picture.seeds == 1 or len(picture.front) < 2:
         return None
-    front = picture.front.sort_values("trial_id", key=lambda ids: ids != picture.best, kind="stable")
+    front = picture.best_first
     overlap = np.ones((len(front), len(front)), dtype=bool)
     for axis in "xy":
         low, high = front[f"{axis}_low"].to_numpy(), front[f"{axis}_high"].to_numpy()

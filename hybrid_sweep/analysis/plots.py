@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, error_bars, ladder, staircase
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPEED_LABELS = {
     "speedup": "speedup over plain training (wall clock)",
@@ -18,6 +21,20 @@ _INK, _GREY, _GRID = "#1d2733", "#8c99a8", "#e4e9ef"
 _FRONT, _TRUNCATED, _FROZEN, _LADDER = "#0b62c4", "#c8540a", "#9a5fb5", "#1f7a4d"
 _CONFIRMED = "#b3123c"
 _SHAPES = {LADDER_ARM: "s", "momentum": "P", "tuned": "D", "average": "o", "schedule_free": "^"}
+_CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {  # column of the quality -> label and marks
+    "lr_matched": (
+        "matched control: its real steps, learning rate × m",
+        {"s": 24, "marker": "s", "facecolor": "none", "edgecolor": _LADDER, "alpha": 0.7},
+    ),
+    "frozen": (
+        "frozen control: same phases, no displacement",
+        {"s": 26, "marker": "x", "color": _FROZEN, "alpha": 0.6},
+    ),
+    "truncated": (
+        "truncated control: plain training, as many backward passes",
+        {"s": 24, "marker": "v", "facecolor": "none", "edgecolor": _TRUNCATED, "alpha": 0.8},
+    ),
+}
 NAMES = {
     LADDER_ARM: "plain training: fewer steps, higher learning rate",
     "momentum": "heavy ball, μ = 1 − 1/s",
@@ -43,12 +60,8 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
     axes.set_axisbelow(True)
     axes.grid(color=_GRID, linewidth=0.8)
     if len(front):
-        xs, ys = staircase(front)
-        low_x, low_y = picture.reference
-        inside = [(max(x, low_x), max(y, low_y)) for x, y in zip(xs, ys, strict=True)]
-        corners = [(low_x, inside[0][1]), *inside, (inside[-1][0], low_y), (low_x, low_y)]
-        axes.fill(*zip(*corners, strict=True), color=_FRONT, alpha=0.07, linewidth=0)
-        axes.plot(xs, ys, color=_FRONT, linewidth=1.8, zorder=4)
+        axes.fill(*zip(*picture.dominated, strict=True), color=_FRONT, alpha=0.07, linewidth=0)
+        axes.plot(*staircase(front), color=_FRONT, linewidth=1.8, zorder=4)
         axes.vlines(front["x"], front["truncated"], front["y"], color=_TRUNCATED, linewidth=1, linestyle=":")
     for arm, name in NAMES.items():
         curve = ladder(picture, arm)
@@ -57,86 +70,18 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
             axes.plot(
                 curve["x"], curve["y"], "--", color=colour, marker=_SHAPES[arm], markersize=5, label=name
             )
-    axes.scatter(
-        points["x"],
-        points["lr_matched"],
-        24,
-        marker="s",
-        facecolor="none",
-        edgecolor=_LADDER,
-        linewidth=1.1,
-        alpha=0.7,
-        label="matched control: its real steps, learning rate × m",
-    )
-    axes.scatter(
-        points["x"],
-        points["frozen"],
-        26,
-        marker="x",
-        color=_FROZEN,
-        alpha=0.6,
-        linewidth=1.1,
-        label="frozen control: same phases, no displacement",
-    )
-    axes.scatter(
-        points["x"],
-        points["truncated"],
-        24,
-        marker="v",
-        facecolor="none",
-        edgecolor=_TRUNCATED,
-        linewidth=1.1,
-        alpha=0.8,
-        label="truncated control: plain training, as many backward passes",
-    )
-    axes.scatter(
-        points["x"],
-        points["y"],
-        34,
-        color=_GREY,
-        edgecolor="white",
-        linewidth=0.7,
-        zorder=3,
-        label=f"configurations ({len(points)})",
-    )
+    for column, (label, marks) in _CONTROLS.items():
+        axes.scatter(points["x"], points[column], label=label, linewidth=1.1, **marks)
+    dots = {"color": _GREY, "edgecolor": "white", "linewidth": 0.7, "zorder": 3}
+    axes.scatter(points["x"], points["y"], 34, label=f"configurations ({len(points)})", **dots)
     if picture.seeds > 1:
-        axes.errorbar(
-            front["x"],
-            front["y"],
-            xerr=error_bars(front, "x"),
-            yerr=error_bars(front, "y"),
-            fmt="none",
-            ecolor=_FRONT,
-            elinewidth=1.1,
-            capsize=2.5,
-            alpha=0.55,
-            zorder=4,
-            label=f"95 % interval of the mean over {picture.seeds} seeds",
-        )
-    axes.scatter(
-        front["x"],
-        front["y"],
-        62,
-        color=_FRONT,
-        edgecolor="white",
-        linewidth=1.2,
-        zorder=5,
-        label=f"Pareto front ({len(front)})",
-    )
+        label = f"95 % interval of the mean over {picture.seeds} seeds"
+        _crosses(axes, front, fmt="none", ecolor=_FRONT, alpha=0.55, zorder=4, label=label)
+    dots = {"color": _FRONT, "edgecolor": "white", "linewidth": 1.2, "zorder": 5}
+    axes.scatter(front["x"], front["y"], 62, label=f"Pareto front ({len(front)})", **dots)
     if len(again := picture.confirmed):
-        axes.errorbar(
-            again["x"],
-            again["y"],
-            xerr=error_bars(again, "x"),
-            yerr=error_bars(again, "y"),
-            fmt="D",
-            color=_CONFIRMED,
-            markersize=6,
-            elinewidth=1.1,
-            capsize=2.5,
-            zorder=6,
-            label="confirmed on fresh seeds",
-        )
+        label = "confirmed on fresh seeds"
+        _crosses(axes, again, fmt="D", color=_CONFIRMED, markersize=6, zorder=6, label=label)
     axes.scatter([1], [1], 170, marker="*", color=_INK, zorder=6, label="plain training (1, 1)")
     for point in picture.labelled.itertuples():
         axes.annotate(
@@ -149,6 +94,12 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
             annotation_clip=True,
         )
     _frame(axes, picture, title)
+
+
+def _crosses(axes: Any, rows: pd.DataFrame, **style: Any) -> None:
+    """Draw the intervals of points in both directions."""
+    ends = {"xerr": error_bars(rows, "x"), "yerr": error_bars(rows, "y")}
+    axes.errorbar(rows["x"], rows["y"], **ends, elinewidth=1.1, capsize=2.5, **style)
 
 
 def _frame(axes: Any, picture: FrontPicture, title: str) -> None:

@@ -28,14 +28,8 @@ _MOST_CHECKED = 100  # front points with a checklist of their own
 _STATES = ("done", "running", "diverged", "pruned", "failed")
 _SHOWN_FIRST = (
     *("trial_id", "seed", "arm", "state", "speedup", "speedup_counted", "quality", "quality_vs_lr_matched"),
-    *(
-        "quality_vs_truncated",
-        "quality_vs_frozen",
-        "backward_reduction_pct",
-        "realised_horizon_mean",
-        "micro_corrections",
-    ),
-    *("behaviour", "reason"),
+    *("quality_vs_truncated", "quality_vs_frozen", "backward_reduction_pct", "realised_horizon_mean"),
+    *("micro_corrections", "behaviour", "reason"),
 )
 
 
@@ -99,8 +93,7 @@ def _counts(trials: pd.DataFrame) -> list[tuple[str, int]]:
 
 def _checks(picture: FrontPicture, trials: pd.DataFrame) -> Iterator[tuple[str, list[Item], str, list[str]]]:
     """Yield a front point's id, its checklist, the recommendation, and with several seeds its means."""
-    best_first = picture.front.sort_values("trial_id", key=lambda ids: ids != picture.best, kind="stable")
-    for _, row in best_first.head(_MOST_CHECKED).iterrows():
+    for _, row in picture.best_first.head(_MOST_CHECKED).iterrows():
         items = check(row, trials, speedup=picture.speedup)
         means = [shown(row, picture.speedup, 3), shown(row, "quality", 4)] if picture.seeds > 1 else []
         yield str(row["trial_id"]), items, recommendation(items), means
