@@ -15,8 +15,8 @@ from itertools import cycle, islice, permutations
 from typing import Any, NamedTuple
 
 import torch
+from interval import interval
 
-from hybrid_sweep.analysis.intervals import student_t
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
 from hybrid_sweep.trainer.plain import PlainStep
 from trainables.mnist_mlp import MnistMlp
@@ -36,8 +36,8 @@ def main() -> None:
     median = f"median of {len(blocks)} blocks of {BLOCK}"
     print(f"plain step                        {1e3 * step:.2f} ms ({median})")
     models = [statistics.fmean(block.plain / block.own_plain for block in measured) for measured, _ in pairs]
-    low, mean, high = interval(models)  # blocks of one model are alike
-    print(f"hand-written / our plain step     {mean:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    over = f"95 % interval over {len(models)} models"  # blocks of one model are alike
+    print(f"hand-written / our plain step     {interval(models)} ({over})")
     print(
         f"real step of the trainer / plain  {ratios[1]:.3f} "
         f"(quartiles {ratios[0]:.3f} to {ratios[2]:.3f}), everything included"
@@ -56,13 +56,6 @@ class Block(NamedTuple):
     own_plain: float
     hybrid: float
     own: dict[str, float]
-
-
-def interval(values: list[float]) -> tuple[float, float, float]:
-    """Return the mean and its 95 % limits."""
-    mean, half = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
-    half *= student_t(len(values) - 1)
-    return mean - half, mean, mean + half
 
 
 def compare(workload: MnistMlp, batches: list[Any], made: Sequence[int]) -> tuple[list[Block], bool]:

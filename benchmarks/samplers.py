@@ -15,14 +15,13 @@ import statistics
 import tempfile
 from dataclasses import replace
 from functools import partial
-from math import sqrt
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-from scipy.stats import t
 
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.intervals import half_width
 from hybrid_sweep.analysis.pareto import hypervolume
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder
@@ -60,7 +59,7 @@ def main():
     for sampler, values in found.items():
         if sampler != "random":
             differences = [value - found["random"][seed] for seed, value in values.items()]
-            mean, half = interval(differences)
+            mean, half = statistics.fmean(differences), half_width(differences)
             above = "above 0" if mean - half > 0 else "not above 0"
             print(f"{sampler:<7} - random: {mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}] {above}")
 
@@ -95,12 +94,6 @@ def sweep(job, slots):
         trials = folder.trials()
     assert len(trials) == TRIALS
     return sampler, seed, hypervolume(trials, x="speedup_counted")
-
-
-def interval(values):
-    """Return mean and half width of its 95 % t interval."""
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / sqrt(len(values))
-    return statistics.fmean(values), half
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from itertools import chain
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
-from hybrid_sweep.analysis.intervals import student_t
+from hybrid_sweep.analysis.intervals import half_width
 from hybrid_sweep.analysis.live_front import LiveFront
 from hybrid_sweep.analysis.plane import speedup_column
 from hybrid_sweep.analysis.runs import number, run_rows
@@ -36,7 +36,7 @@ def front_rows(folder: SweepFolder) -> list[dict[str, Any]]:
     if len({trial_id for trial_id, _ in runs}) < len(runs):
         for row, point in zip(rows, front.points, strict=True):
             for name in (speedup, "quality"):
-                half = _half_width([number(run[name]) for run in points[point.trial_id]])
+                half = half_width([number(run[name]) for run in points[point.trial_id]])
                 row |= {f"{name}_low": row[name] - half, f"{name}_high": row[name] + half}
     return rows
 
@@ -49,9 +49,3 @@ def _means(runs: list[dict[str, Any]]) -> dict[str, Any]:
             measured = [value for run in runs if not math.isnan(value := number(run.get(column.name)))]
             row[column.name] = fmean(measured) if measured else math.nan
     return row
-
-
-def _half_width(values: list[float]) -> float:
-    """Return half the 95 % interval of a mean; not-a-number for one value."""
-    count = len(values)
-    return student_t(count - 1) * stdev(values) / math.sqrt(count) if count > 1 else math.nan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def student_t(freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2)) if freedom >= 1 else math.nan
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Return half the 95 % interval of a mean, Student's t; not-a-number for one value."""
+    count = len(values)
+    return student_t(count - 1) * stdev(values) / math.sqrt(count) if count > 1 else math.nan
 
 
 def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
