@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,9 +20,11 @@ from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
+from hybrid_sweep.search.asked import Asked
 from hybrid_sweep.search.controls import Control, ablations, controls
 from hybrid_sweep.search.replay import refuse_other_space, replay
 from hybrid_sweep.search.sampler import sampler_arguments
+from hybrid_sweep.search.space import Point
 from hybrid_sweep.search.storage import StorageView, without_password
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
@@ -160,7 +163,8 @@ def carry_on(
                 study.retry(key)
         events = Journal.read(journal, skip=("reported",))
         ended = _ended(events)
-        unfinished = _unfinished(events, ended, spec.seeds)
+        left = partial(_left, seeds=spec.seeds, events=events, ended=ended)
+        unfinished = left(Asked.of(event).point for event in events if event["event"] == "asked")
         recorder.arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
         recorder.arms.update((control.trial_id, control.arm) for control in planned)
         expected = _ablations(folder, spec) or ablations(spec, "", {})
@@ -169,10 +173,6 @@ def carry_on(
         for event in ended.values():
             arm = recorder.arms.get(event["trial_id"], "")
             tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"], arm))
-
-        def left(planned: list[Control]) -> list[Run]:
-            return _left(planned, spec.seeds, events, ended)
-
         begun = _begun_ablations(events)
         interrupted = False
         if unfinished or study.has_more or left([*planned, *begun, *_ablations(folder, spec)]):
@@ -237,36 +237,20 @@ def _attempts(events: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
     return attempts
 
 
-def _unfinished(events: list[dict[str, Any]], ended: Mapping[Key, Any], seeds: list[int]) -> list[Run]:
-    """Return the runs of points that were asked and have not ended, with the number of their next attempt."""
-    attempts = _attempts(events)
-    return [
-        Run(
-            trial_id=e["trial_id"],
-            seed=seed,
-            config=e["config"],
-            attempt=attempts.get((e["trial_id"], seed), 0) + 1,
-        )
-        for e in events
-        if e["event"] == "asked"
-        for seed in seeds
-        if (e["trial_id"], seed) not in ended
-    ]
-
-
 def _left(
-    planned: Iterable[Control],
+    planned: Iterable[Point | Control],
+    *,
     seeds: list[int],
     events: list[dict[str, Any]],
     ended: Mapping[Key, Any],
 ) -> list[Run]:
-    """Return the runs of controls that have not ended."""
+    """Return the runs of points or controls that have not ended, with the number of their next attempt."""
     attempts = _attempts(events)
     return [
-        Run(**asdict(control), seed=seed, attempt=attempts.get((control.trial_id, seed), 0) + 1)
-        for control in planned
+        Run(**asdict(each), seed=seed, attempt=attempts.get((each.trial_id, seed), 0) + 1)
+        for each in planned
         for seed in seeds
-        if (control.trial_id, seed) not in ended
+        if (each.trial_id, seed) not in ended
     ]
 
 
