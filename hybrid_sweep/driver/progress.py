@@ -20,6 +20,7 @@ from hybrid_sweep.analysis import pace
 from hybrid_sweep.analysis.live_front import FrontPoint, LiveFront
 from hybrid_sweep.analysis.plane import MIN_QUALITY
 from hybrid_sweep.analysis.runs import INTERRUPTED
+from hybrid_sweep.driver.backend import Key
 from hybrid_sweep.driver.events import (
     Note,
     SlotsChanged,
@@ -37,7 +38,6 @@ LINE_EVERY_SECONDS = 3.0
 ROWS_OF_FRONT = 5
 ROWS_OF_RUNNING = 8
 STATES = {"done": "green", "diverged": "yellow", "pruned": "blue", "failed": "red"}
-Run = tuple[str, int]  # trial_id, seed
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Tally:
         self.slots = 1
         self.lost = 0
         self.counts: Counter[str] = Counter()
-        self.running: dict[Run, _Running] = {}
+        self.running: dict[Key, _Running] = {}
         self.front = LiveFront(reference, repeats)
         self._repeats = repeats
         self._planned = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.driver.backend import Finished, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.events import (
     Note,
@@ -71,7 +72,7 @@ class Recorder:
         self.keep_checkpoint(happening.key, happening.checkpoint)
         self._append("interrupted", **_named(happening.key), result=happening.result)
         self.counts["pruned"] += 1
-        self._tell_end(happening.key, "pruned", "interrupted", happening.result)
+        self._tell_end(happening.key, "pruned", INTERRUPTED, happening.result)
 
     def retried(self, key: Key) -> None:
         """Record that a failed run is opened again."""
@@ -79,12 +80,11 @@ class Recorder:
 
     def finished(self, happening: Finished) -> None:
         """Record the end of a run."""
-        key: Key = happening.key
-        extra: dict[str, Any] = {"traceback": happening.traceback} if happening.traceback else {}
-        if happening.from_cache:
-            extra["from_cache"] = True
+        key = happening.key
         fields = {"state": happening.state, "reason": happening.reason, "result": happening.result}
-        self._append("finished", **_named(key), **fields, **extra)
+        extra = {"traceback": happening.traceback, "from_cache": happening.from_cache}
+        told = {name: value for name, value in extra.items() if value}
+        self._append("finished", **_named(key), **fields, **told)
         with writing(self._folder.path):
             self._folder.checkpoint_path(*key).unlink(missing_ok=True)
         self.counts[happening.state] += 1
