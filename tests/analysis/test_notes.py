@@ -146,7 +146,7 @@ def test_the_front_is_held_against_the_ladder(
     assert any(note.tone == tone and words in note.text for note in notes), [note.text for note in notes]
 
 
-def test_beyond_the_ladder_nothing_is_said_of_it(grid60: ResultsFolder, controlled: Controlled) -> None:
+def test_beyond_the_ladder_nothing_is_said_of_it(controlled: Controlled) -> None:
     trials = controlled([0.5])
     trials.loc[trials["arm"] == "lr", "speedup"] = 1.0
     assert "lies above" not in texts_of(trials)

@@ -259,7 +259,7 @@ def test_an_address_that_is_none_is_refused(address):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_cluster_with_a_token(monkeypatch, tmp_path):
+def test_a_cluster_with_a_token(monkeypatch):
     """Another process asks, because a process of Ray makes up its mind on authentication once."""
     import subprocess
     import sys

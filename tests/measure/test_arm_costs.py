@@ -62,7 +62,7 @@ def test_an_average_costs_in_its_tail_alone(workload, runs, monkeypatch):
     assert found == pytest.approx({"average": (3 + 2) / 4}, rel=0.01)
 
 
-def test_a_busy_machine_changes_no_ratio(workload, runs, monkeypatch):
+def test_a_busy_machine_changes_no_ratio(workload, runs):
     """Every third forward pass is delayed, by what the recipe and the control do not share."""
     loss, passes = workload.loss, []
 
