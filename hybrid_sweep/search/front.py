@@ -1,34 +1,10 @@
-"""Non-dominated ranks, crowding and the hypervolume of a growing front; both objectives maximised."""
+"""Non-dominated ranks and crowding; both objectives maximised."""
 
 from __future__ import annotations
 
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-
-class Front:
-    """The points that no other beats, and the area that they dominate beyond a reference point.
-
-    Attributes:
-        hypervolume: in units of one objective times units of the other.
-    """
-
-    def __init__(self, reference: tuple[float, float]) -> None:
-        self.hypervolume = 0.0
-        self._reference = reference
-        self._points = np.empty((0, 2))
-
-    def add(self, point: tuple[float, float]) -> bool:
-        """Take a point in; return whether the hypervolume grew."""
-        beaten = (self._points >= point).all(axis=1).any()
-        if beaten or not all(np.array(point) > self._reference):
-            return False
-        kept = self._points[~(self._points <= point).all(axis=1)]
-        self._points = np.vstack([kept, point])
-        before = self.hypervolume
-        self.hypervolume = float(moocore.hypervolume(self._points, ref=self._reference, maximise=True))
-        return self.hypervolume > before
 
 
 def crowding_distances(points: ArrayLike) -> NDArray[np.float64]:

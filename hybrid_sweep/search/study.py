@@ -12,10 +12,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from hybrid_sweep.analysis.live_front import LiveFront
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.asked import Asked, Known
 from hybrid_sweep.search.dimensions import combination, is_whole, placed, size
-from hybrid_sweep.search.front import Front
 from hybrid_sweep.search.halving import Halving, Key
 from hybrid_sweep.search.mask import unstable
 from hybrid_sweep.search.outcome import Ended, Told, finite, judge
@@ -95,7 +95,7 @@ class Study:
         self._failed: dict[str, _Open] = {}
         self._stopped: set[str] = set()
         self._behaviours: dict[Any, str] = {}
-        self._front = Front(spec.hypervolume_reference.pair)
+        self._front = LiveFront(spec.hypervolume_reference.pair)
         self._since_growth = 0
         self._halving = Halving(spec.early_stopping, steps) if spec.early_stopping else None
 
@@ -289,12 +289,14 @@ class Study:
         if point.trial is not None:
             self._memory.tell(point.trial, told)
             point.trial = None
+        grown = False
+        if told.counts and told.values:
+            self._front.add(trial_id, "done", *told.values)
+            grown = self._front.growth(1) > 0
         if told.state is TrialState.FAIL:
             self._failed[trial_id] = point
-        elif told.counts and told.values and self._front.add(told.values):
-            self._since_growth = 0
         else:
-            self._since_growth += 1
+            self._since_growth = 0 if grown else self._since_growth + 1
         first = trial_id
         if told.counts and all(run.behaviour for run in point.runs.values()):
             behaviours = tuple(sorted((seed, run.behaviour) for seed, run in point.runs.items()))

@@ -46,6 +46,31 @@ def live_front(*points: tuple[float, float], repeats: int = 1) -> LiveFront:
     return live
 
 
+@given(st.lists(st.tuples(st.floats(0.5, 3), st.floats(0.5, 1.5)), max_size=30))
+def test_it_dominates_as_much_as_the_table_of_all_its_points(points: list[tuple[float, float]]) -> None:
+    rows = [(f"t{number}", 0, "done", *point) for number, point in enumerate(points)]
+    table = pd.DataFrame(rows, columns=["trial_id", "seed", "state", "speedup", "quality"])
+    dominated = hypervolume(table, (1.0, 0.0))
+    assert live_front(*points).hypervolume == pytest.approx(dominated, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_staircase_dominates_what_the_closed_form_says(n: int) -> None:
+    stairs = [(step + 2.0, float(n - step)) for step in range(n)]
+    assert live_front(*stairs).hypervolume == n**2 - n * (n - 1) / 2
+
+
+def test_only_points_that_add_area_make_it_grow() -> None:
+    live = LiveFront((1.0, 0.9))
+    points = [(1.0, 1.0), (2.0, 0.5), (2.0, 1.0), (2.0, 1.0), (1.5, 0.95), (3.0, 0.95)]
+    grown = []
+    for number, point in enumerate(points):
+        live.add(f"t{number}", "done", *point)
+        grown.append(live.growth(1) > 0)
+    assert grown == [False, False, True, False, False, True]
+    assert live.hypervolume == pytest.approx(0.1 + 0.05)
+
+
 def test_a_point_counts_when_all_its_seeds_are_in_on_means() -> None:
     live = LiveFront((1.0, 0.0), repeats=2)
     live.add("a", "done", 2.0, 0.9)

@@ -1,11 +1,7 @@
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hybrid_sweep.analysis.pareto import hypervolume
-from hybrid_sweep.search.front import Front, better_than_last, crowding_distances
+from hybrid_sweep.search.front import better_than_last, crowding_distances
 
 INF = float("inf")
 
@@ -40,37 +36,3 @@ def test_a_front_that_is_flat_in_one_objective_is_spread_in_the_other():
 )
 def test_standing_is_by_rank_and_then_by_crowding(last, before_it):
     assert better_than_last([(0, 4), (0.5, 3.5), (3, 1), (4, 0), last]) == before_it
-
-
-def test_a_staircase_dominates_what_the_closed_form_says():
-    for n in (1, 2, 7):
-        front = Front((0.0, 0.0))
-        for step in range(n):
-            front.add((step + 1.0, n - step))
-        assert front.hypervolume == n**2 - n * (n - 1) / 2
-
-
-def test_only_points_that_add_area_make_a_front_grow():
-    front = Front((1.0, 0.9))
-    assert not front.add((1.0, 1.0))
-    assert not front.add((2.0, 0.5))
-    assert front.add((2.0, 1.0))
-    assert not front.add((2.0, 1.0))
-    assert not front.add((1.5, 0.95))
-    assert front.add((3.0, 0.95))
-    assert front.hypervolume == pytest.approx(0.1 + 0.05)
-
-
-@given(st.lists(st.tuples(st.floats(0.5, 3), st.floats(0.5, 1.5)), max_size=30))
-def test_a_growing_front_dominates_as_much_as_the_table_of_all_its_points(points):
-    front = Front((1.0, 0.9))
-    before = 0.0
-    for point in points:
-        grew = front.add(point)
-        assert grew == (front.hypervolume > before)
-        before = front.hypervolume
-    rows = [
-        {"trial_id": str(i), "seed": 0, "state": "done", "x": x, "y": y} for i, (x, y) in enumerate(points)
-    ]
-    table = pd.DataFrame(rows, columns=["trial_id", "seed", "state", "x", "y"])
-    assert front.hypervolume == pytest.approx(hypervolume(table, (1.0, 0.9), "x", "y"), rel=1e-9, abs=1e-12)
