@@ -15,6 +15,16 @@ class UserError(ValueError):
     """
 
 
+def one_line(error: object) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split())
+
+
+def named(error: BaseException) -> str:
+    """Return `TypeOfTheError: what it says`, in one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
     """Return the error for a name that is not in `known`, with the list of the good ones."""
     close = get_close_matches(name, known, n=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from hybrid_sweep.errors import UserError, unknown_name
+from hybrid_sweep.errors import UserError, named, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -215,8 +215,7 @@ def _last_line(error: BaseException, file: Path | None = None) -> str:
         return f"{type(error).__name__}: {error.msg} ({where})"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if file and Path(frame.filename) == file] or frames
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+    return f"{named(error)} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
 
 
 def _check_methods(owner: Any, name: str) -> None:

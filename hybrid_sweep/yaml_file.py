@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, one_line
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -64,4 +64,4 @@ def parse_yaml(text: str, source: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{source}{line}: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{source} is not YAML: {one_line(error)}") from None

@@ -27,7 +27,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.connection import KNOCK_SECONDS, NOT_TRAVELLING
 from hybrid_sweep.cluster.parcel import unpack
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.spec import load_spec, packaged_sweeps, parse_changes
 from hybrid_sweep.workload import SEPARATOR, travelling
 
@@ -298,7 +298,7 @@ def _shell_path(path: str) -> str:
 def _no_results(state: JobState, log: str) -> str:
     """Return why a results folder could not be packed."""
     if not _error_line(log):
-        return f"the results of {state.job} cannot be packed: {' '.join(log.split())[-300:]}"
+        return f"the results of {state.job} cannot be packed: {one_line(log)[-300:]}"
     if state.ended is None:
         return f"job {state.job} ({state.state}) has no results yet: fetch them when its trials have begun"
     return (
@@ -323,9 +323,9 @@ def _message(details: JobDetails) -> str:
     """Return Ray's message in one line; of a sweep that failed, its own last word."""
     message = details.message or ""
     if details.status is not JobStatus.FAILED:
-        return " ".join(message.split())
+        return one_line(message)
     said = _error_line(message) or _EXIT_CODES.get(details.driver_exit_code or 0)
-    return said or " ".join(message.split())[-300:]
+    return said or one_line(message)[-300:]
 
 
 def _error_line(text: str) -> str | None:
@@ -339,8 +339,7 @@ def _time(milliseconds: int | None) -> datetime | None:
 
 
 def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
+    return f"{type(error).__name__}: {one_line(error)[:200]}"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 
 from hybrid_sweep.cluster.gpu_memory import shortage
 from hybrid_sweep.cluster.work import Shared
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, named, one_line
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.run_cache import KeptTwins, RunCache
@@ -127,10 +127,10 @@ class Runner:
         except torch.cuda.OutOfMemoryError as error:
             self._trial = None
             torch.cuda.empty_cache()
-            return {"lost": f"out of GPU memory: {' '.join(str(error).split())}"}
+            return {"lost": f"out of GPU memory: {one_line(error)}"}
         except Exception as error:
             self._trial = None
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = named(error)
             failed = {"state": "failed", "reason": reason, "result": {}, "traceback": traceback.format_exc()}
             return {"finished": failed}
 

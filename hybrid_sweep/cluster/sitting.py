@@ -39,7 +39,7 @@ from hybrid_sweep.cluster.work import (
 )
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, Tell, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.packing import Packing
@@ -299,8 +299,7 @@ def _plain_training(name: str) -> Iterator[None]:
         cause = getattr(error, "cause", error)  # that of a task; a worker that died has none
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None
-        what = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
-        raise UserError(f"plain training of {name} fails: {what}; mend the workload first") from error
+        raise UserError(f"plain training of {name} fails: {named(cause)}; mend the workload first") from error
 
 
 def _prepared(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, one_line
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
@@ -23,7 +23,7 @@ def to_bytes(state: dict[str, Any]) -> bytes:
         buffer.seek(0)
         foreign = ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(buffer)))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        foreign = " ".join(str(error).split())
+        foreign = one_line(error)
     if foreign:
         raise UserError(
             f"the run cannot be saved, its state holds more than data ({foreign}): keep tensors, numbers and "
@@ -42,7 +42,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever damaged bytes make of the reader
-        what = " ".join(str(error).split())[:200]
+        what = one_line(error)[:200]
         raise UserError(f"the checkpoint cannot be read ({what}): start the run anew") from None
     if not isinstance(state, dict):
         raise UserError(f"the checkpoint holds {type(state).__name__}, no run: start the run anew")

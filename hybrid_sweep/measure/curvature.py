@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
@@ -77,7 +77,7 @@ def measure_curvature(workload: Workload, seed: int, steps: int) -> Curvature:
             try:
                 found.append(largest_eta_lambda(plain, newest))
             except (UserError, RuntimeError) as error:  # what autograd raises without a second derivative
-                why_not = " ".join(str(error).split())
+                why_not = one_line(error)
                 break
     set_random_state(before)
     return Curvature(steps=[] if why_not else at, eta_lambda=[] if why_not else found, why_not=why_not)

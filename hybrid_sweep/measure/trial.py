@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hybrid_sweep.arm import Arm
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, named, one_line
 from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
@@ -167,7 +167,7 @@ class Trial:
         try:
             self.trainer.load_state_dict(state["trainer"], may_differ=may_differ)
         except (RuntimeError, KeyError) as error:  # torch's words for a model that is not the same
-            what = " ".join(str(error).split())
+            what = one_line(error)
             raise UserError(f"the checkpoint fits another workload ({what}): start the run anew") from None
         self._report_at = state["report_at"]
         self._target_reached = state["target_reached"]
@@ -304,8 +304,7 @@ class Trial:
                 yield from run.finishing()
                 twin = self._twins[key] = run.curve()
             except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
-                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                said = f"no quality_vs_{arm.name}: its run raised {what}"
+                said = f"no quality_vs_{arm.name}: its run raised {named(error)}"
                 if said not in self.reason:
                     self.reason = "; ".join(filter(None, [self.reason, said]))
                 return None

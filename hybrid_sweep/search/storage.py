@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, one_line
 
 FILE = "optuna.journal"
 ALLOWED = "sqlite:///FILE, postgresql://USER@HOST/DATABASE, or none for a journal file in the results folder"
@@ -264,6 +264,6 @@ def _why(error: BaseException, url: str | None = None) -> str:
     """Return the innermost reason in one line, without the password."""
     while inner := getattr(error, "orig", None) or error.__cause__:
         error = inner
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     secret = _parse(url).password if url else None
     return text.replace(str(secret), "***") if secret else text

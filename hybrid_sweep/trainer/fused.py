@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.trainer.plain import PlainStep, Real
 from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
@@ -117,7 +117,7 @@ class FusedStep:
         except Exception as error:
             taken = _alone(steps)
             if not any(isinstance(loss, Exception) for loss in taken.values()):
-                self.refused = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                self.refused = named(error)
             return taken
         self.steps += 1
         return self._optimizers.step([member.plain for member in members], losses)
