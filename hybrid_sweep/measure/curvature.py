@@ -188,7 +188,7 @@ def _shifted(
 
 
 def _normalised(vector: list[Tensor]) -> list[Tensor]:
-    norm = float(torch.stack(list(torch._foreach_norm(vector))).norm())
+    norm = float(nn.utils.get_total_norm(vector))
     return [v / norm if norm else v for v in vector]
 
 
