@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.runs import INTERRUPTED
+from hybrid_sweep.analysis.runs import INTERRUPTED, identity
 from hybrid_sweep.driver.backend import Finished, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.events import (
     Note,
@@ -52,31 +52,31 @@ class Recorder:
     def started(self, run: Run) -> None:
         """Record that a run began, or began again."""
         arm = {"arm": run.arm} if run.arm else {}
-        self._append("started", **_named(run.key), config=run.config, attempt=run.attempt, **arm)
+        self._append("started", **identity(run.key), config=run.config, attempt=run.attempt, **arm)
         self.tell(TrialStarted(*run.key))
 
     def reported(self, happening: Reported) -> None:
         """Record a report and then its checkpoint: whatever comes between costs work, but no report."""
-        self._append("reported", **_named(happening.key), report=happening.report)
+        self._append("reported", **identity(happening.key), report=happening.report)
         self.keep_checkpoint(happening.key, happening.checkpoint)
         self.tell(TrialReported(*happening.key, happening.report))
 
     def lost(self, happening: Lost, attempt: int, again_in_seconds: float) -> None:
         """Record that a run's worker died and that it will be started again."""
         fields = {"attempt": attempt, "why": happening.why, "preempted": happening.preempted}
-        self._append("lost", **_named(happening.key), **fields)
+        self._append("lost", **identity(happening.key), **fields)
         self.tell(TrialLost(*happening.key, happening.why, again_in_seconds))
 
     def interrupted(self, happening: Stopped) -> None:
         """Record that a run was stopped with the sweep; it goes on when the sweep is resumed."""
         self.keep_checkpoint(happening.key, happening.checkpoint)
-        self._append("interrupted", **_named(happening.key), result=happening.result)
+        self._append("interrupted", **identity(happening.key), result=happening.result)
         self.counts["pruned"] += 1
         self._tell_end(happening.key, "pruned", INTERRUPTED, happening.result)
 
     def retried(self, key: Key) -> None:
         """Record that a failed run is opened again."""
-        self._append("retried", **_named(key))
+        self._append("retried", **identity(key))
 
     def finished(self, happening: Finished) -> None:
         """Record the end of a run."""
@@ -84,7 +84,7 @@ class Recorder:
         fields = {"state": happening.state, "reason": happening.reason, "result": happening.result}
         extra = {"traceback": happening.traceback, "from_cache": happening.from_cache}
         told = {name: value for name, value in extra.items() if value}
-        self._append("finished", **_named(key), **fields, **told)
+        self._append("finished", **identity(key), **fields, **told)
         with writing(self._folder.path):
             self._folder.checkpoint_path(*key).unlink(missing_ok=True)
         self.counts[happening.state] += 1
@@ -135,7 +135,3 @@ def writing(folder: Path, again: str = "resume") -> Iterator[None]:
             f"cannot write to {folder} ({error.strerror}): nothing written so far is lost; "
             f"make room, then go on with: hybrid-sweep {again} {folder}"
         ) from None
-
-
-def _named(key: Key) -> Mapping[str, Any]:
-    return {"trial_id": key[0], "seed": key[1]}
