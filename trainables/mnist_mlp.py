@@ -68,7 +68,11 @@ class MnistMlp:
         return torch.optim.SGD(model.parameters(), lr=self.recipe.lr, momentum=self.recipe.momentum)
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Return inputs (batch_size, 784) and labels (batch_size,) of logical step `step`, counted from 1."""
+        """Return inputs (batch_size, 784) and labels (batch_size,) of logical step `step`, counted from 1.
+
+        Raises:
+            UserError: the training split is smaller than a batch, or data is missing or damaged.
+        """
         train = self._splits()["train"]
         size = self.recipe.batch_size
         count = len(train.labels)
@@ -85,7 +89,11 @@ class MnistMlp:
         return F.cross_entropy(model(inputs), labels)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Return mean `loss` (nats) and `accuracy` (share in [0, 1]) on `val` or `test`."""
+        """Return mean `loss` (nats) and `accuracy` (share in [0, 1]) on `val` or `test`.
+
+        Raises:
+            UserError: another split, or data that is missing or damaged.
+        """
         if split not in ("val", "test"):
             raise unknown_name("split", split, ["val", "test"])
         held_out = self._splits()[split]

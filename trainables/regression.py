@@ -70,7 +70,11 @@ class Regression:
         return F.mse_loss(model(inputs), values)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Return mean squared error `loss` on `val` or `test`."""
+        """Return mean squared error `loss` on `val` or `test`.
+
+        Raises:
+            UserError: another split.
+        """
         if split not in ("val", "test"):
             raise unknown_name("split", split, ["val", "test"])
         with torch.no_grad():

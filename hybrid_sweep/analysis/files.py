@@ -12,7 +12,11 @@ from hybrid_sweep.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, which becomes `path` when the block ends well."""
+    """Yield a temporary path in the same folder, which becomes `path` when the block ends well.
+
+    Raises:
+        UserError: `path` is a folder.
+    """
     if path.is_dir() or not path.name:
         raise UserError(f"{str(path)!r} is a folder: give the name of a file to write")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -45,7 +45,11 @@ class Runs:
         return self._curves.get(key, [])
 
     def hybrid(self, trial_id: str, seed: int) -> HybridCurve:
-        """Return the first hybrid run of a point with this seed."""
+        """Return the first hybrid run of a point with this seed.
+
+        Raises:
+            UserError: the journal has it without its trace.
+        """
         curve = self.curves((trial_id, HYBRID, seed))[0]
         if not isinstance(curve, HybridCurve):
             raise UserError(f"{self._journal.path} is corrupt ({trial_id} has no trace): delete it")

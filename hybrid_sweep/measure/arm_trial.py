@@ -94,7 +94,11 @@ class ArmTrial:
         return self.state != "running"
 
     def report(self) -> dict[str, Any]:
-        """Train to the next evaluation and return the report of it; at the end of the run, set `state`."""
+        """Train to the next evaluation and return the report of it; at the end of the run, set `state`.
+
+        Raises:
+            RuntimeError: the run is over.
+        """
         if self.done:
             raise RuntimeError("the run is over: nothing is left to report")
         self._seen.append(self._next())

@@ -65,6 +65,9 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
 
     Every kind is measured in every one of 16 cycles, so that a busy moment of the machine touches all of
     them alike; the median over the cycles is taken of each.
+
+    Raises:
+        UserError: the run diverges before every kind of work has been measured.
     """
     plain = start(workload, seed)
     always = config.replace(
