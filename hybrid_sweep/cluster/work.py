@@ -145,11 +145,11 @@ class Shared:
     order: WorkloadOrder
     references: dict[int, Reference]
     costs: dict[str, UnitCosts]
+    step_ratios: dict[str, float] = field(default_factory=dict)
     controls: bool
     checkpoint_seconds: float | None = None
     gpu_memory_bytes: int | None = None
     models: Path | None = None
-    step_ratios: dict[str, float] = field(default_factory=dict)
     share: bool = True
     sweep_id: str = ""
     tried: list[HybridConfig] = field(default_factory=list)

@@ -45,10 +45,6 @@ class Recorder:
         """Record that the study chose a point."""
         self._append(**event)
 
-    def known(self, **fields: Any) -> None:
-        """Record what the study was taught from an earlier sweep."""
-        self._append("known", **fields)
-
     def started(self, run: Run) -> None:
         """Record that a run began, or began again."""
         arm = {"arm": run.arm} if run.arm else {}

@@ -29,10 +29,6 @@ class Curve:
     val_accuracy: list[float] | None = None
     test: dict[str, float] = field(default_factory=dict)
 
-    def loss_at(self, step: int) -> float:
-        """Return the validation loss at `step`, interpolated in log loss (linearly where it is not > 0)."""
-        return interpolate(self.steps, self.val_loss, step, in_log=min(self.val_loss) > 0)
-
     def seconds_to(self, loss: float) -> float:
         """Return the training seconds at which validation loss first reaches `loss`; inf where it never does.
 

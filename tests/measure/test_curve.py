@@ -12,11 +12,6 @@ def curve(val_loss, seconds=(0.0, 10.0, 20.0)):
     return Curve(steps=steps, backward_calls=steps, seconds=list(seconds), val_loss=val_loss)
 
 
-def test_loss_between_evaluations_is_interpolated_in_log_loss():
-    assert curve([4.0, 1.0, 0.25]).loss_at(50) == pytest.approx(2.0)
-    assert curve([4.0, 1.0, 0.25]).loss_at(200) == 0.25
-
-
 @pytest.mark.parametrize(
     ("loss", "seconds"),
     [(4.0, 0.0), (5.0, 0.0), (2.0, 5.0), (1.0, 10.0), (0.5, 15.0), (0.25, 20.0), (0.2, inf)],
@@ -43,4 +38,3 @@ def test_a_diverged_run_never_reaches_what_it_had_not():
     run = curve([4.0, 2.0, inf])
     assert run.seconds_to(2.0) == 10.0
     assert run.seconds_to(1.0) == inf
-    assert run.loss_at(150) == run.loss_at(200) == inf
