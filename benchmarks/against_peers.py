@@ -73,10 +73,7 @@ ARMS = {
         command=(str(PEERS / "with_ray.py"),),
         note="a process a trial, each of which imports torch and loads the data",
     ),
-    "ray-reuse": Arm(
-        label="Ray Tune, reuse_actors",
-        command=(str(PEERS / "with_ray.py"), "--reuse-actors"),
-    ),
+    "ray-reuse": Arm(label="Ray Tune, reuse_actors", command=(str(PEERS / "with_ray.py"), "--reuse-actors")),
     "optuna": Arm(
         label="Optuna, joblib",
         command=(str(PEERS / "with_optuna.py"),),
@@ -137,9 +134,8 @@ def main() -> int:
         return 2
     changes = {"workload.data": options.data, "report_every": str(options.report_every)}
     changes |= QUICK if options.quick else {}
-    run_process(
-        [sys.executable, "-c", f"import {EVERYBODYS}"], check=True
-    )  # the first arm reads no cold disk
+    # the first arm reads no cold disk
+    run_process([sys.executable, "-c", f"import {EVERYBODYS}"], check=True)
     measured: dict[str, list[Measured]] = {name: [] for name in options.arms}
     for number in range(1, options.rounds + 1):
         for name in options.arms:

@@ -202,10 +202,7 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
     best = best_point(pareto_front(trials, speedup_column(folder.manifest)))
     parts: list[RenderableType] = []
     if interrupted:
-        parts += [
-            _line("Interrupted: what is finished is written; resume does the rest.", "yellow"),
-            "",
-        ]
+        parts += [_line("Interrupted: what is finished is written; resume does the rest.", "yellow"), ""]
     if best is None:
         parts.append("No run is done.")
     else:

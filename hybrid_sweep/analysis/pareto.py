@@ -75,10 +75,7 @@ def _front(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 
 
 def hypervolume(
-    table: pd.DataFrame,
-    reference: tuple[float, float] = (1.0, 0.90),
-    x: str = "speedup",
-    y: str = "quality",
+    table: pd.DataFrame, reference: tuple[float, float] = (1.0, 0.90), x: str = "speedup", y: str = "quality"
 ) -> float:
     """Return the area that the front dominates beyond `reference`, in units of `x` times units of `y`."""
     points = _points(_front(table, x, y), x, y)

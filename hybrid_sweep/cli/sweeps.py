@@ -65,8 +65,7 @@ def run(
         Literal["none", "front"], typer.Option(help="Which trained models stay in the results folder.")
     ] = "none",
     remeasure: Annotated[
-        bool,
-        typer.Option("--remeasure", help="Measure the cost of each kind of work anew."),
+        bool, typer.Option("--remeasure", help="Measure the cost of each kind of work anew.")
     ] = False,
     no_share: Annotated[
         bool,

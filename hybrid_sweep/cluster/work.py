@@ -189,13 +189,7 @@ class Shared:
         def make() -> Trial:
             reference, packed = self.references[seed], self.pack > 1
             return Trial(
-                workload,
-                config,
-                reference,
-                costs,
-                own_twins,
-                report_every=self.report_every,
-                packed=packed,
+                workload, config, reference, costs, own_twins, report_every=self.report_every, packed=packed
             )
 
         shared = self.share and self.sweep_id and not (alone or arm or self.models)

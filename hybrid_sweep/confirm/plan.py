@@ -19,7 +19,7 @@ from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.score import compared
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.workload import Workload, quality_of
+from hybrid_sweep.workload import quality_of
 
 TIMINGS = 3
 MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -161,7 +161,7 @@ class Plan:
 
     def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
-        kind, rate = quality_of(runs.workload), _learning_rate(runs.workload)
+        kind, rate = quality_of(runs.workload), start(runs.workload, 0).learning_rate
         rows, ends = [], {"largest": RUNGS.index(FURTHER[-1]), "smallest": RUNGS.index(SMALLER[-1])}
         for point in self.points:
             ladders = [self._candidates(runs, point, arm) for arm in self.arms if arm in LADDERS]
@@ -265,10 +265,6 @@ def described(arm: Arm, recipe_rate: float) -> str:
         (kind, f", {arm.decay} decay to 0") if arm.name == "tuned" else (f"Schedule-Free {kind}", "")
     )
     return f"{name} at learning rate {settings}{decay}"
-
-
-def _learning_rate(workload: Workload) -> float:
-    return start(workload, 0).learning_rate
 
 
 def _test(curve: Curve) -> tuple[float, float | None]:

@@ -8,12 +8,7 @@ from itertools import pairwise
 from math import isclose, prod
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hybrid_sweep.axis import Range, condition, in_order, values_of
 

@@ -55,12 +55,7 @@ def spectral_radius(
 
 
 def is_stable(
-    predictor: str,
-    decay: float,
-    full_steps: int,
-    horizon: float,
-    eta_lambda: float,
-    every: int | None = None,
+    predictor: str, decay: float, full_steps: int, horizon: float, eta_lambda: float, every: int | None = None
 ) -> bool:
     """Return whether no mode in (0, `eta_lambda`] grows from cycle to cycle; arguments as above."""
     slow = np.geomspace(min(1e-3, eta_lambda / 2), eta_lambda, 100)

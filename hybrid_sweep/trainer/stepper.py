@@ -245,10 +245,7 @@ class Stepper:
         self._controller.advance(steps)
 
     def _result(
-        self,
-        loss: Any,
-        gradient_norm: float | Callable[[], float | None] | None,
-        signal: Signal | None,
+        self, loss: Any, gradient_norm: float | Callable[[], float | None] | None, signal: Signal | None
     ) -> StepResult:
         return StepResult(
             step=self._tally.steps,

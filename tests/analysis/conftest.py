@@ -151,9 +151,8 @@ def write_sweep(
         if (horizon, interval, threshold) == (100, 20, 0.85):
             finished |= {"state": "failed", "reason": "RuntimeError: worker was lost", "result": {}}
         lines.append(change(finished))
-    text = "".join(
-        json.dumps(plain(line)) + "\n" for line in lines
-    )  # as the journal does, without 300 fsyncs
+    # as the journal does, without 300 fsyncs
+    text = "".join(json.dumps(plain(line)) + "\n" for line in lines)
     folder.journal.path.write_text(text)
     return folder
 
