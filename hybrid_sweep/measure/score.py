@@ -47,8 +47,8 @@ def speedup_bound(
 
 def overhead_pct(seconds: Mapping[Work, float]) -> float:
     """Return the predictor's own work as a share of all training time, in percent."""
-    own = sum(seconds[kind] for kind in (Work.OBSERVE, Work.UPDATE, Work.JUMP, Work.SCORE))
-    return 100 * own / sum(seconds.values())
+    own = (Work.OBSERVE, Work.UPDATE, Work.CHECKPOINT, Work.JUMP, Work.SCORE)
+    return 100 * sum(seconds[kind] for kind in own) / sum(seconds.values())
 
 
 def quality(

@@ -36,19 +36,27 @@ class TestSpeedup:
 
     def test_counted_is_the_same_of_counts_and_frozen_costs(self):
         costs = UnitCosts(
-            batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.3, score=0.01
+            batch=0.1,
+            plain_step=1.0,
+            observe=0.05,
+            update=0.5,
+            checkpoint=0.2,
+            jump=0.1,
+            forward=0.3,
+            score=0.01,
         )
         calls = {
             Work.BATCH: 25,
             Work.PLAIN: 20,
             Work.OBSERVE: 20,
             Work.UPDATE: 2,
-            Work.JUMP: 1,
+            Work.CHECKPOINT: 1,
+            Work.JUMP: 3,
             Work.FORWARD: 5,
             Work.SCORE: 5,
         }
         assert speedup_counted(100, calls, costs) == pytest.approx(
-            100 / (2.5 + 20 + 1 + 1 + 0.2 + 1.5 + 0.05)
+            100 / (2.5 + 20 + 1 + 1 + 0.2 + 0.3 + 1.5 + 0.05)
         )
 
     @given(st.integers(1, 10**5), st.floats(1e-6, 1e3))
@@ -74,7 +82,7 @@ class TestSpeedup:
         assert speedup(steps, seconds | {Work.OBSERVE: 0.5}, calls) < bound
 
     def test_overhead_is_the_predictors_own_share(self):
-        own = {Work.OBSERVE: 1.0, Work.UPDATE: 2.0, Work.JUMP: 3.0, Work.SCORE: 4.0}
+        own = {Work.OBSERVE: 1.0, Work.UPDATE: 2.0, Work.CHECKPOINT: 2.0, Work.JUMP: 1.0, Work.SCORE: 4.0}
         assert overhead_pct(NOTHING | own | {Work.PLAIN: 80.0, Work.BATCH: 5.0, Work.FORWARD: 5.0}) == 10.0
 
 
