@@ -45,6 +45,11 @@ class Reference:
         """Return the held-out accuracy at `step`, interpolated."""
         return None if self.val_accuracy is None else interpolate(self.steps, self.val_accuracy, step)
 
+    @property
+    def gained(self) -> float:
+        """By how much the held-out loss falls in the whole run."""
+        return self.val_loss[0] - self.val_loss[-1]
+
     def target(self) -> tuple[float, float]:
         """Return a loss and the step at which plain training has it: the first whose 110 % reaches N."""
         step = ceil(self.steps[-1] / TARGET_STEPS_RATIO)

@@ -70,7 +70,7 @@ def quality(
         kind,
         (loss, accuracy),
         (reference.loss_at(step), reference.accuracy_at(step)),
-        reference.val_loss[0] - reference.val_loss[-1],
+        reference.gained,
     )
 
 
@@ -92,7 +92,7 @@ def compared(
     if not isfinite(base_loss):
         return inf
     if kind == "accuracy_ratio":
-        return (accuracy or 0.0) / base_accuracy if base_accuracy else 0.0
+        return (accuracy or 0.0) / base_accuracy if base_accuracy else inf if accuracy else 0.0
     if kind == "loss_gap":
         return 1 - (loss - base_loss) / gained if gained > 0 else 0.0
     return max(base_loss / loss, 0.0) if loss != 0 else 0.0

@@ -20,6 +20,7 @@ from hybrid_sweep.measure.reference import Reference, held_out, start
 from hybrid_sweep.measure.run_cache import TwinKey
 from hybrid_sweep.measure.score import (
     behaviour,
+    compared,
     overhead_pct,
     quality,
     speedup,
@@ -308,12 +309,9 @@ class Trial:
                 if said not in self.reason:
                     self.reason = "; ".join(filter(None, [self.reason, said]))
                 return None
-        accuracy = twin.val_accuracy[-1] if twin.val_accuracy else None
-        kind, step = quality_of(self.workload), self._steps
-        own, theirs = self._quality(step), quality(kind, self.reference, step, twin.val_loss[-1], accuracy)
-        if kind == "loss_gap":
-            return 1 + own - theirs
-        return own / theirs if theirs > 0 else inf
+        own = self._evaluated["loss"], self._evaluated.get("accuracy")
+        theirs = twin.val_loss[-1], twin.val_accuracy[-1] if twin.val_accuracy else None
+        return compared(quality_of(self.workload), own, theirs, self.reference.gained)
 
     def _priced(self) -> CostMeter | None:
         return PricedMeter(self.costs.prices()) if self._packed else None

@@ -1,5 +1,7 @@
 """The contract's definitions of speedup and quality, on numbers worked out by hand."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.score import (
     behaviour,
+    compared,
     overhead_pct,
     quality,
     speedup,
@@ -98,6 +101,10 @@ class TestQuality:
     def test_accuracy_ratio(self):
         assert quality("accuracy_ratio", REFERENCE, 100, 9.9, 0.76) == pytest.approx(0.8)
         assert quality("accuracy_ratio", REFERENCE, 100, 9.9, 0.76, at=50) == pytest.approx(0.95)
+
+    def test_whatever_is_right_at_all_is_infinitely_better_than_what_never_is(self):
+        assert compared("accuracy_ratio", (1.0, 0.5), (2.0, 0.0), 1.0) == inf
+        assert compared("accuracy_ratio", (1.0, 0.0), (2.0, 0.0), 1.0) == 0.0
 
     def test_loss_gap_in_units_of_what_the_reference_gained(self):
         assert quality("loss_gap", REFERENCE, 100, 0.5, None) == pytest.approx(0.95)

@@ -115,10 +115,12 @@ class TestAgainstItsTwins:
         assert trial.result()["quality_vs_lr_matched"] == expected
         assert matched.val_loss[-1] < frozen.val_loss[-1]
 
-    def test_a_twin_that_diverges_is_infinitely_worse(self, monkeypatch):
+    @pytest.mark.parametrize("kind", ["loss_ratio", "accuracy_ratio", "loss_gap"])
+    def test_a_twin_that_diverges_is_infinitely_worse(self, kind, monkeypatch):
         diverged = Curve(steps=[9], backward_calls=[9], seconds=[0.0], val_loss=[math.inf])
         monkeypatch.setattr(trial_module.ArmRun, "curve", lambda self: diverged)
-        assert run(twins={})[0].result()["quality_vs_lr_matched"] == math.inf
+        result = run(workload=Toy(quality=kind), twins={})[0].result()
+        assert result["quality_vs_lr_matched"] == math.inf
 
     def test_a_twin_that_raises_leaves_its_column_empty_and_the_run_done(self, monkeypatch):
         def broken(workload, seed, arm, **options):
