@@ -44,8 +44,8 @@ def _never_predicts(row: Row) -> str | None:
 
 
 def _quality(row: Row) -> str | None:
-    ratio = _number(row, "val_loss") / _number(row, "reference_val_loss")
-    if not ratio > WORSE_LOSS:
+    loss, reference = _number(row, "val_loss"), _number(row, "reference_val_loss")
+    if not (reference > 0 and loss / reference > WORSE_LOSS):
         return None
     changes = []
     if _number(row, "max_predict_steps") > 50:
@@ -53,7 +53,7 @@ def _quality(row: Row) -> str | None:
     interval = _number(row, "correction_interval")
     if interval == 0 or interval > 10:
         changes.append("set correction_interval to 10")
-    found = f"The held-out loss is {100 * (ratio - 1):.1f} % above plain training's"
+    found = f"The held-out loss is {100 * (loss / reference - 1):.1f} % above plain training's"
     return f"{found}: {' and '.join(changes)}" if changes else None
 
 

@@ -33,7 +33,9 @@ TRIAL_COLUMNS = (
         "speedup_counted", "number", "the same from counted work at unit costs frozen before the sweep", 3
     ),
     Column("speedup_bound", "number", "the most that these backward and forward passes could allow", 3),
-    Column("quality", "number", "held-out loss of plain training over that of the trial, same step", 4),
+    Column(
+        "quality", "number", "held-out loss of plain training over the trial's, or as its workload says", 4
+    ),
     Column("quality_vs_truncated", "number", "against plain training stopped at as many backward passes", 4),
     Column(
         "quality_vs_frozen", "number", "against the same phases with jumps that leave the weights alone", 4

@@ -61,8 +61,13 @@ def _control(picture: FrontPicture, column: str, name: str) -> Note:
     if better == 0:
         return Note("warning", f"No front point beats {name} ({_span(least, most)} in quality).")
     if better == len(gains):
-        text = f"Every front point beats {name}, whose held-out loss is {_span(least, most)} higher."
-        return Note("good", text)
+        span = _span(least, most)
+        by = (
+            f"whose held-out loss is {span} higher"
+            if picture.quality == "loss_ratio"
+            else f"by {span} in quality"
+        )
+        return Note("good", f"Every front point beats {name}, {by}.")
     text = f"{better} of {len(gains)} front points beat {name}: from {least:+.2f} to {most:+.2f} % in quality"
     if picture.best is not None and picture.best in gains:
         text += f", the recommended one {gains[picture.best]:+.2f} %"

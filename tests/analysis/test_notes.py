@@ -29,6 +29,14 @@ def test_winning_says_by_how_much(grid60: ResultsFolder) -> None:
     assert "2.50 % higher" in note.text
 
 
+@pytest.mark.parametrize("kind", ["accuracy_ratio", "loss_gap"])
+def test_what_is_no_ratio_of_losses_is_not_told_as_one(grid60: ResultsFolder, kind: str) -> None:
+    trials = grid60.trials().assign(quality_vs_truncated=1.025)
+    note = honest_notes(trials, front_picture(trials, {**grid60.manifest, "quality": kind}))[0]
+    assert (note.tone, "loss" in note.text) == ("good", False)
+    assert "by 2.50 % in quality" in note.text
+
+
 def test_a_mixed_front_is_not_called_a_win(grid60: ResultsFolder) -> None:
     note = notes_of(grid60)[0]
     assert note.tone == "plain"
