@@ -18,6 +18,10 @@ _CONTROLS = {
 }
 
 
+_ROUNDING = 1e-5
+"""Losses that are nearer are equal: sums of packed trials come in another order."""
+
+
 class Note(NamedTuple):
     """One sentence; `tone` is how the reader should take it."""
 
@@ -55,11 +59,14 @@ def _control(picture: FrontPicture, column: str, name: str) -> Note:
     if gains.empty:
         return Note("warning", f"Not compared with {name}: nothing here shows that predicting beats it.")
     better, least, most = int((gains > 0).sum()), gains.min(), gains.max()
+    point, rest = "front point", ""
+    if missing := len(front) - len(gains):
+        point, rest = "compared front point", f" ({missing} of {len(front)} were not compared)"
     if most < 0:
-        text = f"On every front point prediction lost to {name}, by {_span(-most, -least)} in quality."
+        text = f"On every {point} prediction lost to {name}, by {_span(-most, -least)} in quality{rest}."
         return Note("warning", text)
     if better == 0:
-        return Note("warning", f"No front point beats {name} ({_span(least, most)} in quality).")
+        return Note("warning", f"No {point} beats {name}: {_span(least, most)} in quality{rest}.")
     if better == len(gains):
         span = _span(least, most)
         by = (
@@ -67,11 +74,11 @@ def _control(picture: FrontPicture, column: str, name: str) -> Note:
             if picture.quality == "loss_ratio"
             else f"by {span} in quality"
         )
-        return Note("good", f"Every front point beats {name}, {by}.")
-    text = f"{better} of {len(gains)} front points beat {name}: from {least:+.2f} to {most:+.2f} % in quality"
+        return Note("good", f"Every {point} beats {name}, {by}{rest}.")
+    text = f"{better} of {len(gains)} {point}s beat {name}: from {least:+.2f} to {most:+.2f} % in quality"
     if picture.best is not None and picture.best in gains:
         text += f", the recommended one {gains[picture.best]:+.2f} %"
-    return Note("plain", f"{text}.")
+    return Note("plain", f"{text}{rest}.")
 
 
 def _against_ladder(picture: FrontPicture) -> Note | None:
@@ -83,11 +90,14 @@ def _against_ladder(picture: FrontPicture) -> Note | None:
     gains = 100 * (front["y"] / np.interp(front["x"], curve["x"], curve["y"]) - 1)
     name = f"the curve of fewer plain steps at a higher learning rate (up to {curve['x'].max():.1f}×)"
     span, better = f"{gains.min():+.2f} to {gains.max():+.2f} % in quality", int((gains > 0).sum())
-    if better == len(front):
+    beyond, of = len(picture.front) - len(front), len(picture.front)
+    rest = f"; {beyond} of {of} are faster than it goes" if beyond else ""
+    if better == of:
         return Note("good", f"The whole front lies above {name}: {span}.")
     if better == 0:
-        return Note("warning", f"No front point lies above {name}: {span}; raise the learning rate instead.")
-    return Note("plain", f"{better} of {len(front)} front points lie above {name}: {span}.")
+        text = f"No front point lies above {name}: {span}; raise the learning rate instead{rest}."
+        return Note("warning", text)
+    return Note("plain", f"{better} of {of} front points lie above {name}: {span}{rest}.")
 
 
 def _span(least: float, most: float) -> str:
@@ -177,8 +187,12 @@ def _behaviours(trials: pd.DataFrame) -> Note | None:
     distinct = known.groupby("seed")["behaviour"].nunique().sum()
     if distinct == len(known):
         return None
-    text = f"{_count(len(known), 'trial')} show only {_count(distinct, 'behaviour')}"
-    return Note("plain", f"{text}: identical ones differ in time alone.")
+    ends = known.groupby(["seed", "behaviour"])["val_loss"].agg(["min", "max"])
+    if np.isclose(ends["min"], ends["max"], rtol=_ROUNDING, atol=0, equal_nan=True).all():
+        what = "identical ones differ in time alone"
+    else:
+        what = "equal phases and corrections, but not equal results"
+    return Note("plain", f"{_count(len(known), 'trial')} show only {_count(distinct, 'behaviour')}: {what}.")
 
 
 def _count(number: int, noun: str) -> str:

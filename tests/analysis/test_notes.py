@@ -51,6 +51,15 @@ def test_a_tie_or_no_control_is_no_win(grid60: ResultsFolder, value: float | Non
     assert words in note.text
 
 
+@pytest.mark.parametrize("value", [0.97, 1.0, 1.025])
+def test_points_that_were_not_compared_are_not_spoken_for(grid60: ResultsFolder, value: float) -> None:
+    trials = grid60.trials().assign(quality_vs_truncated=value)
+    front = front_picture(trials, grid60.manifest).front["trial_id"]
+    trials.loc[trials["trial_id"] == front.iloc[0], "quality_vs_truncated"] = None
+    note = honest_notes(trials, front_picture(trials, grid60.manifest))[0]
+    assert note.text.endswith(f"(1 of {len(front)} were not compared).")
+
+
 def test_speed_beyond_the_bound_is_flagged(grid60: ResultsFolder) -> None:
     texts = [note.text for note in notes_of(grid60, speedup_bound=1.5)]
     assert any("58 configurations timed above speedup_bound" in text for text in texts)
@@ -129,6 +138,15 @@ def test_same_behaviour_counts_others_of_the_same_seed() -> None:
     assert same_behaviour(trials).tolist() == [1, 1, 0, 0, 0]
 
 
+def test_equal_phases_with_other_results_do_not_differ_in_time_alone(grid60: ResultsFolder) -> None:
+    trials = grid60.trials()
+    assert "identical ones differ in time alone" in texts_of(trials)
+    twin = trials.index[same_behaviour(trials) > 0][0]
+    trials.loc[twin, "val_loss"] *= 1.1
+    assert "differ in time alone" not in texts_of(trials)
+    assert "show only 40 behaviours: equal phases and corrections, but not equal results" in texts_of(trials)
+
+
 def test_an_empty_sweep_has_no_notes(empty: ResultsFolder) -> None:
     assert notes_of(empty) == []
 
@@ -152,6 +170,16 @@ def test_the_front_is_held_against_the_ladder(
     assert picture.front["trial_id"].str.startswith("H").all()
     notes = honest_notes(trials[trials["arm"] == ""], picture)
     assert any(note.tone == tone and words in note.text for note in notes), [note.text for note in notes]
+
+
+def test_points_beyond_the_ladder_are_not_spoken_for(grid60: ResultsFolder, controlled: Controlled) -> None:
+    trials = controlled([0.5, 0.4])
+    picture = front_picture(trials, grid60.manifest)
+    beyond, of = int((picture.front["x"] > 3).sum()), len(picture.front)
+    assert 0 < beyond < of
+    (note,) = (n for n in honest_notes(trials, picture) if "curve of fewer plain steps" in n.text)
+    assert note.text.startswith(f"{of - beyond} of {of} front points lie above")
+    assert f"{beyond} of {of} are faster than it goes" in note.text
 
 
 def test_beyond_the_ladder_nothing_is_said_of_it(grid60: ResultsFolder, controlled: Controlled) -> None:
