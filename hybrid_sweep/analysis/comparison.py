@@ -125,7 +125,7 @@ class Confirmation:
         min_quality: the bar: quality that a point shall have, and what sets the target loss.
         left_out: points of the front that were not run again.
         tried: how many settings the tuned control was chosen from.
-        configurations: how many the sweep had done, from which its best point was chosen.
+        configurations: how many the sweep had tried, from which its best point was chosen.
         table: `comparisons`, and of each point `explored_speedup` and `explored_quality`, the values that it
             was chosen by; best point first.
     """
