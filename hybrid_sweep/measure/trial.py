@@ -198,6 +198,7 @@ class Trial:
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
+        taken = meter.calls[Work.PLAIN]  # each with a backward pass, or with as many as LBFGS wants
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
         averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
         frozen = Arm(name="frozen", tail=averaged)
@@ -211,13 +212,13 @@ class Trial:
             "speedup_counted": speedup_counted(s.steps, meter.calls, self.costs),
             "speedup_bound": speedup_bound(
                 s.steps,
-                s.backward_calls,
+                taken,
                 s.forward_only_calls,
                 meter.plain_step(),
                 forward,
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
-            "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=s.backward_calls),
+            "quality_vs_truncated": 0.0 if diverged else self._quality(s.steps, at=taken),
             "quality_vs_frozen": (yield from self._versus(frozen)),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from support.toy import Toy
 
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
@@ -16,6 +17,7 @@ from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.measure.score import behaviour, speedup_counted
 from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
+from hybrid_sweep.trainer.costs import Work
 
 COSTS = UnitCosts(
     batch=0.1, plain_step=1.0, observe=0.05, update=0.5, checkpoint=0.2, jump=0.1, forward=0.4, score=0.02
@@ -61,6 +63,15 @@ class TestAgainstPlainTraining:
         truncated = Toy().evaluate(plain.model, "val")["loss"]
         assert 0 < result["backward_calls"] < 120
         assert result["quality_vs_truncated"] == truncated / result["val_loss"]
+
+    def test_an_optimizer_that_looks_at_its_loss_four_times_a_step_is_compared_at_equal_steps(self):
+        workload = Toy()
+        workload.build_optimizer = lambda model: torch.optim.LBFGS(model.parameters(), lr=0.001, max_iter=4)
+        trial, _ = run(workload=workload)
+        result, taken = trial.result(), trial.trainer.meter.calls[Work.PLAIN]
+        assert 0 < taken < 120 < result["backward_calls"]
+        assert result["quality_vs_truncated"] == trial.reference.val_loss[taken] / result["val_loss"]
+        assert result["speedup_bound"] > 1
 
     @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"norm": True}], ids=str)
     @pytest.mark.parametrize("eval_every", [1, 25])
