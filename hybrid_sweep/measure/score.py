@@ -12,9 +12,7 @@ from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.trainer.records import Segment
 
 
-def speedup(
-    steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int], plain_step: float | None = None
-) -> float:
+def speedup(steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int], plain_step: float) -> float:
     """Return the time of N plain steps / all training time, all of it measured within the trial.
 
     N plain steps cost what the trial's own plain steps cost, plus `plain_step` for each that it left out, so
@@ -24,13 +22,12 @@ def speedup(
         steps: logical steps so far.
         seconds: time of each kind of work, on one clock.
         calls: units of each kind.
-        plain_step: seconds of a plain step (`CostMeter.plain_step`); None takes the mean.
+        plain_step: seconds of a plain step on that clock (`CostMeter.plain_step`).
     """
     total, taken = sum(seconds.values()), calls[Work.PLAIN]
     if total <= 0 or not taken:
         return 0.0
-    each = seconds[Work.PLAIN] / taken if plain_step is None else plain_step
-    return (seconds[Work.PLAIN] + (steps - taken) * each) / total
+    return (seconds[Work.PLAIN] + (steps - taken) * plain_step) / total
 
 
 def speedup_counted(steps: int, calls: Mapping[Work, int], costs: UnitCosts) -> float:

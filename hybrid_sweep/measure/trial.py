@@ -230,7 +230,7 @@ class Trial:
             "abort_rate": s.abort_rate,
             "behaviour": behaviour(trace),
             "quality_vs_lr_matched": (yield from self._versus(Arm(name="lr_matched", tail=averaged))),
-            "speedup_cpu": speedup(s.steps, meter.cpu_seconds(), meter.calls) if one_thread else None,
+            "speedup_cpu": self._speedup_cpu() if one_thread else None,
             "val_accuracy": accuracy,
             "reference_val_accuracy": self.reference.accuracy_at(s.steps),
             "predict_phases": s.predict_phases,
@@ -282,6 +282,12 @@ class Trial:
     def _speedup(self) -> float:
         meter = self.trainer.meter
         return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls, meter.plain_step())
+
+    def _speedup_cpu(self) -> float:
+        meter = self.trainer.meter
+        cpu, wall = meter.cpu_seconds(), meter.seconds()
+        running = cpu[Work.PLAIN] / wall[Work.PLAIN] if wall[Work.PLAIN] else 0.0
+        return speedup(self.trainer.tally.steps, cpu, meter.calls, running * meter.plain_step())
 
     def _versus(self, arm: Arm) -> Steps[float | None]:
         """Score the run as if its twin were the reference; infinite where the twin diverged."""

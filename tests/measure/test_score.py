@@ -28,14 +28,14 @@ class TestSpeedup:
     def test_wall_clock_is_n_plain_steps_over_all_training_time(self):
         seconds = NOTHING | {Work.PLAIN: 20.0, Work.OBSERVE: 2.0, Work.UPDATE: 1.0, Work.FORWARD: 2.0}
         calls = NOTHING | {Work.PLAIN: 20, Work.OBSERVE: 20, Work.UPDATE: 1, Work.FORWARD: 5}
-        assert speedup(100, seconds, calls) == pytest.approx(100 * 1.0 / 25.0)
+        assert speedup(100, seconds, calls, 1.0) == pytest.approx(100 * 1.0 / 25.0)
 
     def test_every_kind_of_work_counts_against_it(self):
         seconds = NOTHING | {Work.PLAIN: 20.0}
         calls = NOTHING | {Work.PLAIN: 20}
-        best = speedup(100, seconds, calls)
+        best = speedup(100, seconds, calls, 1.0)
         for kind in set(Work) - {Work.PLAIN}:
-            assert speedup(100, seconds | {kind: 1.0}, calls) == pytest.approx(best * 20 / 21)
+            assert speedup(100, seconds | {kind: 1.0}, calls, 1.0) == pytest.approx(best * 20 / 21)
 
     def test_counted_is_the_same_of_counts_and_frozen_costs(self):
         costs = UnitCosts(
@@ -81,8 +81,8 @@ class TestSpeedup:
         seconds = NOTHING | {Work.PLAIN: float(backward), Work.FORWARD: forward_only * forward}
         calls = NOTHING | {Work.PLAIN: backward, Work.FORWARD: forward_only}
         bound = speedup_bound(steps, backward, forward_only, 1.0, forward)
-        assert speedup(steps, seconds, calls) == pytest.approx(bound)
-        assert speedup(steps, seconds | {Work.OBSERVE: 0.5}, calls) < bound
+        assert speedup(steps, seconds, calls, 1.0) == pytest.approx(bound)
+        assert speedup(steps, seconds | {Work.OBSERVE: 0.5}, calls, 1.0) < bound
 
     def test_overhead_is_the_predictors_own_share(self):
         own = {Work.OBSERVE: 1.0, Work.UPDATE: 2.0, Work.CHECKPOINT: 2.0, Work.JUMP: 1.0, Work.SCORE: 4.0}

@@ -16,7 +16,7 @@ from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.measure.score import behaviour, speedup_counted
 from hybrid_sweep.measure.trial import Trial
-from hybrid_sweep.trainer import HybridConfig
+from hybrid_sweep.trainer import HybridConfig, costs
 from hybrid_sweep.trainer.costs import Work
 
 COSTS = UnitCosts(
@@ -93,6 +93,26 @@ class TestAgainstPlainTraining:
         trial, reports = run()
         expected = speedup_counted(120, trial.trainer.meter.calls, COSTS)
         assert trial.result()["speedup_counted"] == reports[-1]["speedup_counted"] == expected
+
+    def test_by_cpu_time_too_what_happens_once_counts_once(self, monkeypatch):
+        now, passes = [0.0], iter([1000.0])
+        workload = Toy()
+        reference = reference_run(workload, 0, 120, 10)
+        loss = workload.loss
+
+        def slow(model, batch):
+            now[0] += next(passes, 1.0)
+            return loss(model, batch)
+
+        workload.loss = slow
+        monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(costs.time, "thread_time", lambda: now[0])
+        trial = Trial(workload, JUMPING, reference, COSTS)
+        while not trial.done:
+            trial.report()
+        result = trial.result()
+        assert result["speedup_cpu"] == pytest.approx(result["speedup"])
+        assert 1 < result["speedup"] < 1.1
 
     @pytest.mark.parametrize("kind", ["accuracy_ratio", "loss_gap"])
     def test_other_kinds_of_quality(self, kind):
