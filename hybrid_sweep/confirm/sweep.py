@@ -65,8 +65,8 @@ def confirm_sweep(
         tell: told before each run.
 
     Raises:
-        UserError: too few seeds or points, unknown arms, no front, a sweep that still runs, a workload that
-            is gone, or a device that this machine has not.
+        UserError: too few seeds or points, unknown arms, a bar so low that nothing has to be trained for it,
+            no front, a sweep that still runs, a workload that is gone, or a device that this machine has not.
     """
     if arms not in ARMS:
         raise unknown_name("arms", arms, list(ARMS))

@@ -242,6 +242,14 @@ def test_a_point_that_diverges_counts_against_it(folder, workload):
     assert folder.verdict().recommendation == "REJECT: quality"
 
 
+def test_a_target_that_nothing_has_to_be_trained_for_is_refused(folder):
+    said = r"min_quality=0.001 sets a target loss of [\d.e+]+, below which training begins \([\d.]+\)"
+    with pytest.raises(UserError, match=said):
+        confirm_sweep(folder.path, seeds=3, min_quality=0.001)
+    assert ran(folder) == [("", "reference", 3)]
+    assert confirm_sweep(folder.path, seeds=3, points=1) is not None
+
+
 def test_too_few_seeds(folder):
     with pytest.raises(UserError, match="seeds=2 is too few for an interval: use at least 3"):
         confirm_sweep(folder.path, seeds=2)
