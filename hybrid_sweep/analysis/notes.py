@@ -164,7 +164,7 @@ def _begun_again(trials: pd.DataFrame) -> Note | None:
 
 
 def _above_bound(picture: FrontPicture) -> Note | None:
-    beyond = int((picture.points["x"] > picture.points["speedup_bound"]).sum())
+    beyond = int((picture.points["speedup"] > picture.points["speedup_bound"]).sum())
     if not beyond:
         return None
     text = (

@@ -65,6 +65,12 @@ def test_speed_beyond_the_bound_is_flagged(grid60: ResultsFolder) -> None:
     assert any("58 configurations timed above speedup_bound" in text for text in texts)
 
 
+def test_counted_work_is_not_timed_and_so_not_above_the_bound(grid60: ResultsFolder) -> None:
+    trials = grid60.trials().assign(speedup=1.4, speedup_counted=1.6, speedup_bound=1.5)
+    picture = front_picture(trials, {**grid60.manifest, "spec": {"timing": "counted"}})
+    assert not any("timed above" in note.text for note in honest_notes(trials, picture))
+
+
 def test_one_seed_many_twins_and_running_trials_are_said(grid60: ResultsFolder) -> None:
     trials = grid60.trials()
     trials.loc[0, "state"] = "running"
