@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hybrid_sweep.analysis.front_picture import FrontPicture, ladder
-from hybrid_sweep.analysis.intervals import shown
+from hybrid_sweep.analysis.intervals import shown, student_t
 from hybrid_sweep.analysis.runs import INTERRUPTED
 
 _CONTROLS = {
@@ -36,7 +36,7 @@ def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
         *([_control(picture, column, name) for column, name in _CONTROLS.items()] if len(front) else []),
         _against_ladder(picture),
         _reaches_too_low(picture),
-        _not_told_apart(picture),
+        _not_told_apart(trials, picture),
         _unfinished(trials),
         _stopped(trials),
         _begun_again(trials),
@@ -121,24 +121,30 @@ def _reaches_too_low(picture: FrontPicture) -> Note | None:
     return Note("warning", f"By its 95 % interval the recommended point's {', and its '.join(low)}.")
 
 
-def _not_told_apart(picture: FrontPicture) -> Note | None:
-    """Return which front points these seeds do not tell apart: their intervals overlap in both."""
+def _not_told_apart(trials: pd.DataFrame, picture: FrontPicture) -> Note | None:
+    """Return which front points differ by nothing that the seeds agree on: paired, as they share them."""
     if picture.seeds == 1 or len(picture.front) < 2:
         return None
     front = picture.front.sort_values("trial_id", key=lambda ids: ids != picture.best, kind="stable")
-    overlap = np.ones((len(front), len(front)), dtype=bool)
-    for axis in "xy":
-        low, high = front[f"{axis}_low"].to_numpy(), front[f"{axis}_high"].to_numpy()
-        overlap &= (low[:, None] <= high) & (low <= high[:, None])
-    pairs = np.argwhere(np.triu(overlap, k=1))
+    runs = trials[trials["trial_id"].isin(front["trial_id"])]
+    equal = np.ones((len(front), len(front)), dtype=bool)
+    for column in (picture.speedup, "quality"):
+        seeds = runs.pivot(index="trial_id", columns="seed", values=column).loc[front["trial_id"]]
+        values = seeds.to_numpy(dtype="float64")
+        differences = values[:, None] - values
+        count = values.shape[1]
+        half = student_t(count - 1) * differences.std(axis=2, ddof=1) / np.sqrt(count)
+        equal &= np.abs(differences.mean(axis=2)) <= half
+    pairs = np.argwhere(np.triu(equal, k=1))
     if not len(pairs):
         return None
     one, other = (front["trial_id"].iloc[place] for place in pairs[0])
     of = len(front) * (len(front) - 1) // 2
-    which = f"{one} and {other}" if len(pairs) == 1 else f"{len(pairs)} of {of} pairs of front points"
-    example = "" if len(pairs) == 1 else f" ({one} and {other}, for one)"
-    text = f"The 95 % intervals of {which} overlap in speed and in quality{example}"
-    return Note("plain", f"{text}: these seeds do not tell them apart.")
+    which = f"{one} and {other}"
+    if len(pairs) > 1:
+        which = f"{len(pairs)} of {of} pairs of front points ({which}, for one)"
+    text = f"By the 95 % intervals of their differences on each seed, {which} are not told apart"
+    return Note("plain", f"{text}, in speed or in quality.")
 
 
 def _unfinished(trials: pd.DataFrame) -> Note | None:
