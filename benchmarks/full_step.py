@@ -121,7 +121,7 @@ def predict_phases(workload: MnistMlp, plain_step: float) -> None:
     for _ in range(PHASES):
         trainer.run_cycle(lambda step: workload.batch(0, step), 10**9)
     seconds, calls = trainer.meter.seconds(), trainer.meter.calls
-    phase = seconds["jump"] / calls["jump"]
+    phase = (seconds["checkpoint"] + seconds["jump"]) / calls["jump"]
     print(
         f"75-step Predict phase             {phase / plain_step:.2f} plain steps (mean of {calls['jump']}), "
         f"and {seconds['update'] / calls['update'] / plain_step:.2f} for learning before it"

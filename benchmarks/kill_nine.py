@@ -26,7 +26,8 @@ COSTS = {
     "batch": 0.02,
     "observe": 0.05,
     "update": 2.0,
-    "jump": 0.5,
+    "checkpoint": 0.4,
+    "jump": 0.1,
     "forward": 0.3,
     "score": 0.1,
 }

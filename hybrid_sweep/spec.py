@@ -41,6 +41,7 @@ class UnitCosts(Section):
     batch: Cost
     observe: Cost
     update: Cost
+    checkpoint: Cost
     jump: Cost
     forward: Cost
     score: Cost

@@ -13,6 +13,7 @@ from hybrid_sweep.analysis.comparison import NUMBERS, Confirmation
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.jobs import JobState
 from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, TrialStarted
+from hybrid_sweep.driver.sweep import FORMAT
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.search.space import grid
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
@@ -423,14 +424,14 @@ def test_resume_hands_on_what_may_change(sweep, results, hybrid_sweep, monkeypat
 
     sys.modules["hybrid_sweep.cluster.launch"].resume_sweep = resume
     manifest = ResultsFolder.open(results).manifest
-    ResultsFolder.open(results).write_manifest({**manifest, "format": 3})
+    ResultsFolder.open(results).write_manifest({**manifest, "format": FORMAT})
     assert hybrid_sweep("resume", results, "--trials", "9", "--retry-failed", "--address", "a:1")[0] == 0
     assert calls == [(results, {"trials": 9}, {"address": "a:1", "retry_failed": True})]
 
 
 def test_a_sweep_replays_from_its_journal(sweep, hybrid_sweep, results):
     folder = ResultsFolder.open(results)
-    folder.write_manifest({**folder.manifest, "format": 3, "steps": 400})
+    folder.write_manifest({**folder.manifest, "format": FORMAT, "steps": 400})
     assert "0 points asked again" in hybrid_sweep("replay", results)[1]
     event = {"event": "asked", "trial_id": "x", "number": 0, "config": {}, "params": {}, "source": "grid"}
     folder.journal.append(event)

@@ -36,7 +36,7 @@ def test_the_users_own_model_sweeps(cnn):
     warm_up(workload)
     reference = reference_run(workload, 0, 120, 30)
     config = HybridConfig(warmup_steps=30, full_steps=10, max_predict_steps=10, confidence_threshold=0.3)
-    costs = UnitCosts(batch=0, plain_step=1, observe=0, update=0, jump=0, forward=0.4, score=0)
+    costs = UnitCosts(batch=0, plain_step=1, observe=0, update=0, checkpoint=0, jump=0, forward=0.4, score=0)
     trial = Trial(workload, config, reference, costs)
     while not trial.done:
         trial.report()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec import SweepSpec, load_spec, packaged_sweeps, parse_changes
+from hybrid_sweep.spec import SweepSpec, UnitCosts, load_spec, packaged_sweeps, parse_changes
 
 MINIMAL = "workload: some.module:Net\nspace: {max_predict_steps: [50, 75]}\n"
 
@@ -39,10 +39,7 @@ def test_a_file_of_the_user_needs_a_workload_and_little_else(tmp_path):
 def test_a_spec_survives_the_manifest():
     spec = load_spec(
         "grid60",
-        {
-            "unit_costs": dict.fromkeys(["batch", "observe", "update", "jump", "forward", "score"], 0.1)
-            | {"plain_step": 0.2}
-        },
+        {"unit_costs": dict.fromkeys(UnitCosts.model_fields, 0.1)},
     )
     assert SweepSpec(**spec.model_dump(mode="json")) == spec
 

@@ -43,8 +43,8 @@ def _never_predicts(row: Row) -> str | None:
 
 
 def _quality(row: Row) -> str | None:
-    ratio = number(row.get("val_loss")) / number(row.get("reference_val_loss"))
-    if not ratio > WORSE_LOSS:
+    loss, reference = number(row.get("val_loss")), number(row.get("reference_val_loss"))
+    if not (reference > 0 and loss / reference > WORSE_LOSS):
         return None
     changes = []
     if number(row.get("max_predict_steps")) > 50:
@@ -52,7 +52,7 @@ def _quality(row: Row) -> str | None:
     interval = number(row.get("correction_interval"))
     if interval == 0 or interval > 10:
         changes.append("set correction_interval to 10")
-    found = f"The held-out loss is {100 * (ratio - 1):.1f} % above plain training's"
+    found = f"The held-out loss is {100 * (loss / reference - 1):.1f} % above plain training's"
     return f"{found}: {' and '.join(changes)}" if changes else None
 
 

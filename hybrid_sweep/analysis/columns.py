@@ -33,7 +33,9 @@ TRIAL_COLUMNS = (
         "speedup_counted", "number", "the same from counted work at unit costs frozen before the sweep", 3
     ),
     Column("speedup_bound", "number", "the most that these backward and forward passes could allow", 3),
-    Column("quality", "number", "held-out loss of plain training over that of the trial, same step", 4),
+    Column(
+        "quality", "number", "held-out loss of plain training over the trial's, or as its workload says", 4
+    ),
     Column("quality_vs_truncated", "number", "against plain training stopped at as many backward passes", 4),
     Column(
         "quality_vs_frozen", "number", "against the same phases with jumps that leave the weights alone", 4
@@ -66,7 +68,9 @@ TRIAL_COLUMNS = (
     Column("warning_rate", "number", "share of steps with a divergence signal at Warning or above", 4),
     Column("nonfinite_steps", "count", "steps with a NaN or infinite loss, recovered or not"),
     Column("rollbacks", "count", "times that the trainer went back to a snapshot"),
-    Column("steps_to_target_ratio", "number", "steps to the target loss over those of the reference", 3),
+    Column(
+        "steps_to_target_ratio", "number", "steps to the first report at the target loss / the reference's", 3
+    ),
     Column("peak_memory_ratio", "number", "peak GPU memory over that of plain training", 3),
     Column("overhead_pct", "number", "the predictor's own work as a share of training time, in percent", 1),
     Column("train_seconds", "number", "training time, evaluation excluded", 2),

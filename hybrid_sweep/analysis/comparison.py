@@ -70,10 +70,11 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     `speedup_to_target` is the training time that the control needs to the target loss over that of the
     hybrid, and `speedup_whole_run` the same of their whole runs: against the reference, N real steps, it is
     the speedup of the sweep; every other control takes as many backward passes as the hybrid, so that it is
-    near 1 by design. Both are geometric means of the paired ratios. A seed on which the hybrid does not reach
-    the target counts as 0, whatever the control did. A seed on which only the control does not is infinite:
-    it enters with the control's whole run, the mean is then a lower bound (`at_least`) and its interval has
-    no upper end. `reached` and `hybrid_reached` count the seeds that did, `backward_calls` are the control's.
+    near 1 by design. Both are geometric means of the paired ratios. A seed on which training begins below the
+    target counts as 1. One on which the hybrid does not reach it counts as 0, whatever the control did. A
+    seed on which only the control does not is infinite: it enters with the control's whole run, the mean is
+    then a lower bound (`at_least`) and its interval has no upper end. `reached` and `hybrid_reached` count
+    the seeds that did, `backward_calls` are the control's.
 
     `quality` compares the ends of both runs on the test split, `val_quality` on the validation split, and
     `equal_time_quality` on the test split where the control has as much training time as the hybrid: means.
@@ -84,7 +85,7 @@ def comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
         reached = np.isfinite(group["seconds_to_target"])
         hybrid_reached = np.isfinite(group["hybrid_seconds_to_target"])
         needed = group["seconds_to_target"].where(reached, group["seconds"])
-        to_target = (needed / group["hybrid_seconds_to_target"]).where(hybrid_reached, 0.0)
+        to_target = (needed / group["hybrid_seconds_to_target"]).where(hybrid_reached, 0.0).fillna(1.0)
         at_least = bool((hybrid_reached & ~reached).any() and hybrid_reached.all())
         row = {
             "trial_id": trial_id,
@@ -125,7 +126,7 @@ class Confirmation:
         min_quality: the bar: quality that a point shall have, and what sets the target loss.
         left_out: points of the front that were not run again.
         tried: how many settings the tuned control was chosen from.
-        configurations: how many the sweep had done, from which its best point was chosen.
+        configurations: how many the sweep had tried, from which its best point was chosen.
         table: `comparisons`, and of each point `explored_speedup` and `explored_quality`, the values that it
             was chosen by; best point first.
     """

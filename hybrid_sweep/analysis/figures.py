@@ -11,7 +11,7 @@ import pandas as pd
 
 from hybrid_sweep.analysis.columns import SETTINGS
 from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, error_bars, ladder, staircase
-from hybrid_sweep.analysis.plots import NAMES, QUALITY_LABEL, SPEED_LABELS
+from hybrid_sweep.analysis.plots import NAMES, QUALITY_LABELS, SPEED_LABELS
 
 Figure = dict[str, Any]
 """`data` and `layout` as Plotly's JavaScript takes them; "--name" stands for that colour of the page."""
@@ -55,7 +55,7 @@ def front_figure(picture: FrontPicture) -> Figure:
             "ticksuffix": "×",
             "range": list(picture.width),
         },
-        "yaxis": {"title": {"text": QUALITY_LABEL}, "range": list(picture.frame)},
+        "yaxis": {"title": {"text": QUALITY_LABELS[picture.quality]}, "range": list(picture.frame)},
         "annotations": _labels(picture) or _empty(points),
         "height": 560,
     }

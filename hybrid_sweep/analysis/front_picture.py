@@ -12,10 +12,11 @@ import pandas as pd
 
 from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.pareto import best_point, configurations, control_points, hypervolume, pareto_front
-from hybrid_sweep.analysis.plane import MIN_QUALITY, hypervolume_reference, speedup_column
+from hybrid_sweep.analysis.plane import MIN_QUALITY, hypervolume_reference, quality_kind, speedup_column
 
 LADDER_ARM = "lr"
 """The control whose curve stands beside every front: fewer steps at a higher learning rate."""
+_TWINS = ("truncated", "frozen", "lr_matched")
 _LABELLED = 8  # a longer front is too crowded for more than one name
 _NAME_WIDTH, _NAME_HEIGHT = 0.18, 0.04  # as shares of the picture
 
@@ -26,6 +27,7 @@ class FrontPicture:
 
     Attributes:
         speedup: The column that is the sweep's speed.
+        quality: How its workload compares held-out results.
         points: All done configurations, with `x`, `y`, and `truncated`, `frozen` and `lr_matched`: the
             quality that these controls reach, drawn at the configuration's own speed.
         controls: The controls that ran on their own, with `arm`, `x` and `y`, slowest first.
@@ -41,6 +43,7 @@ class FrontPicture:
     """
 
     speedup: str
+    quality: str
     points: pd.DataFrame
     controls: pd.DataFrame
     front: pd.DataFrame
@@ -98,12 +101,13 @@ def front_picture(
 ) -> FrontPicture:
     """Return what to draw of a sweep, and of its confirmation where it has one."""
     speedup, reference = speedup_column(manifest), hypervolume_reference(manifest)
-    done = _with_controls(configurations(trials), speedup)
+    kind = quality_kind(manifest)
+    done = _with_controls(configurations(trials), speedup, kind)
     points = done[np.isfinite(done["x"]) & np.isfinite(done["y"])]
     controls = control_points(trials)
     controls = controls.assign(x=controls[speedup].astype("float64"), y=controls["quality"].astype("float64"))
     controls = controls[np.isfinite(controls["x"]) & np.isfinite(controls["y"])].sort_values("x")
-    front = _with_controls(pareto_front(trials, speedup), speedup)
+    front = _with_controls(pareto_front(trials, speedup), speedup, kind)
     for axis, column in (("x", speedup), ("y", "quality")):
         if f"{column}_low" in front:
             front = front.assign(**{f"{axis}_{end}": front[f"{column}_{end}"] for end in ("low", "high")})
@@ -112,6 +116,7 @@ def front_picture(
     shown = pd.concat([front, again]) if len(again) else front
     return FrontPicture(
         speedup=speedup,
+        quality=kind,
         points=points,
         controls=controls,
         front=front,
@@ -160,15 +165,14 @@ def _confirmed(confirmation: Confirmation | None) -> pd.DataFrame:
     return rows[["trial_id", *names]].rename(columns=names)
 
 
-def _with_controls(rows: pd.DataFrame, speedup: str) -> pd.DataFrame:
+def _with_controls(rows: pd.DataFrame, speedup: str, kind: str) -> pd.DataFrame:
     quality = rows["quality"].astype("float64")
-    return rows.assign(
-        x=rows[speedup].astype("float64"),
-        y=quality,
-        truncated=quality / rows["quality_vs_truncated"].astype("float64"),
-        frozen=quality / rows["quality_vs_frozen"].astype("float64"),
-        lr_matched=quality / rows["quality_vs_lr_matched"].astype("float64"),
-    )
+    against = {name: rows[f"quality_vs_{name}"].astype("float64") for name in _TWINS}
+    if kind == "loss_gap":  # as in a trial, what has diverged is worth nothing
+        own = {name: (1 + quality - gain).replace(-np.inf, 0.0) for name, gain in against.items()}
+    else:
+        own = {name: quality / gain for name, gain in against.items()}
+    return rows.assign(x=rows[speedup].astype("float64"), y=quality, **own)
 
 
 def _frame(points: pd.DataFrame, front: pd.DataFrame, controls: pd.DataFrame) -> tuple[float, float]:

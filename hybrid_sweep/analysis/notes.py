@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hybrid_sweep.analysis.front_picture import FrontPicture, ladder
-from hybrid_sweep.analysis.intervals import shown
+from hybrid_sweep.analysis.intervals import shown, student_t
 from hybrid_sweep.analysis.runs import INTERRUPTED
 
 _CONTROLS = {
@@ -16,6 +16,10 @@ _CONTROLS = {
     "quality_vs_lr_matched": "the same real steps at a learning rate that makes up for the steps left out",
     "quality_vs_frozen": "the same schedule with the weights held still while predicting",
 }
+
+
+_ROUNDING = 1e-5
+"""Losses that are nearer are equal: sums of packed trials come in another order."""
 
 
 class Note(NamedTuple):
@@ -32,7 +36,7 @@ def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
         *([_control(picture, column, name) for column, name in _CONTROLS.items()] if len(front) else []),
         _against_ladder(picture),
         _reaches_too_low(picture),
-        _not_told_apart(picture),
+        _not_told_apart(trials, picture),
         _unfinished(trials),
         _stopped(trials),
         _begun_again(trials),
@@ -55,18 +59,26 @@ def _control(picture: FrontPicture, column: str, name: str) -> Note:
     if gains.empty:
         return Note("warning", f"Not compared with {name}: nothing here shows that predicting beats it.")
     better, least, most = int((gains > 0).sum()), gains.min(), gains.max()
+    point, rest = "front point", ""
+    if missing := len(front) - len(gains):
+        point, rest = "compared front point", f" ({missing} of {len(front)} were not compared)"
     if most < 0:
-        text = f"On every front point prediction lost to {name}, by {_span(-most, -least)} in quality."
+        text = f"On every {point} prediction lost to {name}, by {_span(-most, -least)} in quality{rest}."
         return Note("warning", text)
     if better == 0:
-        return Note("warning", f"No front point beats {name} ({_span(least, most)} in quality).")
+        return Note("warning", f"No {point} beats {name}: {_span(least, most)} in quality{rest}.")
     if better == len(gains):
-        text = f"Every front point beats {name}, whose held-out loss is {_span(least, most)} higher."
-        return Note("good", text)
-    text = f"{better} of {len(gains)} front points beat {name}: from {least:+.2f} to {most:+.2f} % in quality"
+        span = _span(least, most)
+        by = (
+            f"whose held-out loss is {span} higher"
+            if picture.quality == "loss_ratio"
+            else f"by {span} in quality"
+        )
+        return Note("good", f"Every {point} beats {name}, {by}{rest}.")
+    text = f"{better} of {len(gains)} {point}s beat {name}: from {least:+.2f} to {most:+.2f} % in quality"
     if picture.best is not None and picture.best in gains:
         text += f", the recommended one {gains[picture.best]:+.2f} %"
-    return Note("plain", f"{text}.")
+    return Note("plain", f"{text}{rest}.")
 
 
 def _against_ladder(picture: FrontPicture) -> Note | None:
@@ -78,11 +90,14 @@ def _against_ladder(picture: FrontPicture) -> Note | None:
     gains = 100 * (front["y"] / np.interp(front["x"], curve["x"], curve["y"]) - 1)
     name = f"the curve of fewer plain steps at a higher learning rate (up to {curve['x'].max():.1f}×)"
     span, better = f"{gains.min():+.2f} to {gains.max():+.2f} % in quality", int((gains > 0).sum())
-    if better == len(front):
+    beyond, of = len(picture.front) - len(front), len(picture.front)
+    rest = f"; {beyond} of {of} are faster than it goes" if beyond else ""
+    if better == of:
         return Note("good", f"The whole front lies above {name}: {span}.")
     if better == 0:
-        return Note("warning", f"No front point lies above {name}: {span}; raise the learning rate instead.")
-    return Note("plain", f"{better} of {len(front)} front points lie above {name}: {span}.")
+        text = f"No front point lies above {name}: {span}; raise the learning rate instead{rest}."
+        return Note("warning", text)
+    return Note("plain", f"{better} of {of} front points lie above {name}: {span}{rest}.")
 
 
 def _span(least: float, most: float) -> str:
@@ -106,24 +121,30 @@ def _reaches_too_low(picture: FrontPicture) -> Note | None:
     return Note("warning", f"By its 95 % interval the recommended point's {', and its '.join(low)}.")
 
 
-def _not_told_apart(picture: FrontPicture) -> Note | None:
-    """Return which front points these seeds do not tell apart: their intervals overlap in both."""
+def _not_told_apart(trials: pd.DataFrame, picture: FrontPicture) -> Note | None:
+    """Return which front points differ by nothing that the seeds agree on: paired, as they share them."""
     if picture.seeds == 1 or len(picture.front) < 2:
         return None
     front = picture.best_first
-    overlap = np.ones((len(front), len(front)), dtype=bool)
-    for axis in "xy":
-        low, high = front[f"{axis}_low"].to_numpy(), front[f"{axis}_high"].to_numpy()
-        overlap &= (low[:, None] <= high) & (low <= high[:, None])
-    pairs = np.argwhere(np.triu(overlap, k=1))
+    runs = trials[trials["trial_id"].isin(front["trial_id"])]
+    equal = np.ones((len(front), len(front)), dtype=bool)
+    for column in (picture.speedup, "quality"):
+        seeds = runs.pivot(index="trial_id", columns="seed", values=column).loc[front["trial_id"]]
+        values = seeds.to_numpy(dtype="float64")
+        differences = values[:, None] - values
+        count = values.shape[1]
+        half = student_t(count - 1) * differences.std(axis=2, ddof=1) / np.sqrt(count)
+        equal &= np.abs(differences.mean(axis=2)) <= half
+    pairs = np.argwhere(np.triu(equal, k=1))
     if not len(pairs):
         return None
     one, other = (front["trial_id"].iloc[place] for place in pairs[0])
     of = len(front) * (len(front) - 1) // 2
-    which = f"{one} and {other}" if len(pairs) == 1 else f"{len(pairs)} of {of} pairs of front points"
-    example = "" if len(pairs) == 1 else f" ({one} and {other}, for one)"
-    text = f"The 95 % intervals of {which} overlap in speed and in quality{example}"
-    return Note("plain", f"{text}: these seeds do not tell them apart.")
+    which = f"{one} and {other}"
+    if len(pairs) > 1:
+        which = f"{len(pairs)} of {of} pairs of front points ({which}, for one)"
+    text = f"By the 95 % intervals of their differences on each seed, {which} are not told apart"
+    return Note("plain", f"{text}, in speed or in quality.")
 
 
 def _unfinished(trials: pd.DataFrame) -> Note | None:
@@ -149,7 +170,7 @@ def _begun_again(trials: pd.DataFrame) -> Note | None:
 
 
 def _above_bound(picture: FrontPicture) -> Note | None:
-    beyond = int((picture.points["x"] > picture.points["speedup_bound"]).sum())
+    beyond = int((picture.points["speedup"] > picture.points["speedup_bound"]).sum())
     if not beyond:
         return None
     text = (
@@ -172,8 +193,12 @@ def _behaviours(trials: pd.DataFrame) -> Note | None:
     distinct = known.groupby("seed")["behaviour"].nunique().sum()
     if distinct == len(known):
         return None
-    text = f"{_count(len(known), 'trial')} show only {_count(distinct, 'behaviour')}"
-    return Note("plain", f"{text}: identical ones differ in time alone.")
+    ends = known.groupby(["seed", "behaviour"])["val_loss"].agg(["min", "max"])
+    if np.isclose(ends["min"], ends["max"], rtol=_ROUNDING, atol=0, equal_nan=True).all():
+        what = "identical ones differ in time alone"
+    else:
+        what = "equal phases and corrections, but not equal results"
+    return Note("plain", f"{_count(len(known), 'trial')} show only {_count(distinct, 'behaviour')}: {what}.")
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The plane of a front: the column that is its speed, the quality that is good, the hypervolume's corner."""
+"""The plane of a front: which column is its speed, what its quality is, the hypervolume's corner."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def speedup_column(manifest: Mapping[str, Any]) -> str:
     packed = ((manifest.get("pack") or {}).get("size") or 1) > 1
     counted = packed or (manifest.get("spec") or {}).get("timing") == "counted"
     return "speedup_counted" if counted else "speedup"
+
+
+def quality_kind(manifest: Mapping[str, Any]) -> str:
+    """Return how a sweep's workload compares held-out results, a `workload.Quality`."""
+    return str(manifest.get("quality") or "loss_ratio")
 
 
 def hypervolume_reference(manifest: Mapping[str, Any]) -> tuple[float, float]:

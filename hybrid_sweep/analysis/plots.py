@@ -15,7 +15,11 @@ SPEED_LABELS = {
     "speedup": "speedup over plain training (wall clock)",
     "speedup_counted": "speedup over plain training (counted work × unit costs)",
 }
-QUALITY_LABEL = "quality: held-out loss of plain training / of the trial"
+QUALITY_LABELS = {
+    "loss_ratio": "quality: held-out loss of plain training / of the trial",
+    "accuracy_ratio": "quality: held-out accuracy of the trial / of plain training",
+    "loss_gap": "quality: 1 − gap to plain training's held-out loss / what that gained",
+}
 
 _INK, _GREY, _GRID = "#1d2733", "#8c99a8", "#e4e9ef"
 _FRONT, _TRUNCATED, _FROZEN, _LADDER = "#0b62c4", "#c8540a", "#9a5fb5", "#1f7a4d"
@@ -106,7 +110,7 @@ def _frame(axes: Any, picture: FrontPicture, title: str) -> None:
     axes.set_xlim(*picture.width)
     axes.set_ylim(*picture.frame)
     axes.set_xlabel(SPEED_LABELS[picture.speedup], color=_INK)
-    axes.set_ylabel(QUALITY_LABEL, color=_INK)
+    axes.set_ylabel(QUALITY_LABELS[picture.quality], color=_INK)
     axes.set_title(title.replace("$", r"\$"), loc="left", fontsize=13, fontweight="bold", color=_INK, pad=22)
     reference = f"({picture.reference[0]:g}, {picture.reference[1]:g})"
     below = f"   {picture.outside} below the frame" if picture.outside else ""

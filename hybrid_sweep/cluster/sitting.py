@@ -96,6 +96,7 @@ def begin_sweep(
             {
                 **environment(place.order.device),
                 "keep_models": keep_models,
+                "quality": prepared[spec.seed].quality,
                 "unit_costs": next(iter(costs.values())).to_dict(),
                 "control_step_ratios": _step_ratios(spec, place, crew, steps, remeasure),
                 **_packing(spec, place, crew, tell),

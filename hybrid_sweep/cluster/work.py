@@ -37,7 +37,7 @@ from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
-from hybrid_sweep.workload import Workload, find_workload, load_workload
+from hybrid_sweep.workload import Workload, find_workload, load_workload, quality_of
 
 Device = Literal["cpu", "cuda"]
 COST_SIZES = ("predictor_hidden_size", "predictor_members", "bptt_steps", "full_steps")
@@ -262,10 +262,11 @@ def model_file(trial_id: str, seed: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A reference, and whether it was trained by an earlier sweep."""
+    """A reference, whether it was trained by an earlier sweep, and how the workload compares with it."""
 
     reference: Reference
     from_cache: bool
+    quality: str
 
 
 def prepare_reference(
@@ -276,11 +277,11 @@ def prepare_reference(
     runs = order.runs(workload) if share else None
     parts = {"seed": seed, "steps": steps or workload.steps, "eval_every": eval_every}
     if runs and (kept := runs.get("references", **parts)):
-        return Prepared(reference=Reference(**kept), from_cache=True)
+        return Prepared(reference=Reference(**kept), from_cache=True, quality=quality_of(workload))
     reference = reference_run(workload, **parts)
     if runs:
         runs.put("references", reference.to_dict(), **parts)
-    return Prepared(reference=reference, from_cache=False)
+    return Prepared(reference=reference, from_cache=False, quality=quality_of(workload))
 
 
 def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share: bool) -> Curvature:

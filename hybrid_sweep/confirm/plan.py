@@ -13,6 +13,7 @@ import pandas as pd
 from hybrid_sweep.analysis.comparison import PAIR_COLUMNS
 from hybrid_sweep.arm import REPLAYED, Arm, ArmName, tuning_trials
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Key, Runs
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.arms import AVERAGED_SHARE, jump_part
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.recipe import NotApplicable
@@ -68,7 +69,11 @@ class Plan:
     min_quality: float
 
     def run(self, runs: Runs) -> Iterator[Progress]:
-        """Run what is not there yet; yield before each run. An arm that does not apply here is left out."""
+        """Run what is not there yet; yield before each run. An arm that does not apply here is left out.
+
+        Raises:
+            UserError: the reference has the target loss before it is trained.
+        """
         points, rounds = len(self.points), len(self.seeds) * TIMINGS
         tuned = self.tuning_trials * sum(arm in TUNED for arm in self.arms)
         each = sum(
@@ -94,6 +99,7 @@ class Plan:
         None stands for a run that turned out to be of no use.
         """
         yield ("", REFERENCE, self.tuning_seed), 1, None
+        self._refuse_a_target_that_is_none(runs)
         for point, config in self.points.items():
             yield (point, HYBRID, self.tuning_seed), 1, config
             for arm in self.arms:
@@ -118,6 +124,15 @@ class Plan:
         for seed, point in product(self.seeds, self.points):
             for name in (REFERENCE, *self.controls(runs, point)):
                 yield self._equal_time(runs, point, name, seed), 1, None
+
+    def _refuse_a_target_that_is_none(self, runs: Runs) -> None:
+        """Refuse a bar so low, or a reference that learns so little, that there is no time to measure."""
+        target, begins = self._target(runs, self.tuning_seed), _reference(runs, self.tuning_seed).val_loss[0]
+        if target >= begins:
+            raise UserError(
+                f"min_quality={self.min_quality:g} sets a target loss of {target:.4g}, below which training "
+                f"begins ({begins:.4g}): use a higher bar, or a workload whose held-out loss falls further"
+            )
 
     def controls(self, runs: Runs, point: str) -> dict[str, str]:
         """Return the chosen settings of each control of a point, as JSON, by the arm's name."""
@@ -173,7 +188,7 @@ class Plan:
             for arm, (owner, settings) in arms.items():
                 what = "your recipe" if arm == REFERENCE else described(Arm(**json.loads(settings)), rate)
                 for seed in self.seeds:
-                    reference = runs.curves(("", REFERENCE, seed))[0]
+                    reference = _reference(runs, seed)
                     control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
                     target = self._target(runs, seed)
                     key = self._equal_time(runs, point, arm, seed)
@@ -222,11 +237,15 @@ class Plan:
         return [settings.model_dump_json(exclude={"real_steps"}) for settings in arms]
 
     def _target(self, runs: Runs, seed: int) -> float:
-        return target_loss(quality_of(runs.workload), runs.curves(("", REFERENCE, seed))[0], self.min_quality)
+        return target_loss(quality_of(runs.workload), _reference(runs, seed), self.min_quality)
 
     def _tuned_on(self, point: str, arm: str) -> str:
         """Return the point at whose number of steps the arm's settings are chosen."""
         return next(iter(self.points)) if arm in TUNED else point
+
+
+def _reference(runs: Runs, seed: int) -> Curve:
+    return runs.curves(("", REFERENCE, seed))[0]
 
 
 def _rung_before(number: int) -> int:

@@ -13,8 +13,10 @@ from hybrid_sweep.analysis.comparison import Confirmation, comparisons
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import best_point, configurations
+from hybrid_sweep.analysis.pareto import best_point
 from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
+from hybrid_sweep.analysis.runs import INTERRUPTED
+from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.cluster.work import WorkloadOrder
 from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs
@@ -43,8 +45,8 @@ def confirm_sweep(
     The controls' settings are chosen first, on the sweep's first seed: the fewest backward passes to the
     target, then validation loss, for that is what the verdict compares. The learning rate of `lr_matched` is
     chosen among `MATCHED`, and beyond them until it turns; the tuned baseline among as many settings as the
-    sweep has done configurations (or its `tuning_trials`, which the verdict then says), at as many steps as
-    the best point takes backward passes.
+    sweep has tried configurations, those that diverged or were stopped early too (or its `tuning_trials`,
+    which the verdict then says), at as many steps as the best point takes backward passes.
     The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
     that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
     process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
@@ -63,8 +65,8 @@ def confirm_sweep(
         tell: told before each run.
 
     Raises:
-        UserError: too few seeds or points, unknown arms, no front, a sweep that still runs, a workload that
-            is gone, or a device that this machine has not.
+        UserError: too few seeds or points, unknown arms, a bar so low that nothing has to be trained for it,
+            no front, a sweep that still runs, a workload that is gone, or a device that this machine has not.
     """
     if arms not in ARMS:
         raise unknown_name("arms", arms, list(ARMS))
@@ -87,12 +89,12 @@ def confirm_sweep(
         workload = _workload(folder, spec)
         folder.confirm_path.mkdir(exist_ok=True)
         runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), workload, folder.manifest["steps"])
-        done = len(configurations(folder.trials()))
+        tried = _tried(folder.trials())
         plan = Plan(
             points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
             arms=ARMS[arms],
             tuning_seed=spec.seed,
-            tuning_trials=min(done, spec.tuning_trials or done),
+            tuning_trials=min(tried, spec.tuning_trials or tried),
             seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
             min_quality=min_quality,
         )
@@ -111,7 +113,7 @@ def confirm_sweep(
             min_quality=min_quality,
             left_out=[str(point) for point in front["trial_id"] if point not in chosen],
             tried=plan.tuning_trials,
-            configurations=done,
+            configurations=tried,
             table=comparisons(pairs).join(explored, on="trial_id"),
         )
         with replacing(folder.confirm_path / "pairs.csv") as temporary:
@@ -128,6 +130,13 @@ def _choice(front: pd.DataFrame, points: int, min_quality: float) -> list[str]:
         return []
     good = front.loc[front["quality"] >= min_quality, "trial_id"]
     return list(dict.fromkeys([str(best["trial_id"]), *map(str, good)]))[:points]
+
+
+def _tried(trials: pd.DataFrame) -> int:
+    """Return how many configurations the sweep has chosen its best from, also among bad ones."""
+    runs = hybrid_runs(trials)
+    stopped = (runs["state"] == "pruned") & (runs["reason"] != INTERRUPTED)
+    return int(runs.loc[runs["state"].isin(["done", "diverged"]) | stopped, "trial_id"].nunique())
 
 
 def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:

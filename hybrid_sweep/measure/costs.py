@@ -27,7 +27,8 @@ class UnitCosts:
         plain_step: a real step: forward, loss, backward, clipping, optimizer, schedule.
         observe: what the trainer adds to a real step.
         update: learning and deciding at the end of a Full phase.
-        jump: one update of the weights, with the checkpoint before it.
+        checkpoint: what comes before the jumps of a Predict phase.
+        jump: one update of the weights.
         forward: a forward pass without backward.
         score: what the trainer adds to such a pass.
     """
@@ -36,6 +37,7 @@ class UnitCosts:
     plain_step: float
     observe: float
     update: float
+    checkpoint: float
     jump: float
     forward: float
     score: float

@@ -34,25 +34,29 @@ class Curve:
 
         Between evaluations it is interpolated in log loss (linearly where it is not > 0).
         """
-        return self._at(loss, self.seconds)
+        return first_at(self.val_loss, loss, self.seconds)
 
     def backward_calls_to(self, loss: float) -> float:
         """Return the same in backward passes, which no busy machine changes."""
-        return self._at(loss, self.backward_calls)
+        return first_at(self.val_loss, loss, self.backward_calls)
 
-    def _at(self, loss: float, along: Sequence[float]) -> float:
-        """Return the value of `along`, one an evaluation, at which validation loss first reaches `loss`."""
-        for i, right in enumerate(self.val_loss):
-            if right > loss:
-                continue
-            left = self.val_loss[i - 1] if i else inf
-            if not isfinite(left):
-                return along[i]
-            in_log = min(right, loss) > 0
-            high, at, low = (log(value) if in_log else value for value in (left, loss, right))
-            share = (high - at) / (high - low)
-            return along[i - 1] + share * (along[i] - along[i - 1])
-        return inf
+
+def first_at(losses: Sequence[float], loss: float, along: Sequence[float]) -> float:
+    """Return the value of `along`, one a loss, at which `losses` first reach `loss`; inf where they never do.
+
+    Between two of them it is interpolated in log loss (linearly where it is not > 0).
+    """
+    for i, right in enumerate(losses):
+        if right > loss:
+            continue
+        left = losses[i - 1] if i else inf
+        if not isfinite(left):
+            return along[i]
+        in_log = min(right, loss) > 0
+        high, at, low = (log(value) if in_log else value for value in (left, loss, right))
+        share = (high - at) / (high - low)
+        return along[i - 1] + share * (along[i] - along[i - 1])
+    return inf
 
 
 def interpolate(at: Sequence[int], values: Sequence[float], step: int, in_log: bool = False) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.curve import interpolate
+from hybrid_sweep.measure.curve import first_at, interpolate
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
 from hybrid_sweep.workload import Workload, quality_of
@@ -45,10 +45,16 @@ class Reference:
         """Return the held-out accuracy at `step`, interpolated."""
         return None if self.val_accuracy is None else interpolate(self.steps, self.val_accuracy, step)
 
+    @property
+    def gained(self) -> float:
+        """By how much the held-out loss falls in the whole run."""
+        return self.val_loss[0] - self.val_loss[-1]
+
     def target(self) -> tuple[float, float]:
-        """Return a loss and the step at which plain training has it: the first whose 110 % reaches N."""
+        """Return the loss at the step whose 110 % is N, and the step at which plain training first has it."""
         step = ceil(self.steps[-1] / TARGET_STEPS_RATIO)
-        return self.loss_at(step), step
+        loss = self.loss_at(step)
+        return loss, min(first_at(self.val_loss, loss, self.steps), step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -12,9 +12,7 @@ from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.trainer.records import Segment
 
 
-def speedup(
-    steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int], plain_step: float | None = None
-) -> float:
+def speedup(steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int], plain_step: float) -> float:
     """Return the time of N plain steps / all training time, all of it measured within the trial.
 
     N plain steps cost what the trial's own plain steps cost, plus `plain_step` for each that it left out, so
@@ -24,13 +22,12 @@ def speedup(
         steps: logical steps so far.
         seconds: time of each kind of work, on one clock.
         calls: units of each kind.
-        plain_step: seconds of a plain step (`CostMeter.plain_step`); None takes the mean.
+        plain_step: seconds of a plain step on that clock (`CostMeter.plain_step`).
     """
     total, taken = sum(seconds.values()), calls[Work.PLAIN]
     if total <= 0 or not taken:
         return 0.0
-    each = seconds[Work.PLAIN] / taken if plain_step is None else plain_step
-    return (seconds[Work.PLAIN] + (steps - taken) * each) / total
+    return (seconds[Work.PLAIN] + (steps - taken) * plain_step) / total
 
 
 def speedup_counted(steps: int, calls: Mapping[Work, int], costs: UnitCosts) -> float:
@@ -47,8 +44,8 @@ def speedup_bound(
 
 def overhead_pct(seconds: Mapping[Work, float]) -> float:
     """Return the predictor's own work as a share of all training time, in percent."""
-    own = sum(seconds[kind] for kind in (Work.OBSERVE, Work.UPDATE, Work.JUMP, Work.SCORE))
-    return 100 * own / sum(seconds.values())
+    own = (Work.OBSERVE, Work.UPDATE, Work.CHECKPOINT, Work.JUMP, Work.SCORE)
+    return 100 * sum(seconds[kind] for kind in own) / sum(seconds.values())
 
 
 def quality(kind: str, reference: Reference, step: int, loss: float, accuracy: float | None) -> float:
@@ -66,7 +63,7 @@ def quality(kind: str, reference: Reference, step: int, loss: float, accuracy: f
         kind,
         (loss, accuracy),
         (reference.loss_at(step), reference.accuracy_at(step)),
-        reference.val_loss[0] - reference.val_loss[-1],
+        reference.gained,
     )
 
 
@@ -88,7 +85,7 @@ def compared(
     if not isfinite(base_loss):
         return inf
     if kind == "accuracy_ratio":
-        return (accuracy or 0.0) / base_accuracy if base_accuracy else 0.0
+        return (accuracy or 0.0) / base_accuracy if base_accuracy else inf if accuracy else 0.0
     if kind == "loss_gap":
         return 1 - (loss - base_loss) / gained if gained > 0 else 0.0
     return max(base_loss / loss, 0.0) if loss != 0 else 0.0

@@ -20,6 +20,7 @@ from hybrid_sweep.measure.reference import Reference, held_out, start
 from hybrid_sweep.measure.run_cache import TwinKey
 from hybrid_sweep.measure.score import (
     behaviour,
+    compared,
     overhead_pct,
     quality,
     speedup,
@@ -33,7 +34,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 5
+FORMAT = 6
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""
@@ -197,6 +198,7 @@ class Trial:
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         seconds, trace = meter.seconds(), self.trainer.trace()
+        taken = meter.calls[Work.PLAIN]  # each with a backward pass, or with as many as LBFGS wants
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
         averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
         frozen = Arm(name="frozen", tail=averaged)
@@ -210,13 +212,13 @@ class Trial:
             "speedup_counted": speedup_counted(s.steps, meter.calls, self.costs),
             "speedup_bound": speedup_bound(
                 s.steps,
-                s.backward_calls,
+                taken,
                 s.forward_only_calls,
                 meter.plain_step(),
                 forward,
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
-            "quality_vs_truncated": 0.0 if diverged else self._quality(s.backward_calls),
+            "quality_vs_truncated": 0.0 if diverged else self._quality(taken),
             "quality_vs_frozen": (yield from self._versus(frozen)),
             "val_loss": loss,
             "reference_val_loss": self.reference.loss_at(s.steps),
@@ -228,7 +230,7 @@ class Trial:
             "abort_rate": s.abort_rate,
             "behaviour": behaviour(trace),
             "quality_vs_lr_matched": (yield from self._versus(Arm(name="lr_matched", tail=averaged))),
-            "speedup_cpu": speedup(s.steps, meter.cpu_seconds(), meter.calls) if one_thread else None,
+            "speedup_cpu": self._speedup_cpu() if one_thread else None,
             "val_accuracy": accuracy,
             "reference_val_accuracy": self.reference.accuracy_at(s.steps),
             "predict_phases": s.predict_phases,
@@ -282,6 +284,12 @@ class Trial:
         meter = self.trainer.meter
         return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls, meter.plain_step())
 
+    def _speedup_cpu(self) -> float:
+        meter = self.trainer.meter
+        cpu, wall = meter.cpu_seconds(), meter.seconds()
+        running = cpu[Work.PLAIN] / wall[Work.PLAIN] if wall[Work.PLAIN] else 0.0
+        return speedup(self.trainer.tally.steps, cpu, meter.calls, running * meter.plain_step())
+
     def _versus(self, arm: Arm) -> Steps[float | None]:
         """Score the run as if its twin were the reference; infinite where the twin diverged."""
         if self._twins is None or self.state != "done":
@@ -308,12 +316,9 @@ class Trial:
                 if said not in self.reason:
                     self.reason = "; ".join(filter(None, [self.reason, said]))
                 return None
-        accuracy = twin.val_accuracy[-1] if twin.val_accuracy else None
-        kind, step = quality_of(self.workload), self._steps
-        own, theirs = self._quality(step), quality(kind, self.reference, step, twin.val_loss[-1], accuracy)
-        if kind == "loss_gap":
-            return 1 + own - theirs
-        return own / theirs if theirs > 0 else inf
+        own = self._evaluated["loss"], self._evaluated.get("accuracy")
+        theirs = twin.val_loss[-1], twin.val_accuracy[-1] if twin.val_accuracy else None
+        return compared(quality_of(self.workload), own, theirs, self.reference.gained)
 
     def _priced(self) -> CostMeter | None:
         return PricedMeter(self.costs.prices()) if self._packed else None

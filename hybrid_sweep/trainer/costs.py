@@ -20,8 +20,9 @@ class Work(StrEnum):
     BATCH = "batch"  # loading a batch
     PLAIN = "plain"  # a real step: forward, loss, backward, clipping, optimizer, schedule
     OBSERVE = "observe"  # what the trainer adds to a real step
-    UPDATE = "update"  # once a cycle: training RSSM-lite, confidence, gates, the decision
-    JUMP = "jump"  # moving the weights, with the checkpoint before it
+    UPDATE = "update"  # once a Full phase: training RSSM-lite, confidence, gates, and deciding what comes
+    CHECKPOINT = "checkpoint"  # once a Predict phase: what a rollback restores, and the gates of its jumps
+    JUMP = "jump"  # moving the weights
     FORWARD = "forward"  # the forward pass of a probe or a Correct step
     SCORE = "score"  # what the trainer adds to that pass
 

@@ -82,16 +82,16 @@ class Stepper:
             self._meter.lap(Work.UPDATE, count=False)
             self.on_decision()
             self._meter.start()
+        learned = self._controller.phase.is_real
         self.recovery.leave_phase()
         self._controller.enter(
             self._controller.decide(self._tally.steps, position.confidence, trusted=position.trusted)
         )
         position.assessed, position.trusted = False, True
-        if self._controller.phase is Phase.PREDICT:
-            self._meter.lap(Work.UPDATE)  # the checkpoint before a jump is part of the jump
+        predicts = self._controller.phase is Phase.PREDICT
+        self._meter.lap(Work.UPDATE, count=learned)
         self.recovery.prepare(self._controller.phase)
-        if self._controller.phase is not Phase.PREDICT:
-            self._meter.lap(Work.UPDATE)
+        self._meter.lap(Work.CHECKPOINT if predicts else Work.UPDATE, count=predicts)
 
     def _assess(self) -> bool:
         """Learn from the Full phase that ended; return whether there is anything to decide."""

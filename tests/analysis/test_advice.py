@@ -53,6 +53,11 @@ def test_a_symptom_gets_the_seeds_advice_and_no_other(symptom: str, says: list[s
     assert all(word in sentence for word in says)
 
 
+@pytest.mark.parametrize("reference", [-1.0, 0.0])
+def test_a_loss_that_is_no_ratio_of_the_references_gets_no_advice(reference: float) -> None:
+    assert advice({**HEALTHY, "val_loss": reference - 1, "reference_val_loss": reference}) == []
+
+
 def test_just_inside_every_bound_there_is_no_symptom() -> None:
     edge = {"val_loss": 1.02, "warning_rate": 0.0499, "speedup": 2.9, "backward_reduction_pct": 60.0}
     assert advice({**HEALTHY, **edge}) == []

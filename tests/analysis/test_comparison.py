@@ -51,6 +51,11 @@ def test_paired_ratios_are_averaged_as_ratios():
     assert not row["at_least"]
 
 
+def test_a_seed_that_begins_below_the_target_speaks_for_nobody():
+    row = only(pair(5, 0.0, 0.0), pair(6, 8.0), pair(7, 8.0))
+    assert row["speedup_to_target"] == pytest.approx(4.0)
+
+
 def test_a_ratio_and_its_inverse_agree():
     forth, back = geometric_mean([2.0, 3.0, 5.0]), geometric_mean([1 / 2, 1 / 3, 1 / 5])
     assert back.value == pytest.approx(1 / forth.value)

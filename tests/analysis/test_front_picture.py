@@ -1,5 +1,6 @@
 """What the pictures show: controls on the same axes, an honest staircase, a frame that hides nothing new."""
 
+import math
 from collections.abc import Callable
 
 import pandas as pd
@@ -19,6 +20,14 @@ def test_controls_are_the_trials_quality_over_its_gain(picture: FrontPicture) ->
     assert row["truncated"] == pytest.approx(row["quality"] / row["quality_vs_truncated"])
     assert row["frozen"] == pytest.approx(row["quality"] / row["quality_vs_frozen"])
     assert (row["x"], row["y"]) == (row["speedup"], row["quality"])
+
+
+def test_controls_of_a_gap_lie_below_by_as_much_as_they_lost(grid60: ResultsFolder) -> None:
+    against = {"quality_vs_frozen": 1.6, "quality_vs_lr_matched": math.inf}
+    trials = grid60.trials().assign(quality=0.9, **against)
+    row = front_picture(trials, {**grid60.manifest, "quality": "loss_gap"}).points.iloc[7]
+    assert row["frozen"] == pytest.approx(1 + 0.9 - 1.6)
+    assert row["lr_matched"] == 0.0
 
 
 def test_the_staircase_never_bridges_a_gap() -> None:

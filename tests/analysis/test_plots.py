@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from matplotlib.image import imread
 
+from hybrid_sweep.analysis.figures import front_figure
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_picture import front_picture
-from hybrid_sweep.analysis.plots import write_front
+from hybrid_sweep.analysis.plots import QUALITY_LABELS, write_front
+from hybrid_sweep.workload import Quality
 
 
 def test_its_size(grid60: ResultsFolder) -> None:
@@ -23,6 +26,13 @@ def test_any_number_of_trials_and_any_title(grid60: ResultsFolder, tmp_path: Pat
     picture = imread(tmp_path / "front.png")
     assert picture.shape[:2] == (1000, 1600)
     assert picture[..., :3].min() < 0.5
+
+
+@pytest.mark.parametrize("kind", get_args(Quality))
+def test_any_kind_of_quality(grid60: ResultsFolder, tmp_path: Path, kind: str) -> None:
+    picture = front_picture(grid60.trials(), {**grid60.manifest, "quality": kind})
+    write_front(picture, tmp_path / "front.png", "")
+    assert front_figure(picture)["layout"]["yaxis"]["title"]["text"] == QUALITY_LABELS[kind]
 
 
 def test_bands_change_the_picture_of_the_same_means(

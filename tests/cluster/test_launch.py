@@ -102,6 +102,7 @@ class TestWholeSweep:
         assert SweepSpec(**manifest["spec"]) == make_spec(concurrency=1)
         assert manifest["seeds"] == [0, 1]
         assert manifest["unit_costs"]["plain_step"] == 1.0
+        assert manifest["quality"] == "loss_ratio"
         assert set(manifest["references"]) == {"0", "1"}
         assert manifest["hardware"]["device"] == "cpu"
 

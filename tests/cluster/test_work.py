@@ -162,6 +162,7 @@ class TestPreparing:
         alone = prepare_reference(order(), 2, 30, 10, False)
         first, again = (prepare_reference(order(), 2, None if n else 120, 10, True) for n in range(2))
         assert [each.from_cache for each in (alone, first, again)] == [False, False, True]
+        assert alone.quality == again.quality == "loss_ratio"
         assert first.reference == again.reference
         for other in (
             (order(), 3, 120, 10),

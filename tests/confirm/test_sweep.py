@@ -151,6 +151,23 @@ def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(
     assert len(looked) == len({(e["trial_id"], e["arm"], e["seed"]) for e in events if e["seed"] != 3})
 
 
+def test_a_tuned_control_has_as_many_tries_as_the_sweep_had_points_good_or_bad(folder):
+    ends = [
+        ("diverged", "nan"),
+        ("pruned", "early stopping"),
+        ("pruned", "interrupted"),
+        ("failed", "raised"),
+    ]
+    for number, (state, reason) in enumerate(ends):
+        event = {"trial_id": f"X{number}", "seed": 3, "config": {}}
+        folder.journal.append({"event": "started", **event})
+        folder.journal.append({"event": "finished", **event, "state": state, "reason": reason, "result": {}})
+    found = confirm_sweep(folder.path, seeds=3, points=1)
+    assert (found.tried, found.configurations) == (5, 5)
+    tuned = {arm for _, arm, seed in ran(folder) if '"tuned"' in arm and seed == 3}
+    assert len(tuned) == 5
+
+
 def test_the_report_shows_it(confirmed):
     page = confirmed[0].report_path.read_text()
     assert "confirmed on fresh seeds (2)" in page
@@ -223,6 +240,14 @@ def test_a_point_that_diverges_counts_against_it(folder, workload):
     assert row["hybrid_reached"] == 0
     assert row["speedup_to_target"] == 0
     assert folder.verdict().recommendation == "REJECT: quality"
+
+
+def test_a_target_that_nothing_has_to_be_trained_for_is_refused(folder):
+    said = r"min_quality=0.001 sets a target loss of [\d.e+]+, below which training begins \([\d.]+\)"
+    with pytest.raises(UserError, match=said):
+        confirm_sweep(folder.path, seeds=3, min_quality=0.001)
+    assert ran(folder) == [("", "reference", 3)]
+    assert confirm_sweep(folder.path, seeds=3, points=1) is not None
 
 
 def test_too_few_seeds(folder):

@@ -13,7 +13,9 @@ from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import reference_run
 
-COSTS = UnitCosts(batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.4, score=0.02)
+COSTS = UnitCosts(
+    batch=0.1, plain_step=1.0, observe=0.05, update=0.5, checkpoint=0.2, jump=0.1, forward=0.4, score=0.02
+)
 
 
 def run(arm, steps=40, workload=None, **options):

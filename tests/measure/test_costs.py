@@ -6,16 +6,19 @@ from hypothesis import strategies as st
 from support.toy import Toy
 
 from hybrid_sweep.measure.costs import COST_NAMES, FIELD_OF, UnitCosts, measure_unit_costs
+from hybrid_sweep.measure.reference import start
 from hybrid_sweep.spec import UnitCosts as SpecUnitCosts
-from hybrid_sweep.trainer import HybridConfig
+from hybrid_sweep.trainer import HybridConfig, HybridTrainer, costs
 from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.planner import JumpPlanner
+from hybrid_sweep.trainer.recovery import Recovery
 
-COSTS = UnitCosts(batch=1, plain_step=10, observe=100, update=1e3, jump=1e4, forward=1e5, score=1e6)
-NAMED = {"batch": 1, "plain": 2, "observe": 3, "update": 4, "jump": 5, "forward": 6, "score": 7}
+COSTS = UnitCosts(**{name: 10**place for place, name in enumerate(FIELD_OF.values())})
+NAMED = {kind: number for number, kind in enumerate(Work, 1)}
 
 
 def test_total_adds_up_calls_times_seconds():
-    assert COSTS.total({kind: NAMED[kind] for kind in Work}) == 7_654_321
+    assert COSTS.total({kind: NAMED[kind] for kind in Work}) == 87_654_321
 
 
 @given(st.fixed_dictionaries({kind: st.integers(0, 10**6) for kind in Work}), st.sampled_from(list(Work)))
@@ -40,3 +43,48 @@ def test_every_kind_of_work_has_a_price_that_a_sweep_file_can_freeze():
 def test_measuring_meets_every_kind_of_work_whatever_the_sweep_fixes(settings):
     costs = measure_unit_costs(Toy(), 0, HybridConfig(max_predict_steps=30, **settings))
     assert all(seconds > 0 for seconds in costs.to_dict().values())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still, but for what learning, checkpoints, jumps and passes take."""
+    now = [0.0]
+
+    def takes(owner, name, seconds):
+        method = getattr(owner, name)
+
+        def slow(*arguments, **options):
+            now[0] += seconds
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
+    takes(JumpPlanner, "assess", 7.0)
+    takes(Recovery, "take_checkpoint", 5.0)
+    takes(JumpPlanner, "jump", 0.25)
+    takes(Toy, "loss", 1.0)
+    takes(Toy, "batch", 0.125)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"correction_interval": 4},
+        {"correct_steps": 0},
+        {"confidence_threshold": 0.999},
+        {"cycle_mode": "rust"},
+    ],
+    ids=str,
+)
+def test_counted_work_costs_what_it_takes_whatever_a_run_is_made_of(clock, settings):
+    base = HybridConfig(
+        warmup_steps=20, full_steps=10, max_predict_steps=20, confidence_threshold=0.001, horizon_rule="fixed"
+    )
+    unit = measure_unit_costs(Toy(), 0, base)
+    workload = Toy()
+    plain = start(workload, 0)
+    trainer = HybridTrainer(plain.model, plain.optimizer, base.replace(**settings), loss_fn=workload.loss)
+    trainer.run(lambda step: workload.batch(0, step), 120)
+    assert unit.total(trainer.meter.calls) == pytest.approx(sum(trainer.meter.seconds().values()), abs=1.0)

@@ -14,7 +14,9 @@ from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
 from trainables.regression import Regression
 
-COSTS = UnitCosts(batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.4, score=0.02)
+COSTS = UnitCosts(
+    batch=0.1, plain_step=1.0, observe=0.05, update=0.5, checkpoint=0.2, jump=0.1, forward=0.4, score=0.02
+)
 FORCED = HybridConfig(
     warmup_steps=20,
     full_steps=10,

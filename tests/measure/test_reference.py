@@ -123,6 +123,11 @@ class TestBetweenEvaluations:
     def test_the_target_is_where_110_percent_of_it_is_the_whole_run(self):
         assert reference([0, 100, 110], [4.0, 0.3, 0.2]).target() == (0.3, 100)
 
+    @pytest.mark.parametrize(("losses", "step"), [([4.0, 0.3, 0.3, 0.2], 50), ([4.0, 1.0, 2.0, 2.0], 25)])
+    def test_plain_training_has_the_target_where_it_first_had_it(self, losses, step):
+        loss, found = reference([0, 50, 100, 110], losses).target()
+        assert (loss, found) == (losses[2], pytest.approx(step))
+
     @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=9), st.integers(1, 40), st.data())
     def test_exact_where_evaluated_and_between_its_neighbours_elsewhere(self, losses, every, data):
         steps = [i * every for i in range(len(losses))]

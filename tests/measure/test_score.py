@@ -1,5 +1,7 @@
 """The contract's definitions of speedup and quality, on numbers worked out by hand."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.score import (
     behaviour,
+    compared,
     overhead_pct,
     quality,
     speedup,
@@ -25,30 +28,38 @@ class TestSpeedup:
     def test_wall_clock_is_n_plain_steps_over_all_training_time(self):
         seconds = NOTHING | {Work.PLAIN: 20.0, Work.OBSERVE: 2.0, Work.UPDATE: 1.0, Work.FORWARD: 2.0}
         calls = NOTHING | {Work.PLAIN: 20, Work.OBSERVE: 20, Work.UPDATE: 1, Work.FORWARD: 5}
-        assert speedup(100, seconds, calls) == pytest.approx(100 * 1.0 / 25.0)
+        assert speedup(100, seconds, calls, 1.0) == pytest.approx(100 * 1.0 / 25.0)
 
     def test_every_kind_of_work_counts_against_it(self):
         seconds = NOTHING | {Work.PLAIN: 20.0}
         calls = NOTHING | {Work.PLAIN: 20}
-        best = speedup(100, seconds, calls)
+        best = speedup(100, seconds, calls, 1.0)
         for kind in set(Work) - {Work.PLAIN}:
-            assert speedup(100, seconds | {kind: 1.0}, calls) == pytest.approx(best * 20 / 21)
+            assert speedup(100, seconds | {kind: 1.0}, calls, 1.0) == pytest.approx(best * 20 / 21)
 
     def test_counted_is_the_same_of_counts_and_frozen_costs(self):
         costs = UnitCosts(
-            batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.3, score=0.01
+            batch=0.1,
+            plain_step=1.0,
+            observe=0.05,
+            update=0.5,
+            checkpoint=0.2,
+            jump=0.1,
+            forward=0.3,
+            score=0.01,
         )
         calls = {
             Work.BATCH: 25,
             Work.PLAIN: 20,
             Work.OBSERVE: 20,
             Work.UPDATE: 2,
-            Work.JUMP: 1,
+            Work.CHECKPOINT: 1,
+            Work.JUMP: 3,
             Work.FORWARD: 5,
             Work.SCORE: 5,
         }
         assert speedup_counted(100, calls, costs) == pytest.approx(
-            100 / (2.5 + 20 + 1 + 1 + 0.2 + 1.5 + 0.05)
+            100 / (2.5 + 20 + 1 + 1 + 0.2 + 0.3 + 1.5 + 0.05)
         )
 
     @given(st.integers(1, 10**5), st.floats(1e-6, 1e3))
@@ -70,11 +81,11 @@ class TestSpeedup:
         seconds = NOTHING | {Work.PLAIN: float(backward), Work.FORWARD: forward_only * forward}
         calls = NOTHING | {Work.PLAIN: backward, Work.FORWARD: forward_only}
         bound = speedup_bound(steps, backward, forward_only, 1.0, forward)
-        assert speedup(steps, seconds, calls) == pytest.approx(bound)
-        assert speedup(steps, seconds | {Work.OBSERVE: 0.5}, calls) < bound
+        assert speedup(steps, seconds, calls, 1.0) == pytest.approx(bound)
+        assert speedup(steps, seconds | {Work.OBSERVE: 0.5}, calls, 1.0) < bound
 
     def test_overhead_is_the_predictors_own_share(self):
-        own = {Work.OBSERVE: 1.0, Work.UPDATE: 2.0, Work.JUMP: 3.0, Work.SCORE: 4.0}
+        own = {Work.OBSERVE: 1.0, Work.UPDATE: 2.0, Work.CHECKPOINT: 2.0, Work.JUMP: 1.0, Work.SCORE: 4.0}
         assert overhead_pct(NOTHING | own | {Work.PLAIN: 80.0, Work.BATCH: 5.0, Work.FORWARD: 5.0}) == 10.0
 
 
@@ -90,6 +101,10 @@ class TestQuality:
     def test_accuracy_ratio(self):
         assert quality("accuracy_ratio", REFERENCE, 100, 9.9, 0.76) == pytest.approx(0.8)
         assert quality("accuracy_ratio", REFERENCE, 50, 9.9, 0.76) == pytest.approx(0.95)
+
+    def test_whatever_is_right_at_all_is_infinitely_better_than_what_never_is(self):
+        assert compared("accuracy_ratio", (1.0, 0.5), (2.0, 0.0), 1.0) == inf
+        assert compared("accuracy_ratio", (1.0, 0.0), (2.0, 0.0), 1.0) == 0.0
 
     def test_loss_gap_in_units_of_what_the_reference_gained(self):
         assert quality("loss_gap", REFERENCE, 100, 0.5, None) == pytest.approx(0.95)

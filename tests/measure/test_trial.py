@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from support.toy import Toy
 
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
@@ -15,9 +16,12 @@ from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.measure.score import behaviour, speedup_counted
 from hybrid_sweep.measure.trial import Trial
-from hybrid_sweep.trainer import HybridConfig
+from hybrid_sweep.trainer import HybridConfig, costs
+from hybrid_sweep.trainer.costs import Work
 
-COSTS = UnitCosts(batch=0.1, plain_step=1.0, observe=0.05, update=0.5, jump=0.2, forward=0.4, score=0.02)
+COSTS = UnitCosts(
+    batch=0.1, plain_step=1.0, observe=0.05, update=0.5, checkpoint=0.2, jump=0.1, forward=0.4, score=0.02
+)
 JUMPING = HybridConfig(
     warmup_steps=20, full_steps=10, max_predict_steps=20, confidence_threshold=0.001, horizon_rule="fixed"
 )
@@ -60,6 +64,15 @@ class TestAgainstPlainTraining:
         assert 0 < result["backward_calls"] < 120
         assert result["quality_vs_truncated"] == truncated / result["val_loss"]
 
+    def test_an_optimizer_that_looks_at_its_loss_four_times_a_step_is_compared_at_equal_steps(self):
+        workload = Toy()
+        workload.build_optimizer = lambda model: torch.optim.LBFGS(model.parameters(), lr=0.001, max_iter=4)
+        trial, _ = run(workload=workload)
+        result, taken = trial.result(), trial.trainer.meter.calls[Work.PLAIN]
+        assert 0 < taken < 120 < result["backward_calls"]
+        assert result["quality_vs_truncated"] == trial.reference.val_loss[taken] / result["val_loss"]
+        assert result["speedup_bound"] > 1
+
     @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"norm": True}], ids=str)
     @pytest.mark.parametrize("eval_every", [1, 25])
     def test_a_shut_gate_is_plain_training(self, options, eval_every):
@@ -80,6 +93,26 @@ class TestAgainstPlainTraining:
         trial, reports = run()
         expected = speedup_counted(120, trial.trainer.meter.calls, COSTS)
         assert trial.result()["speedup_counted"] == reports[-1]["speedup_counted"] == expected
+
+    def test_by_cpu_time_too_what_happens_once_counts_once(self, monkeypatch):
+        now, passes = [0.0], iter([1000.0])
+        workload = Toy()
+        reference = reference_run(workload, 0, 120, 10)
+        loss = workload.loss
+
+        def slow(model, batch):
+            now[0] += next(passes, 1.0)
+            return loss(model, batch)
+
+        workload.loss = slow
+        monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(costs.time, "thread_time", lambda: now[0])
+        trial = Trial(workload, JUMPING, reference, COSTS)
+        while not trial.done:
+            trial.report()
+        result = trial.result()
+        assert result["speedup_cpu"] == pytest.approx(result["speedup"])
+        assert 1 < result["speedup"] < 1.1
 
     @pytest.mark.parametrize("kind", ["accuracy_ratio", "loss_gap"])
     def test_other_kinds_of_quality(self, kind):
@@ -113,10 +146,12 @@ class TestAgainstItsTwins:
         assert trial.result()["quality_vs_lr_matched"] == expected
         assert matched.val_loss[-1] < frozen.val_loss[-1]
 
-    def test_a_twin_that_diverges_is_infinitely_worse(self, monkeypatch):
+    @pytest.mark.parametrize("kind", ["loss_ratio", "accuracy_ratio", "loss_gap"])
+    def test_a_twin_that_diverges_is_infinitely_worse(self, kind, monkeypatch):
         diverged = Curve(steps=[9], backward_calls=[9], seconds=[0.0], val_loss=[math.inf])
         monkeypatch.setattr(trial_module.ArmRun, "curve", lambda self: diverged)
-        assert run(twins={})[0].result()["quality_vs_lr_matched"] == math.inf
+        result = run(workload=Toy(quality=kind), twins={})[0].result()
+        assert result["quality_vs_lr_matched"] == math.inf
 
     def test_a_twin_that_raises_leaves_its_column_empty_and_the_run_done(self, monkeypatch):
         def broken(workload, seed, arm, **options):
