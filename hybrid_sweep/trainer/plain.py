@@ -96,16 +96,18 @@ class PlainStep:
         dense = [p.grad for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
         return hypot(*torch.stack(torch._foreach_norm(dense)).tolist()) if dense else 0.0
 
-    def left_gradients(self) -> dict[int, Tensor]:
-        """Return the gradients, by position, that add up over steps because the optimizer knows them not."""
-        known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        left = {i: p.grad for i, p in enumerate(self.parameters) if id(p) not in known}
-        return {i: gradient.clone() for i, gradient in left.items() if gradient is not None}
+    def state_dict(self) -> dict[int, Tensor]:
+        """Return copies of the gradients, by position, that add up since the optimizer does not know them."""
+        return {i: p.grad.clone() for i, p in self._unknown().items() if p.grad is not None}
 
-    def leave_gradients(self, left: dict[int, Tensor]) -> None:
-        """Put back what `left_gradients` returned."""
-        for i, gradient in left.items():
-            self.parameters[i].grad = gradient.to(self.parameters[i].device, copy=True)
+    def load_state_dict(self, state: dict[int, Tensor]) -> None:
+        """Put back what `state_dict` returned, which stays as it is."""
+        for i, p in self._unknown().items():
+            p.grad = state[i].to(p.device, copy=True) if i in state else None
+
+    def _unknown(self) -> dict[int, nn.Parameter]:
+        known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        return {i: p for i, p in enumerate(self.parameters) if id(p) not in known}
 
     @property
     def learning_rate(self) -> float:

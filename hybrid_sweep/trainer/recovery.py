@@ -210,6 +210,7 @@ class Recovery:
             "scheduler": self._plain.scheduler,
         }
         ours: dict[str, Stateful] = {
+            "plain": self._plain,
             "planner": self._planner,
             "controller": self._controller,
             "monitor": self.monitor,

@@ -249,7 +249,6 @@ class HybridTrainer:
             "position": asdict(self.position),
             "tally": self.tally.state_dict(),
             "meter": self.meter.state_dict(),
-            "left_gradients": self.plain.left_gradients(),
         }
         result: dict[str, Any] = plain(state)
         return result
@@ -281,7 +280,6 @@ class HybridTrainer:
         self.tally.load_state_dict(state["tally"])
         self.meter.load_state_dict(state["meter"])
         self.plain.backward_calls = self.tally.backward_calls
-        self.plain.leave_gradients(state["left_gradients"])
 
     # Telling
 
