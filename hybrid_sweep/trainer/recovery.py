@@ -225,6 +225,7 @@ class Recovery:
             "marks": self._marks,
             "reduced": self._reduced,
             "due": [int(self._due[0]), self._due[1]],
+            "broken": self._broken,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -233,6 +234,7 @@ class Recovery:
         self._checkpoint_at, self._marks = state["checkpoint_at"], state["marks"]
         self._reduced = state["reduced"]
         self._due = Action(state["due"][0]), state["due"][1]
+        self._broken = state["broken"]
         self._judged, self._unread = {}, []
 
     def _act(self) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.problem import Problem
+from support.states import travelled
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer, stepper
 from hybrid_sweep.trainer.divergence import DivergenceLevel
@@ -123,6 +124,29 @@ def test_nobody_builds_on_broken_weights(far, problem, look):
     assert rollbacks[83] == 0
     assert rollbacks[84] == rollbacks[140] == 1
     assert all(torch.isfinite(p).all() for p in problem.model.parameters())
+
+
+def test_a_saved_run_remembers_that_its_weights_are_broken(far):
+    def train(cut):
+        problem = Problem()
+        trainer = HybridTrainer(
+            problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
+        )
+        for step in range(1, 85):
+            x, y = problem.batch(step)
+            result = trainer.step((x, y * float("nan")) if step == 83 else (x, y))
+        assert result.signal.name == "non_finite"  # heard, and not acted on before the end of the block
+        if cut:
+            state, problem = travelled(trainer.state_dict()), Problem()
+            trainer = HybridTrainer(
+                problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
+            )
+            trainer.load_state_dict(state)
+        trainer.take_checkpoint()
+        assert all(torch.isfinite(p).all() for p in problem.model.parameters())
+        return trainer.tally.rollbacks
+
+    assert train(cut=False) == train(cut=True) == 1
 
 
 @pytest.mark.parametrize("steps", [85, 280])
