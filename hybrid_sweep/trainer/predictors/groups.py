@@ -52,14 +52,22 @@ class LayerGroups:
         """Move the model's trainable parameters into one vector, grouped by the module that owns them.
 
         Raises:
-            UserError: they differ in type or device.
+            UserError: they differ in type or device, are complex, or two of them are the same memory.
         """
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         kinds = sorted({f"{p.dtype} on {p.device}" for p in named.values()})
-        if len(kinds) > 1:
+        if len(kinds) > 1 or any(p.is_complex() for p in named.values()):
             raise UserError(
-                f"the trainable parameters are {', '.join(kinds)}: bring them to one type on one device"
+                f"the trainable parameters are {', '.join(kinds)}: "
+                "bring them to one type, which is not complex, on one device"
             )
+        first: dict[int, str] = {}
+        for name, p in named.items():
+            if (begin := p.data_ptr()) and (other := first.setdefault(begin, name)) != name:
+                raise UserError(
+                    f"the parameters {other} and {name} are two of the same memory: make them one parameter, "
+                    f"by `{name} = {other}`"
+                )
         layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
         count = min(len(layers), MAX_GROUPS)
         group_of = {layer: i * count // len(layers) for i, layer in enumerate(layers)}
@@ -90,7 +98,9 @@ class LayerGroups:
         """
         step, begin = self.vector.element_size(), self.vector.data_ptr()
         if any(
-            p.data_ptr() != begin + step * at.offset for p, at in zip(self._owners, self._places, strict=True)
+            p.data_ptr() != begin + step * at.offset
+            for p, at in zip(self._owners, self._places, strict=True)
+            if p.numel()
         ):
             raise UserError(
                 "the model's parameters were replaced by other tensors while it trained: convert or move the "
@@ -155,7 +165,9 @@ class Sample:
             begin + _spread(size, count, generator)
             for begin, size, count in zip(begins, groups.sizes, self._sizes, strict=False)
         ]
-        scales = [(size / count) ** 0.5 for size, count in zip(groups.sizes, self._sizes, strict=True)]
+        scales = [
+            (size / max(count, 1)) ** 0.5 for size, count in zip(groups.sizes, self._sizes, strict=True)
+        ]
         counts = torch.tensor(self._sizes)
         self._rows = torch.cat(rows).to(groups.vector.device)
         self._scale = torch.tensor(scales).repeat_interleave(counts).to(groups.vector)

@@ -103,6 +103,29 @@ def test_parameters_of_several_types_are_refused():
         LayerGroups.of(net)
 
 
+def test_complex_parameters_are_refused():
+    with pytest.raises(UserError, match="complex64 on cpu: bring them to one type, which is not complex"):
+        LayerGroups.of(nn.Linear(2, 2, dtype=torch.complex64))
+
+
+def test_two_parameters_of_one_memory_are_refused_and_one_parameter_of_two_layers_is_not():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight.data = net[0].weight.data
+    with pytest.raises(UserError, match=r"0\.weight and 1\.weight are two .* `1\.weight = 0\.weight`"):
+        LayerGroups.of(net)
+    net[1].weight = net[0].weight
+    assert len(LayerGroups.of(net).views(torch.zeros(100))) == 3
+
+
+def test_empty_parameters_are_as_good_as_any():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 0), nn.ParameterList([torch.empty(0), torch.ones(2)]))
+    groups = LayerGroups.of(net)
+    groups.check()
+    assert groups.sizes == [32, 0, 16]
+    assert torch.equal(Sample(groups)(groups.vector), groups.vector)
+    assert groups.squares(groups.vector)[1:] == [0.0, 2.0]
+
+
 def test_parameters_that_were_replaced_are_noticed():
     net = model()
     groups = LayerGroups.of(net)
