@@ -15,7 +15,7 @@ from hybrid_sweep.errors import UserError
 
 MAX_GROUPS = 8
 """Layer groups that the weight-delta head scales (seed, Weight Delta Prediction)."""
-ALIGNMENT_BYTES = 64
+CPU_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 64, 512
 """Where a parameter may begin: as torch's own allocator has it, so that every kernel goes the same way."""
 
 
@@ -75,7 +75,8 @@ class LayerGroups:
         sizes, places = [0] * count, []
         for name, p in named.items():
             places.append(_Place(p.size(), _dense_stride(p), sum(sizes)))
-            unit = ALIGNMENT_BYTES // p.element_size()
+            alignment = CPU_ALIGNMENT_BYTES if p.device.type == "cpu" else GPU_ALIGNMENT_BYTES
+            unit = alignment // p.element_size()
             sizes[group_of[name.rpartition(".")[0]]] += -(-p.numel() // unit) * unit
         owners = list(named.values())
         groups = cls(

@@ -126,6 +126,13 @@ def test_empty_parameters_are_as_good_as_any():
     assert groups.squares(groups.vector)[1:] == [0.0, 2.0]
 
 
+@pytest.mark.parametrize(("device", "apart"), [("cpu", 16), ("meta", 128)])  # "meta" stands for a GPU
+def test_parameters_begin_where_the_devices_allocator_would_have_them_begin(device, apart):
+    net = nn.Linear(3, 2, device=device)
+    assert LayerGroups.of(net).sizes == [2 * apart]
+    assert net.bias.storage_offset() == apart
+
+
 def test_parameters_that_were_replaced_are_noticed():
     net = model()
     groups = LayerGroups.of(net)
