@@ -376,6 +376,17 @@ class TestState:
         trainer_for(problem).run(problem.batch, 300)
         assert torch.equal(problem.model[0].weight, before)
 
+    def test_parameters_frozen_on_the_way_move_no_more_until_they_are_trained_again(self, problem):
+        trainer, layer = trainer_for(problem), problem.model[0]
+        trainer.run(problem.batch, 100)
+        before = layer.weight.clone()
+        layer.requires_grad_(False)
+        assert trainer.run(problem.batch, 300).predict_phases > 1
+        assert torch.equal(layer.weight, before)
+        layer.requires_grad_(True)
+        trainer.run(problem.batch, 400)
+        assert not torch.equal(layer.weight, before)
+
     def test_same_seed_same_losses(self):
         runs = []
         for _ in range(2):

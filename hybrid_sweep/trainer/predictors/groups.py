@@ -146,6 +146,13 @@ class LayerGroups:
         for part, factor in zip(torch.split(vector, self.sizes), factors, strict=True):
             part.mul_(factor)
 
+    def hold_frozen_(self, vector: Tensor) -> None:
+        """Zero what of a vector [n] belongs to parameters that have been frozen since, in place."""
+        frozen = [i for i, p in enumerate(self._owners) if not p.requires_grad]
+        if frozen:
+            views = self.views(vector)
+            torch._foreach_zero_([views[i] for i in frozen])
+
 
 class Sample:
     """A fixed sample of the vector's coordinates: what directions are compared on.
