@@ -150,7 +150,7 @@ class Stepper:
 
     def _real_step(self, load: Callable[[int], Any]) -> Steps[StepResult]:
         self._tick(1)
-        step = self._tally.steps
+        step, phase = self._tally.steps, self._controller.phase
         batch = load(step)
         self._meter.lap(Work.BATCH)
         rate = self._plain.learning_rate
@@ -176,7 +176,8 @@ class Stepper:
             predicted = self._planner.score(step, step - before, loss) if scored else None
             self._planner.record(step, loss, at.gradient_norm, rate)
             signal = self.recovery.watch(loss, norm, predicted, real=True)
-        result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
+        told_norm = norm if norm is not None else lambda: self._late_norm(step)
+        result = self._result(phase, loss, told_norm, signal)
         self._meter.lap(Work.OBSERVE)
         return result
 
@@ -213,7 +214,7 @@ class Stepper:
         if micro_correction_due(controller.steps_in_current_phase, interval):
             return self._probe(load)
         ahead, decisions = self._tally.steps - self._position.real_at, self._tally.decisions
-        return self._result(lambda: self._late_forecast(ahead, decisions), None, None)
+        return self._result(Phase.PREDICT, lambda: self._late_forecast(ahead, decisions), None, None)
 
     def _foresee(self, load: Callable[[int], Any], ahead: int, limit: int) -> None:
         """Let the oracle, which no other predictor is, train ahead; its steps are plain ones."""
@@ -246,7 +247,7 @@ class Stepper:
             else:
                 self._planner.micro_correct(self._tally.steps)
         self._meter.lap(Work.SCORE)
-        return self._result(loss, None, signal)
+        return self._result(Phase.PREDICT, loss, None, signal)
 
     def _correct_step(self, load: Callable[[int], Any]) -> StepResult:
         self._tick(1)
@@ -260,7 +261,7 @@ class Stepper:
             else:
                 self._planner.correct(self._tally.steps)
         self._meter.lap(Work.SCORE)
-        return self._result(loss, None, signal)
+        return self._result(Phase.CORRECT, loss, None, signal)
 
     def _measure(self, load: Callable[[int], Any]) -> tuple[float, Signal]:
         """Run one forward pass on the batch of this step, in the model's own mode; score the prediction."""
@@ -288,13 +289,15 @@ class Stepper:
 
     def _result(
         self,
+        phase: Phase,
         loss: Any,
         gradient_norm: float | Callable[[], float | None] | None,
         signal: Signal | None,
     ) -> StepResult:
+        """Tell of a step that was in `phase`, whatever phase an alarm of its has begun since."""
         return StepResult(
             step=self._tally.steps,
-            phase=self._controller.phase,
+            phase=phase,
             loss=loss,
             confidence=self._position.confidence,
             gradient_norm=gradient_norm,

@@ -423,6 +423,18 @@ class TestTelling:
         assert results[1].gradient_norm is None  # was not read in time, nor due
         assert results[4].gradient_norm > 0
 
+    @pytest.mark.parametrize(
+        ("at", "phase"), [(20, Phase.WARMUP), (50, Phase.FULL), (70, Phase.PREDICT), (93, Phase.CORRECT)]
+    )
+    def test_a_step_that_is_gone_back_from_is_told_by_its_own_phase(self, problem, at, phase):
+        trainer = trainer_for(problem, EASY.replace(correction_interval=10))
+        for step in range(1, at):
+            trainer.step(problem.batch(step))
+        x, y = problem.batch(at)
+        assert trainer.step((x, y * float("nan"))).phase is phase
+        assert trainer.tally.rollbacks == 1
+        assert trainer.step(problem.batch(at + 1)).phase is Phase.FULL
+
     def test_statistics_after_a_run(self, problem):
         trainer = trainer_for(problem)
         statistics = trainer.run(problem.batch, 440)
