@@ -136,7 +136,7 @@ class PlainStep:
         for _ in range(steps):
             rates.append(self.learning_rate)
             self.scheduler.step()
-        return fmean(rates)
+        return fmean(rates) if rates else self.learning_rate
 
 
 def _of_optimizer(optimizer: Optimizer) -> set[int]:

@@ -296,6 +296,17 @@ class TestGuards:
         assert schedule.last_epoch == 200
         assert problem.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.9**20)
 
+    def test_a_checkpoint_can_be_gone_back_to_at_once(self, problem):
+        schedule = torch.optim.lr_scheduler.StepLR(problem.optimizer, 10, gamma=0.9)
+        trainer = trainer_for(problem, lr_scheduler=schedule)
+        trainer.run(problem.batch, 55)
+        before = weights(problem.model)
+        trainer.take_checkpoint()
+        trainer.rollback_to_checkpoint()
+        assert torch.equal(weights(problem.model), before)
+        trainer.run(problem.batch, 100)
+        assert schedule.last_epoch == 100
+
     def test_a_forced_correct_without_a_jump_moves_nothing(self, problem):
         trainer = trainer_for(problem, HybridConfig(warmup_steps=5))
         for step in range(1, 8):
