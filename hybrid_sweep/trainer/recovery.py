@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
 
 REMEMBERED = 20
 """Signals that are kept for whoever reads them late."""
+LARGEST_LOSS = 1e150
+"""One beyond it, whose square no number holds, counts as infinite."""
 NOTHING_DUE = (Action.CONTINUE, "")
 
 
@@ -264,9 +266,14 @@ def is_at_hand(loss: Any) -> bool:
     return not isinstance(loss, Tensor) or loss.device.type == "cpu"
 
 
+def as_number(loss: Any) -> float:
+    """Return a loss as a number, infinite where it is too large to be reckoned with."""
+    number = float(loss)
+    return number * inf if abs(number) > LARGEST_LOSS else number
+
+
 def _fetched(losses: list[Any]) -> list[float]:
     """Return scalars as numbers, by one transfer from their device if they are tensors."""
     if losses and all(isinstance(loss, Tensor) for loss in losses):
-        fetched: list[float] = torch.cat([loss.reshape(1) for loss in losses]).tolist()
-        return fetched
-    return list(map(float, losses))
+        losses = torch.cat([loss.reshape(1) for loss in losses]).tolist()
+    return list(map(as_number, losses))

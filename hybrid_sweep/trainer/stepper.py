@@ -20,7 +20,7 @@ from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.predictors import Oracle
 from hybrid_sweep.trainer.records import Position, Signal, StepResult, Tally, Unread
-from hybrid_sweep.trainer.recovery import Recovery, is_at_hand
+from hybrid_sweep.trainer.recovery import Recovery, as_number, is_at_hand
 
 NORM_STRIDE = 10
 """Real steps from one measured gradient norm to the next: the same ones that the EMA of updates takes in."""
@@ -166,12 +166,14 @@ class Stepper:
         self._planner.observe()
         if self._config.tail == "average" and self._controller.in_tail(step):
             self._planner.tail.observe()
-        loss = float(measured) if is_at_hand(measured) else measured.clone()  # whose memory may be used again
+        loss = (
+            as_number(measured) if is_at_hand(measured) else measured.clone()
+        )  # whose memory may be used again
         if norm is None and not (to_score or self._log or self.recovery.ends_block(step, loss)):
             signal = self.recovery.defer(Unread(step, loss, at.gradient_norm, rate, at.since_jump(step)))
         else:
             self.recovery.read()
-            loss = float(loss)
+            loss = as_number(loss)
             scored = to_score and isfinite(loss)
             predicted = self._planner.score(step, step - before, loss) if scored else None
             self._planner.record(step, loss, at.gradient_norm, rate)
@@ -269,7 +271,7 @@ class Stepper:
         batch = load(step)
         self._meter.lap(Work.BATCH)
         with torch.no_grad():
-            loss = float(self._plain.loss_fn(self._plain.model, batch))
+            loss = as_number(self._plain.loss_fn(self._plain.model, batch))
         self._tally.forward_only_calls += 1
         self._meter.lap(Work.FORWARD)
         predicted = self._planner.score(step, step - self._position.real_at, loss) if isfinite(loss) else None

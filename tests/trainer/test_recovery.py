@@ -5,7 +5,7 @@ import torch
 from support.problem import Problem
 from support.states import travelled
 
-from hybrid_sweep.trainer import HybridConfig, HybridTrainer, stepper
+from hybrid_sweep.trainer import HybridConfig, HybridTrainer, TrainingDiverged, stepper
 from hybrid_sweep.trainer.divergence import DivergenceLevel
 from hybrid_sweep.trainer.phases import Phase
 
@@ -70,6 +70,23 @@ def test_a_signal_is_forgotten_after_a_while():
     assert results[0].signal is not None  # the first norm was measured with it
     assert results[1].signal is None
     assert results[-1].signal.level is DivergenceLevel.NORMAL
+
+
+@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_losses_whose_squares_no_number_holds_are_a_divergence(monkeypatch, rule, at_hand):
+    monkeypatch.setattr(stepper, "is_at_hand", lambda loss: at_hand)
+    problem, steps = Problem(), []
+    model = problem.model.double()
+
+    def loss(model, batch):
+        steps.append(None)
+        return problem.loss(model, batch) * 1e3 ** len(steps)  # beyond 1e154 from step 52 on
+
+    config = HybridConfig(warmup_steps=90, divergence_rule=rule)
+    trainer = HybridTrainer(model, torch.optim.SGD(model.parameters(), lr=0.0), config, loss_fn=loss)
+    with pytest.raises(TrainingDiverged, match="loss is inf"):
+        trainer.run(lambda step: [part.double() for part in problem.batch(step)], 200)
 
 
 @pytest.fixture
