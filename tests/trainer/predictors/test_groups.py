@@ -118,7 +118,8 @@ def test_two_parameters_of_one_memory_are_refused_and_one_parameter_of_two_layer
 
 
 def test_empty_parameters_are_as_good_as_any():
-    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 0), nn.ParameterList([torch.empty(0), torch.ones(2)]))
+    lists = nn.ParameterList([torch.empty(0, 2)]), nn.ParameterList([torch.empty(0), torch.ones(2)])
+    net = nn.Sequential(nn.Linear(3, 2), *lists)
     groups = LayerGroups.of(net)
     groups.check()
     assert groups.sizes == [32, 0, 16]
