@@ -51,8 +51,11 @@ class MnistMlp:
             data=data, batch_size=batch_size, lr=lr, steps=steps, momentum=momentum, device=device
         )
         self.steps = self.recipe.steps
-        if self.recipe.device != "cpu" and not torch.cuda.is_available():
-            raise UserError(f"device={device!r} is not available: torch sees no CUDA device; use device=cpu")
+        gpus = torch.cuda.device_count()
+        if device != "cpu" and int(device.partition(":")[2] or 0) >= gpus:
+            raise UserError(
+                f"device={device!r} is not available: torch sees {gpus} CUDA devices; use device=cpu"
+            )
 
     def build_model(self, seed: int) -> nn.Module:
         """Return the model with torch's default initial weights, the same ones for the same seed."""

@@ -38,8 +38,11 @@ class Regression:
     ) -> None:
         self.recipe = Recipe(points=points, width=width, lr=lr, steps=steps, device=device)
         self.steps = self.recipe.steps
-        if device != "cpu" and not torch.cuda.is_available():
-            raise UserError(f"device={device!r} is not available: torch sees no CUDA device; use device=cpu")
+        gpus = torch.cuda.device_count()
+        if device != "cpu" and int(device.partition(":")[2] or 0) >= gpus:
+            raise UserError(
+                f"device={device!r} is not available: torch sees {gpus} CUDA devices; use device=cpu"
+            )
         self._splits = {name: self._points(seed) for name, seed in SPLITS.items()}
 
     def build_model(self, seed: int) -> nn.Module:

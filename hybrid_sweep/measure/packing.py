@@ -124,8 +124,9 @@ def bytes_of_member(workload: Workload) -> int:
 
 def free_bytes(workload: Workload) -> float:
     """Return the memory that is free where the workload's model lives; infinite where nobody knows."""
-    if start(workload, 0).parameters[0].is_cuda:
-        return float(torch.cuda.mem_get_info()[0])
+    weights = start(workload, 0).parameters[0]
+    if weights.is_cuda:
+        return float(torch.cuda.mem_get_info(weights.device)[0])
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError):
@@ -136,16 +137,22 @@ def fused_ratio(workload: Workload, size: int) -> float:
     """Return the time of a fused step of `size` trials over that of as many steps taken one by one.
 
     Blocks of both alternate, and the median of their ratios is taken, so that a busy machine disturbs both;
-    on a CPU it is CPU time. The members stand at steps of their own, as those of a sweep do.
+    on a CPU it is CPU time, on a GPU the time until the work of a block is done. The members stand at steps
+    of their own, as those of a sweep do.
     """
     single, members, fused = start(workload, 0), [start(workload, 0) for _ in range(size)], FusedStep(size)
-    clock = time.perf_counter if single.parameters[0].is_cuda else time.process_time
-    rounds = max(BLOCK // size, 1)
+    weights, rounds = single.parameters[0], max(BLOCK // size, 1)
+
+    def clock() -> float:
+        if not weights.is_cuda:
+            return time.process_time()
+        torch.cuda.synchronize(weights.device)
+        return time.perf_counter()
 
     def alone() -> float:
         began = clock()
         for t in range(BLOCK):
-            float(single(workload.batch(0, t % workload.steps + 1)))
+            single(workload.batch(0, t % workload.steps + 1))
         return (clock() - began) / BLOCK
 
     def together() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
 from statistics import fmean
@@ -12,6 +13,9 @@ import torch
 
 CPU_STRIDE = 7
 """One `start` in so many reads the CPU clock, which is a slow system call on some machines."""
+
+EVENTS_KEPT = 1000
+"""Laps on CUDA from which on those that are over are added up: a long run would fill the memory with them."""
 
 
 class Work(StrEnum):
@@ -31,15 +35,16 @@ class CostMeter:
     """A stopwatch with laps: `start`, then `lap(kind)` charges the time since the last mark to `kind`.
 
     On a CPU it reads the wall clock, and from every seventh `start` to the next the thread's CPU time too.
-    On CUDA it records an event a lap and adds them up when they are read, so that the device is never
-    stalled for the sake of a clock.
+    On CUDA it records an event a lap and adds them up when they are read, or when there are many and the
+    device has come so far, so that it is never stalled for the sake of a clock.
 
     Attributes:
         calls: laps of each kind.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._cuda = torch.device(device).type == "cuda"
+        device = torch.device(device)
+        self._gpu = device if device.type == "cuda" else None
         self._wall = dict.fromkeys(Work, 0.0)
         self._sampled = dict.fromkeys(Work, (0.0, 0.0))  # CPU and wall-clock seconds of the laps in a sample
         self.calls = dict.fromkeys(Work, 0)
@@ -48,11 +53,13 @@ class CostMeter:
         self._mark_wall = 0.0
         self._mark_cpu: float | None = None
         self._mark_event: Any = None
-        self._pending: list[tuple[Work, Any, Any]] = []
+        self._pending: deque[tuple[Work, Any, Any]] = deque()
 
     def start(self) -> None:
         """Set the mark: time before it is nobody's."""
-        if self._cuda:
+        if self._gpu:
+            if len(self._pending) >= EVENTS_KEPT:
+                self._add_up()
             self._mark_event = self._event()
         self._mark_cpu = None if self._starts % CPU_STRIDE else time.thread_time()
         self._starts += 1
@@ -66,7 +73,7 @@ class CostMeter:
             now, (cpu, sampled) = time.thread_time(), self._sampled[kind]
             self._sampled[kind] = cpu + now - self._mark_cpu, sampled + wall - self._mark_wall
             self._mark_cpu = now
-        if self._cuda:
+        if self._gpu:
             event = self._event()
             self._pending.append((kind, self._mark_event, event))
             self._mark_event = event
@@ -77,10 +84,8 @@ class CostMeter:
     def seconds(self) -> dict[Work, float]:
         """Return wall-clock seconds (on CUDA: seconds of the device's time line) of each kind."""
         if self._pending:
-            torch.cuda.synchronize()
-            for kind, begin, end in self._pending:
-                self._charge(kind, begin.elapsed_time(end) / 1000)
-            self._pending.clear()
+            torch.cuda.synchronize(self._gpu)
+            self._add_up()
         return dict(self._wall)
 
     def plain_step(self) -> float:
@@ -111,6 +116,12 @@ class CostMeter:
         self._plain = list(state["plain"])
         self._pending.clear()
 
+    def _add_up(self) -> None:
+        """Charge the laps that the device has done, oldest first."""
+        while self._pending and all(event.query() for event in self._pending[0][1:]):
+            kind, begin, end = self._pending.popleft()
+            self._charge(kind, begin.elapsed_time(end) / 1000)
+
     def _charge(self, kind: Work, seconds: float) -> None:
         self._wall[kind] += seconds
         if kind is Work.PLAIN:
@@ -125,10 +136,9 @@ class CostMeter:
         shares = {kind: cpu / wall if wall else 1.0 for kind, (cpu, wall) in self._sampled.items()}
         return {kind: seconds * shares[kind] for kind, seconds in self.seconds().items()}
 
-    @staticmethod
-    def _event() -> Any:
+    def _event(self) -> Any:
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(torch.cuda.current_stream(self._gpu))
         return event
 
 

@@ -115,12 +115,14 @@ class FusedStep:
             members = [member for member, _ in pairs]
             losses = self._differentiate(members, [batch for _, batch in pairs], self._rows)
         except Exception as error:
-            taken = _alone(steps)
-            if not any(isinstance(loss, Exception) for loss in taken.values()):
-                self.refused = named(error)
-            return taken
-        self.steps += 1
-        return self._optimizers.step([member.plain for member in members], losses)
+            why = named(error)
+        else:
+            self.steps += 1
+            return self._optimizers.step([member.plain for member in members], losses)
+        taken = _alone(steps)  # down here the error has let go of the memory that the attempt took
+        if not any(isinstance(loss, Exception) for loss in taken.values()):
+            self.refused = why
+        return taken
 
     def _member(self, step: Real) -> _Member:
         """Return whose step it is, moved into a row where it is new."""

@@ -34,7 +34,8 @@ class PlainStep:
         hooked: whether more than its settings say happens in a step of the optimizer.
 
     Raises:
-        UserError: for a scheduler that needs a metric, or a model without trainable parameters.
+        UserError: for a scheduler that needs a metric, a model without trainable parameters, an optimizer
+            that has others than the model's, or a norm that is not positive.
     """
 
     def __init__(
@@ -52,6 +53,13 @@ class PlainStep:
             raise UserError(
                 "the model has no trainable parameter: set requires_grad on what is to be trained"
             )
+        if foreign := len(_of_optimizer(optimizer).difference(map(id, model.parameters()))):
+            raise UserError(
+                f"the optimizer has parameters that the model does not have ({foreign}), which no rollback "
+                "and no saved run would know: build one model of all that is trained"
+            )
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise UserError(f"max_grad_norm={max_grad_norm} is not allowed: a norm above 0, or None")
         self.model = model
         self.optimizer = optimizer
         self.loss_fn = loss_fn
@@ -86,6 +94,11 @@ class PlainStep:
         """Compute the gradient on `batch`; return the loss."""
         self.optimizer.zero_grad()
         loss = self.loss_fn(self.model, batch)
+        if not (isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1):
+            raise UserError(
+                f"the loss is {_described(loss)}: return a tensor of one number, such as the mean over the "
+                "batch, that was computed with the trainable parameters"
+            )
         torch.autograd.backward(loss)
         return self.count(loss)
 
@@ -96,16 +109,18 @@ class PlainStep:
         dense = [p.grad for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
         return hypot(*torch.stack(torch._foreach_norm(dense)).tolist()) if dense else 0.0
 
-    def left_gradients(self) -> dict[int, Tensor]:
-        """Return the gradients, by position, that add up over steps because the optimizer knows them not."""
-        known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        left = {i: p.grad for i, p in enumerate(self.parameters) if id(p) not in known}
-        return {i: gradient.clone() for i, gradient in left.items() if gradient is not None}
+    def state_dict(self) -> dict[int, Tensor]:
+        """Return copies of the gradients, by position, that add up since the optimizer does not know them."""
+        return {i: p.grad.clone() for i, p in self._unknown().items() if p.grad is not None}
 
-    def leave_gradients(self, left: dict[int, Tensor]) -> None:
-        """Put back what `left_gradients` returned."""
-        for i, gradient in left.items():
-            self.parameters[i].grad = gradient.to(self.parameters[i].device, copy=True)
+    def load_state_dict(self, state: dict[int, Tensor]) -> None:
+        """Put back what `state_dict` returned, which stays as it is."""
+        for i, p in self._unknown().items():
+            p.grad = state[i].to(p.device, copy=True) if i in state else None
+
+    def _unknown(self) -> dict[int, nn.Parameter]:
+        known = _of_optimizer(self.optimizer)
+        return {i: p for i, p in enumerate(self.parameters) if id(p) not in known}
 
     @property
     def learning_rate(self) -> float:
@@ -121,7 +136,17 @@ class PlainStep:
         for _ in range(steps):
             rates.append(self.learning_rate)
             self.scheduler.step()
-        return fmean(rates)
+        return fmean(rates) if rates else self.learning_rate
+
+
+def _of_optimizer(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _described(loss: Any) -> str:
+    if not isinstance(loss, Tensor):
+        return f"a {type(loss).__name__}"
+    return f"a tensor of shape {tuple(loss.shape)}" + " without a gradient" * (not loss.requires_grad)
 
 
 class Real(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,16 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Return where every global generator stands, as tensors, numbers and tuples."""
+    """Return where every global generator stands, as tensors, numbers and tuples.
+
+    CUDA's are left out where this process has not used it, which asking for them would begin.
+    """
+    cuda_is_used: Callable[[], bool] = torch.cuda.is_initialized
     numpy_state: dict[str, Any] = np.random.get_state(legacy=False)
     key = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if cuda_is_used() else [],
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
 
 REMEMBERED = 20
 """Signals that are kept for whoever reads them late."""
+LARGEST_LOSS = 1e150
+"""One beyond it, whose square no number holds, counts as infinite."""
 NOTHING_DUE = (Action.CONTINUE, "")
 
 
@@ -195,6 +197,7 @@ class Recovery:
             "scheduler": self._plain.scheduler,
         }
         ours: dict[str, Stateful] = {
+            "plain": self._plain,
             "planner": self._planner,
             "controller": self._controller,
             "monitor": self.monitor,
@@ -209,6 +212,7 @@ class Recovery:
             "marks": self._marks,
             "reduced": self._reduced,
             "due": [int(self._due[0]), self._due[1]],
+            "broken": self._broken,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -217,6 +221,7 @@ class Recovery:
         self._checkpoint_at, self._marks = state["checkpoint_at"], state["marks"]
         self._reduced = state["reduced"]
         self._due = Action(state["due"][0]), state["due"][1]
+        self._broken = state["broken"]
         self._judged, self._unread = {}, []
 
     def _act(self) -> None:
@@ -246,9 +251,14 @@ def is_at_hand(loss: Any) -> bool:
     return not isinstance(loss, Tensor) or loss.device.type == "cpu"
 
 
+def as_number(loss: Any) -> float:
+    """Return a loss as a number, infinite where it is too large to be reckoned with."""
+    number = float(loss)
+    return number * inf if abs(number) > LARGEST_LOSS else number
+
+
 def _fetched(losses: list[Any]) -> list[float]:
     """Return scalars as numbers, by one transfer from their device if they are tensors."""
     if losses and all(isinstance(loss, Tensor) for loss in losses):
-        fetched: list[float] = torch.cat([loss.reshape(1) for loss in losses]).tolist()
-        return fetched
-    return list(map(float, losses))
+        losses = torch.cat([loss.reshape(1) for loss in losses]).tolist()
+    return list(map(as_number, losses))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from copy import deepcopy
+from copy import copy, deepcopy
 from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 
@@ -42,7 +42,13 @@ class Snapshot:
     def restore(self, torchs: dict[str, Stateful], ours: dict[str, Stateful]) -> None:
         """Put every part back; the snapshot stays usable."""
         for name, part in torchs.items():
-            part.load_state_dict(_copied(self.torchs[name]))
+            state = _copied(self.torchs[name])
+            if isinstance(part, nn.Module):  # its own container knows the versions of its layers
+                container = copy(part.state_dict())
+                container.clear()
+                container.update(state)
+                state = container
+            part.load_state_dict(state)
         for name, part in ours.items():
             part.load_state_dict(self.ours[name])
         set_random_state(self.random)

@@ -18,7 +18,7 @@ from hybrid_sweep.trainer.phases import Crossing, Phase
 from hybrid_sweep.trainer.plain import Real, Steps, alone
 from hybrid_sweep.trainer.predictors import Oracle
 from hybrid_sweep.trainer.records import Signal, StepResult, Unread
-from hybrid_sweep.trainer.recovery import Recovery, is_at_hand
+from hybrid_sweep.trainer.recovery import Recovery, as_number, is_at_hand
 
 NORM_STRIDE = 10
 """Real steps from one measured gradient norm to the next: the same ones that the EMA of updates takes in."""
@@ -108,7 +108,7 @@ class Stepper:
 
     def _real_step(self, load: Callable[[int], Any]) -> Steps[StepResult]:
         self._tick(1)
-        step = self._tally.steps
+        step, phase = self._tally.steps, self._controller.phase
         batch = load(step)
         self._meter.lap(Work.BATCH)
         rate = self._plain.learning_rate
@@ -124,17 +124,20 @@ class Stepper:
         self._planner.observe()
         if self._config.tail == "average" and self._controller.in_tail(step):
             self._planner.tail.observe()
-        loss = float(measured) if is_at_hand(measured) else measured.clone()  # whose memory may be used again
+        loss = (
+            as_number(measured) if is_at_hand(measured) else measured.clone()
+        )  # whose memory may be used again
         if norm is None and not (to_score or self._log or self.recovery.ends_block(step, loss)):
             signal = self.recovery.defer(Unread(step, loss, at.gradient_norm, rate, at.since_jump(step)))
         else:
             self.recovery.read()
-            loss = float(loss)
+            loss = as_number(loss)
             scored = to_score and isfinite(loss)
             predicted = self._planner.score(step, step - before, loss) if scored else None
             self._planner.record(step, loss, at.gradient_norm, rate)
             signal = self.recovery.watch(loss, norm, predicted, real=True)
-        result = self._result(loss, norm if norm is not None else lambda: self._late_norm(step), signal)
+        told_norm = norm if norm is not None else lambda: self._late_norm(step)
+        result = self._result(phase, loss, told_norm, signal)
         self._meter.lap(Work.OBSERVE)
         return result
 
@@ -171,7 +174,7 @@ class Stepper:
         if micro_correction_due(controller.steps_in_current_phase, interval):
             return self._probe(load)
         ahead, decisions = self._tally.steps - self._position.real_at, self._tally.decisions
-        return self._result(lambda: self._late_forecast(ahead, decisions), None, None)
+        return self._result(Phase.PREDICT, lambda: self._late_forecast(ahead, decisions), None, None)
 
     def _foresee(self, load: Callable[[int], Any], ahead: int, limit: int) -> None:
         """Let the oracle, which no other predictor is, train ahead; its steps are plain ones."""
@@ -204,7 +207,7 @@ class Stepper:
             else:
                 self._planner.micro_correct(self._tally.steps)
         self._meter.lap(Work.SCORE)
-        return self._result(loss, None, signal)
+        return self._result(Phase.PREDICT, loss, None, signal)
 
     def _correct_step(self, load: Callable[[int], Any]) -> StepResult:
         self._tick(1)
@@ -218,7 +221,7 @@ class Stepper:
             else:
                 self._planner.correct(self._tally.steps)
         self._meter.lap(Work.SCORE)
-        return self._result(loss, None, signal)
+        return self._result(Phase.CORRECT, loss, None, signal)
 
     def _measure(self, load: Callable[[int], Any]) -> tuple[float, Signal]:
         """Run one forward pass on the batch of this step, in the model's own mode; score the prediction."""
@@ -226,7 +229,7 @@ class Stepper:
         batch = load(step)
         self._meter.lap(Work.BATCH)
         with torch.no_grad():
-            loss = float(self._plain.loss_fn(self._plain.model, batch))
+            loss = as_number(self._plain.loss_fn(self._plain.model, batch))
         self._tally.forward_only_calls += 1
         self._meter.lap(Work.FORWARD)
         predicted = self._planner.score(step, step - self._position.real_at, loss) if isfinite(loss) else None
@@ -245,11 +248,16 @@ class Stepper:
         self._controller.advance(steps)
 
     def _result(
-        self, loss: Any, gradient_norm: float | Callable[[], float | None] | None, signal: Signal | None
+        self,
+        phase: Phase,
+        loss: Any,
+        gradient_norm: float | Callable[[], float | None] | None,
+        signal: Signal | None,
     ) -> StepResult:
+        """Tell of a step that was in `phase`, whatever phase an alarm of its has begun since."""
         return StepResult(
             step=self._tally.steps,
-            phase=self._controller.phase,
+            phase=phase,
             loss=loss,
             confidence=self._position.confidence,
             gradient_norm=gradient_norm,

@@ -50,13 +50,14 @@ class HybridTrainer:
         config: phases, gates and thresholds.
         loss_fn: `loss_fn(model, batch) -> scalar tensor`.
         lr_scheduler: stepped once a logical step.
-        max_grad_norm: total gradient norm is clipped to this.
+        max_grad_norm: total gradient norm is clipped to this, above 0.
         divergence_log: a CSV file with one row a logical step; reading predicted losses costs roll-outs.
         meter: what measures each kind of work; None takes a stopwatch.
 
     Raises:
-        UserError: for a scheduler that needs a metric, a model without trainable parameters, or a predictor
-            that cannot work with the optimizer.
+        UserError: for a scheduler that needs a metric, a model without trainable parameters or with ones that
+            cannot lie in one vector, an optimizer that has others than the model's, a norm that is not
+            positive, or a predictor that cannot work with the optimizer.
     """
 
     def __init__(
@@ -251,7 +252,6 @@ class HybridTrainer:
             "position": asdict(self.position),
             "tally": self.tally.state_dict(),
             "meter": self.meter.state_dict(),
-            "left_gradients": self.plain.left_gradients(),
         }
         result: dict[str, Any] = plain(state)
         return result
@@ -283,7 +283,6 @@ class HybridTrainer:
         self.tally.load_state_dict(state["tally"])
         self.meter.load_state_dict(state["meter"])
         self.plain.backward_calls = self.tally.backward_calls
-        self.plain.leave_gradients(state["left_gradients"])
 
     # Telling
 

@@ -1,5 +1,7 @@
 """What can be trained together is found out by trying; what does not fit or pay is trained one at a time."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import schedulefree
@@ -9,7 +11,14 @@ from support.toy import Toy
 from torch import nn, optim
 
 from hybrid_sweep.measure import packing as module
-from hybrid_sweep.measure.packing import Packing, bytes_of_member, fused_ratio, obstacle, packing
+from hybrid_sweep.measure.packing import (
+    Packing,
+    bytes_of_member,
+    free_bytes,
+    fused_ratio,
+    obstacle,
+    packing,
+)
 
 
 class Own(Toy):
@@ -176,6 +185,46 @@ def test_memory_of_a_member_grows_with_weights_moments_and_batch():
     weights = 4 * 600_001
     assert sgd > 8 * weights + 32 * 100_000 * 4  # activations of 32 samples
     assert adam - sgd == pytest.approx(4 * weights, rel=1e-3)
+
+
+class Gpu:
+    """Stands in for the second GPU of a machine: a step takes a second to launch, and ten to be done."""
+
+    def __init__(self, monkeypatch):
+        self.host = self.busy_until = 0.0
+        monkeypatch.setattr(module, "start", lambda workload, seed: self)
+        monkeypatch.setattr(module, "FusedStep", lambda size: lambda steps: self.launch(20.0 * len(steps)))
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.host))
+        monkeypatch.setattr(torch.cuda, "synchronize", self.wait)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(device[-1]) * 1000, 5000))
+        self.parameters = [SimpleNamespace(is_cuda=True, device="cuda:1")]
+
+    def launch(self, seconds):
+        self.host += 1.0
+        self.busy_until = max(self.host, self.busy_until) + seconds
+        return self
+
+    def wait(self, device="cuda:0"):
+        if device == "cuda:1":
+            self.host = max(self.host, self.busy_until)
+
+    def __call__(self, batch):
+        return self.launch(10.0)
+
+    def __float__(self):
+        self.wait("cuda:1")
+        return 1.0
+
+
+def test_on_a_gpu_the_work_is_timed_and_not_its_launch(monkeypatch):
+    Gpu(monkeypatch)
+    workload = SimpleNamespace(steps=100, batch=lambda seed, step: None)
+    assert fused_ratio(workload, 4) == pytest.approx(2.0, rel=0.01)
+
+
+def test_memory_is_looked_for_where_the_model_lives(monkeypatch):
+    Gpu(monkeypatch)
+    assert free_bytes(Toy()) == 1000
 
 
 def test_many_small_models_take_less_time_than_as_many_single_steps():

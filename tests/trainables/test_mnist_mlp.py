@@ -17,6 +17,7 @@ from hybrid_sweep.errors import UserError
 from trainables import digits
 from trainables.digits import PIXELS
 from trainables.mnist_mlp import MnistMlp
+from trainables.regression import Regression
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +177,17 @@ def test_an_unknown_split_names_the_known_ones(workload: MnistMlp) -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="device='cuda' is not available"):
         MnistMlp(device="cuda")
+
+
+@pytest.mark.parametrize("make", [MnistMlp, Regression])
+@pytest.mark.parametrize("device", ["cuda:2", "cuda:300"])
+def test_a_device_beyond_those_that_are_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, make: Any, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=f"device='{device}' is not available: torch sees 2 CUDA devices"):
+        make(device=device)
 
 
 def test_the_checksum_is_of_the_data_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

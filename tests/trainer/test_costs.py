@@ -1,6 +1,7 @@
 """CostMeter: every moment between `start` and a `lap` is charged to one kind of work."""
 
 import time
+import weakref
 
 import pytest
 import torch
@@ -60,6 +61,79 @@ def test_what_is_read_is_a_copy():
     meter.seconds()[Work.PLAIN] = 5.0
     meter.cpu_seconds()[Work.PLAIN] = 5.0
     assert meter.seconds()[Work.PLAIN] == meter.cpu_seconds()[Work.PLAIN] == 0.0
+
+
+class Gpus:
+    """Two GPUs that stand in for CUDA's: a time line each, in ms, of which they have done all but the newest.
+
+    The current device is the first, as long as nobody has set another one.
+    """
+
+    def __init__(self):
+        self.now, self.done, self.events = [0.0, 0.0], [0.0, 0.0], weakref.WeakSet()
+
+    def work(self, device, milliseconds):
+        self.done[device] = self.now[device]
+        self.now[device] += milliseconds
+
+    def current_stream(self, device=None):
+        return 0 if device is None else torch.device(device).index
+
+    def synchronize(self, device=None):
+        stream = self.current_stream(device)
+        self.done[stream] = self.now[stream]
+
+    def Event(self, enable_timing):
+        assert enable_timing
+        event = Event(self)
+        self.events.add(event)
+        return event
+
+
+class Event:
+    def __init__(self, gpus):
+        self.gpus, self.stream, self.at = gpus, None, None
+
+    def record(self, stream=None):
+        self.stream = self.gpus.current_stream() if stream is None else stream
+        self.at = self.gpus.now[self.stream]
+
+    def query(self):
+        return self.at <= self.gpus.done[self.stream]
+
+    def elapsed_time(self, end):
+        assert self.query() and end.query(), "Both events must be completed before calculating elapsed time."
+        return end.at - self.at
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    gpus = Gpus()
+    for name in ("Event", "current_stream", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, getattr(gpus, name))
+    return gpus
+
+
+def test_a_gpu_that_is_not_the_current_one_is_timed_by_its_own_line(gpus):
+    meter = CostMeter("cuda:1")
+    meter.start()
+    gpus.work(1, 40.0)
+    meter.lap(Work.PLAIN)
+    assert meter.seconds()[Work.PLAIN] == 0.04
+
+
+def test_a_long_run_on_a_gpu_that_nobody_reads_keeps_few_events(gpus):
+    meter = CostMeter("cuda:0")
+    for _ in range(10_000):
+        meter.start()
+        for kind in (Work.BATCH, Work.PLAIN, Work.OBSERVE):
+            gpus.work(0, 1.0)
+            meter.lap(kind)
+        assert len(gpus.events) < 5000
+    assert meter.seconds() == pytest.approx(
+        dict.fromkeys(Work, 0.0) | dict.fromkeys((Work.BATCH, Work.PLAIN, Work.OBSERVE), 10.0)
+    )
+    assert len(meter.plain_steps()) == 10_000
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,5 +1,6 @@
 """Fused steps are those that each model would have taken by itself, whatever the others do."""
 
+import weakref
 from collections import namedtuple
 
 import pytest
@@ -189,6 +190,27 @@ def test_what_cannot_be_fused_is_taken_alone_from_then_on(loss):
         assert list(map(float, taken)) == alone(theirs, [t, t + 1, t + 2])
         assert fused.refused
     assert_alike(ours, theirs)
+
+
+def test_what_a_failed_attempt_has_taken_is_free_again_when_the_steps_are_taken_alone():
+    class Activations:
+        pass
+
+    attempt = []
+
+    def greedy(model, batch):
+        if not attempt:
+            activations = Activations()
+            attempt.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError
+        assert attempt[0]() is None
+        return LOSS(model, batch)
+
+    ours, theirs, fused = many(), many(), FusedStep(3)
+    for _, plain in ours:
+        plain.loss_fn = greedy
+    assert list(map(float, fuse(fused, ours, [1, 2, 3]))) == alone(theirs, [1, 2, 3])
+    assert fused.refused == "OutOfMemoryError: "
 
 
 def test_an_error_of_one_is_its_own():

@@ -87,6 +87,38 @@ class TestRefusing:
         with pytest.raises(UserError, match="no trainable parameter"):
             plain_step(problem)
 
+    def test_an_optimizer_of_more_than_the_model(self, problem):
+        temperature = nn.Parameter(torch.ones(()))
+        problem.optimizer = torch.optim.SGD([*problem.model.parameters(), temperature], lr=0.1)
+        with pytest.raises(UserError, match=r"parameters that the model does not have \(1\)"):
+            plain_step(problem)
+
+    @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
+    def test_a_norm_that_is_none(self, problem, limit):
+        with pytest.raises(UserError, match=f"max_grad_norm={limit} is not allowed: .* above 0"):
+            plain_step(problem, max_grad_norm=limit)
+
+    @pytest.mark.parametrize(
+        ("loss", "told"),
+        [
+            (lambda loss: loss.item(), "a float"),
+            (lambda loss: None, "a NoneType"),
+            (lambda loss: (loss, loss), "a tuple"),
+            (lambda loss: loss * torch.ones(2, 3), r"a tensor of shape \(2, 3\)"),
+            (lambda loss: loss.long(), r"a tensor of shape \(\) without a gradient"),
+        ],
+    )
+    def test_a_loss_that_is_no_scalar_with_a_gradient(self, problem, loss, told):
+        whole = problem.loss
+        problem.loss = lambda model, batch: loss(whole(model, batch))
+        with pytest.raises(UserError, match=f"the loss is {told}: return a tensor of one number"):
+            plain_step(problem)(problem.batch(1))
+
+    def test_a_loss_of_one_element_will_do(self, problem):
+        whole = problem.loss
+        problem.loss = lambda model, batch: whole(model, batch).reshape(1, 1)
+        assert plain_step(problem)(problem.batch(1)) > 0
+
 
 class TestLoader:
     def test_a_callable_is_taken_as_it_is(self):

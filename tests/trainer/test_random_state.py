@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
@@ -29,3 +30,13 @@ def test_a_seed_fixes_all_of_them():
         numbers.append(draw())
     assert numbers[0] == numbers[1]
     assert all(a != b for other in numbers[2:] for a, b in zip(numbers[0], other, strict=True))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_gpu_that_nobody_has_used_is_left_alone(monkeypatch, used):
+    """Asking for its random numbers would take memory on it, and fails in a forked process."""
+    asked = [torch.zeros(16, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: asked if used else pytest.fail("asked"))
+    assert random_state()["cuda"] == (asked if used else [])

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from support.problem import Problem
+from support.states import travelled
 
-from hybrid_sweep.trainer import HybridConfig, HybridTrainer, stepper
+from hybrid_sweep.trainer import HybridConfig, HybridTrainer, TrainingDiverged, stepper
 from hybrid_sweep.trainer.divergence import DivergenceLevel
 from hybrid_sweep.trainer.phases import Phase
 
@@ -71,6 +72,23 @@ def test_a_signal_is_forgotten_after_a_while():
     assert results[-1].signal.level is DivergenceLevel.NORMAL
 
 
+@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_losses_whose_squares_no_number_holds_are_a_divergence(monkeypatch, rule, at_hand):
+    monkeypatch.setattr(stepper, "is_at_hand", lambda loss: at_hand)
+    problem, steps = Problem(), []
+    model = problem.model.double()
+
+    def loss(model, batch):
+        steps.append(None)
+        return problem.loss(model, batch) * 1e3 ** len(steps)  # beyond 1e154 from step 52 on
+
+    config = HybridConfig(warmup_steps=90, divergence_rule=rule)
+    trainer = HybridTrainer(model, torch.optim.SGD(model.parameters(), lr=0.0), config, loss_fn=loss)
+    with pytest.raises(TrainingDiverged, match="loss is inf"):
+        trainer.run(lambda step: [part.double() for part in problem.batch(step)], 200)
+
+
 @pytest.fixture
 def far(monkeypatch):
     """Have losses stay where they are, as on a GPU."""
@@ -123,6 +141,29 @@ def test_nobody_builds_on_broken_weights(far, problem, look):
     assert rollbacks[83] == 0
     assert rollbacks[84] == rollbacks[140] == 1
     assert all(torch.isfinite(p).all() for p in problem.model.parameters())
+
+
+def test_a_saved_run_remembers_that_its_weights_are_broken(far):
+    def train(cut):
+        problem = Problem()
+        trainer = HybridTrainer(
+            problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
+        )
+        for step in range(1, 85):
+            x, y = problem.batch(step)
+            result = trainer.step((x, y * float("nan")) if step == 83 else (x, y))
+        assert result.signal.name == "non_finite"  # heard, and not acted on before the end of the block
+        if cut:
+            state, problem = travelled(trainer.state_dict()), Problem()
+            trainer = HybridTrainer(
+                problem.model, problem.optimizer, HybridConfig(warmup_steps=100), loss_fn=problem.loss
+            )
+            trainer.load_state_dict(state)
+        trainer.take_checkpoint()
+        assert all(torch.isfinite(p).all() for p in problem.model.parameters())
+        return trainer.tally.rollbacks
+
+    assert train(cut=False) == train(cut=True) == 1
 
 
 @pytest.mark.parametrize("steps", [85, 280])

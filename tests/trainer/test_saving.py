@@ -78,6 +78,7 @@ CASES = {
     "long Full phases": (Problem, {"full_steps": 120, "warmup_steps": 150}, {}),
     "other generators": (Noisy, {}, {}),
     "gradients that add up": (HalfTrained, {}, {}),
+    "a rollback of gradients that add up": (HalfTrained, {}, {"nan_at": 105}),
     "a rollback": (Problem, {"correction_interval": 7}, {"nan_at": 215}),
     "a rollback with dropout": (lambda: Problem(dropout=0.4, momentum=0.9), {}, {"nan_at": 148}),
 }
@@ -208,6 +209,19 @@ def test_a_state_is_a_copy():
     then = travelled(state)
     run.trainer.run(run.load, 400)
     assert difference(travelled(state), then) is None
+
+
+@pytest.mark.parametrize("name", ["gradients that add up", "dropout and batch norm"])
+def test_a_trainer_takes_up_a_state_of_its_own_past(name):
+    build, changes, _ = CASES[name]
+    run = Run(build, changes, max_grad_norm=0.5)
+    state = travelled(run.trainer.state_dict())
+    ends = []
+    for _ in range(2):
+        run.trainer.run(run.load, 120)
+        ends.append(run.everything())
+        run.trainer.load_state_dict(state)
+    assert difference(*ends) is None
 
 
 def test_another_configuration_is_refused():

@@ -113,3 +113,24 @@ def test_a_schedule_keeps_its_own_containers():
     snapshot.restore(torchs, {})
     assert torchs["schedule"].milestones == Counter([2, 2, 4])
     assert type(torchs["schedule"].milestones) is Counter
+
+
+class Renewed(nn.Linear):
+    """A layer that takes a state without a version for one of its early days, when weights were halves."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        if local_metadata.get("version", 1) < 2:
+            state_dict[f"{prefix}weight"] *= 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def test_a_model_knows_the_version_of_its_state():
+    torchs = {"model": nn.Sequential(Renewed(2, 2))}
+    before = torchs["model"][0].weight.clone()
+    snapshot = Snapshot(torchs, {})
+    snapshot.restore(torchs, {})
+    assert torch.equal(torchs["model"][0].weight, before)
+    Snapshot.from_state(travelled(plain(snapshot.state_dict()))).restore(torchs, {})
+    assert torch.equal(torchs["model"][0].weight, before)

@@ -296,6 +296,17 @@ class TestGuards:
         assert schedule.last_epoch == 200
         assert problem.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 0.9**20)
 
+    def test_a_checkpoint_can_be_gone_back_to_at_once(self, problem):
+        schedule = torch.optim.lr_scheduler.StepLR(problem.optimizer, 10, gamma=0.9)
+        trainer = trainer_for(problem, lr_scheduler=schedule)
+        trainer.run(problem.batch, 55)
+        before = weights(problem.model)
+        trainer.take_checkpoint()
+        trainer.rollback_to_checkpoint()
+        assert torch.equal(weights(problem.model), before)
+        trainer.run(problem.batch, 100)
+        assert schedule.last_epoch == 100
+
     def test_a_forced_correct_without_a_jump_moves_nothing(self, problem):
         trainer = trainer_for(problem, HybridConfig(warmup_steps=5))
         for step in range(1, 8):
@@ -376,6 +387,17 @@ class TestState:
         trainer_for(problem).run(problem.batch, 300)
         assert torch.equal(problem.model[0].weight, before)
 
+    def test_parameters_frozen_on_the_way_move_no_more_until_they_are_trained_again(self, problem):
+        trainer, layer = trainer_for(problem), problem.model[0]
+        trainer.run(problem.batch, 100)
+        before = layer.weight.clone()
+        layer.requires_grad_(False)
+        assert trainer.run(problem.batch, 300).predict_phases > 1
+        assert torch.equal(layer.weight, before)
+        layer.requires_grad_(True)
+        trainer.run(problem.batch, 400)
+        assert not torch.equal(layer.weight, before)
+
     def test_same_seed_same_losses(self):
         runs = []
         for _ in range(2):
@@ -411,6 +433,18 @@ class TestTelling:
                 assert results[-1].gradient_norm == pytest.approx(squares**0.5, rel=1e-5)
         assert results[1].gradient_norm is None  # was not read in time, nor due
         assert results[4].gradient_norm > 0
+
+    @pytest.mark.parametrize(
+        ("at", "phase"), [(20, Phase.WARMUP), (50, Phase.FULL), (70, Phase.PREDICT), (93, Phase.CORRECT)]
+    )
+    def test_a_step_that_is_gone_back_from_is_told_by_its_own_phase(self, problem, at, phase):
+        trainer = trainer_for(problem, EASY.replace(correction_interval=10))
+        for step in range(1, at):
+            trainer.step(problem.batch(step))
+        x, y = problem.batch(at)
+        assert trainer.step((x, y * float("nan"))).phase is phase
+        assert trainer.tally.rollbacks == 1
+        assert trainer.step(problem.batch(at + 1)).phase is Phase.FULL
 
     def test_statistics_after_a_run(self, problem):
         trainer = trainer_for(problem)

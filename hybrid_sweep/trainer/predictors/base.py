@@ -98,6 +98,7 @@ class Predictor(ABC):
         """Move every parameter of group g by `factors[g]` × `displacement(begin, end)`, in place."""
         delta = self.displacement(begin, end)
         self.groups.scale_(delta, factors)
+        self.groups.hold_frozen_(delta)
         self.groups.vector.add_(delta)
         self._moved(delta, [factor * (end - begin) for factor in factors])
 

@@ -15,7 +15,7 @@ from hybrid_sweep.errors import UserError
 
 MAX_GROUPS = 8
 """Layer groups that the weight-delta head scales (seed, Weight Delta Prediction)."""
-ALIGNMENT_BYTES = 64
+CPU_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 64, 512
 """Where a parameter may begin: as torch's own allocator has it, so that every kernel goes the same way."""
 
 
@@ -52,14 +52,22 @@ class LayerGroups:
         """Move the model's trainable parameters into one vector, grouped by the module that owns them.
 
         Raises:
-            UserError: they differ in type or device.
+            UserError: they differ in type or device, are complex, or two of them are the same memory.
         """
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         kinds = sorted({f"{p.dtype} on {p.device}" for p in named.values()})
-        if len(kinds) > 1:
+        if len(kinds) > 1 or any(p.is_complex() for p in named.values()):
             raise UserError(
-                f"the trainable parameters are {', '.join(kinds)}: bring them to one type on one device"
+                f"the trainable parameters are {', '.join(kinds)}: "
+                "bring them to one type, which is not complex, on one device"
             )
+        first: dict[int, str] = {}
+        for name, p in named.items():
+            if (begin := p.data_ptr()) and (other := first.setdefault(begin, name)) != name:
+                raise UserError(
+                    f"the parameters {other} and {name} are two of the same memory: make them one parameter, "
+                    f"by `{name} = {other}`"
+                )
         layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
         count = min(len(layers), MAX_GROUPS)
         group_of = {layer: i * count // len(layers) for i, layer in enumerate(layers)}
@@ -67,7 +75,8 @@ class LayerGroups:
         sizes, places = [0] * count, []
         for name, p in named.items():
             places.append(_Place(p.size(), _dense_stride(p), sum(sizes)))
-            unit = ALIGNMENT_BYTES // p.element_size()
+            alignment = CPU_ALIGNMENT_BYTES if p.device.type == "cpu" else GPU_ALIGNMENT_BYTES
+            unit = alignment // p.element_size()
             sizes[group_of[name.rpartition(".")[0]]] += -(-p.numel() // unit) * unit
         owners = list(named.values())
         groups = cls(
@@ -90,7 +99,9 @@ class LayerGroups:
         """
         step, begin = self.vector.element_size(), self.vector.data_ptr()
         if any(
-            p.data_ptr() != begin + step * at.offset for p, at in zip(self._owners, self._places, strict=True)
+            p.data_ptr() != begin + step * at.offset
+            for p, at in zip(self._owners, self._places, strict=True)
+            if p.numel()
         ):
             raise UserError(
                 "the model's parameters were replaced by other tensors while it trained: convert or move the "
@@ -135,6 +146,13 @@ class LayerGroups:
         for part, factor in zip(torch.split(vector, self.sizes), factors, strict=True):
             part.mul_(factor)
 
+    def hold_frozen_(self, vector: Tensor) -> None:
+        """Zero what of a vector [n] belongs to parameters that have been frozen since, in place."""
+        frozen = [i for i, p in enumerate(self._owners) if not p.requires_grad]
+        if frozen:
+            views = self.views(vector)
+            torch._foreach_zero_([views[i] for i in frozen])
+
 
 class Sample:
     """A fixed sample of the vector's coordinates: what directions are compared on.
@@ -155,7 +173,9 @@ class Sample:
             begin + _spread(size, count, generator)
             for begin, size, count in zip(begins, groups.sizes, self._sizes, strict=False)
         ]
-        scales = [(size / count) ** 0.5 for size, count in zip(groups.sizes, self._sizes, strict=True)]
+        scales = [
+            (size / max(count, 1)) ** 0.5 for size, count in zip(groups.sizes, self._sizes, strict=True)
+        ]
         counts = torch.tensor(self._sizes)
         self._rows = torch.cat(rows).to(groups.vector.device)
         self._scale = torch.tensor(scales).repeat_interleave(counts).to(groups.vector)

@@ -103,6 +103,37 @@ def test_parameters_of_several_types_are_refused():
         LayerGroups.of(net)
 
 
+def test_complex_parameters_are_refused():
+    with pytest.raises(UserError, match="complex64 on cpu: bring them to one type, which is not complex"):
+        LayerGroups.of(nn.Linear(2, 2, dtype=torch.complex64))
+
+
+def test_two_parameters_of_one_memory_are_refused_and_one_parameter_of_two_layers_is_not():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight.data = net[0].weight.data
+    with pytest.raises(UserError, match=r"0\.weight and 1\.weight are two .* `1\.weight = 0\.weight`"):
+        LayerGroups.of(net)
+    net[1].weight = net[0].weight
+    assert len(LayerGroups.of(net).views(torch.zeros(100))) == 3
+
+
+def test_empty_parameters_are_as_good_as_any():
+    lists = nn.ParameterList([torch.empty(0, 2)]), nn.ParameterList([torch.empty(0), torch.ones(2)])
+    net = nn.Sequential(nn.Linear(3, 2), *lists)
+    groups = LayerGroups.of(net)
+    groups.check()
+    assert groups.sizes == [32, 0, 16]
+    assert torch.equal(Sample(groups)(groups.vector), groups.vector)
+    assert groups.squares(groups.vector)[1:] == [0.0, 2.0]
+
+
+@pytest.mark.parametrize(("device", "apart"), [("cpu", 16), ("meta", 128)])  # "meta" stands for a GPU
+def test_parameters_begin_where_the_devices_allocator_would_have_them_begin(device, apart):
+    net = nn.Linear(3, 2, device=device)
+    assert LayerGroups.of(net).sizes == [2 * apart]
+    assert net.bias.storage_offset() == apart
+
+
 def test_parameters_that_were_replaced_are_noticed():
     net = model()
     groups = LayerGroups.of(net)
