@@ -266,6 +266,10 @@ def test_a_fault_of_ours_is_not_dressed_as_a_mistake_of_the_user(monkeypatch):
         (["quick", "--set", "space.confidence_threshold=[1.5]"], "confidence_threshold=1.5"),
         (["quick", "--set", "workload=nowhere.py:Net", "--dry-run"], "no workload file"),
         (["quick", "--set", "workload.lrr=1", "--dry-run"], "no keyword 'lrr'"),
+        (
+            ["quick", "--set", "early_stopping={}", "--set", "report_every=99", "--dry-run"],
+            "report_every=99 leaves early stopping nothing",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(sweep, hybrid_sweep, arguments, part):

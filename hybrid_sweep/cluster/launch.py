@@ -94,6 +94,10 @@ def resume_sweep(
 
 def _refuse(spec: SweepSpec) -> None:
     """Refuse what no cluster is needed to see; each look imports what it takes."""
+    if spec.early_stopping and spec.steps:
+        from hybrid_sweep.search.halving import refuse_unjudged
+
+        refuse_unjudged(spec, spec.steps)
     if spec.storage is not None:
         from hybrid_sweep.search.storage import StorageView
 

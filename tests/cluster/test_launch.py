@@ -346,6 +346,14 @@ class TestRefusedBeforeAnythingIsWritten:
             time.sleep(0.1)
 
 
+def test_reports_too_rare_for_early_stopping_are_refused_before_ray_is_started(make_spec, tmp_path):
+    spec, told = make_spec(steps=120, early_stopping={}, report_every=99), []
+    with pytest.raises(UserError, match="report_every=99"):
+        run_sweep(spec, tmp_path / "out", on_event=told.append)
+    assert not told
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

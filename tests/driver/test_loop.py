@@ -150,6 +150,12 @@ def test_a_point_that_was_given_up_is_pruned_as_a_whole_even_if_a_run_of_it_ends
         assert (others["trial_id"].value_counts() == 2).all()
 
 
+def test_early_stopping_that_could_judge_nothing_is_refused_before_anything_is_written(sweep, tmp_path):
+    with pytest.raises(UserError, match="report_every=50"):
+        sweep(early_stopping={}, report_every=50)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_flat_hypervolume_ends_the_sweep(sweep):
     def worse_and_worse(run):
         horizon = run.config["max_predict_steps"]
