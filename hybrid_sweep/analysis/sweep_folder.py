@@ -195,7 +195,7 @@ class SweepFolder:
             manifest = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} is corrupt ({error}): restore it from a copy, or delete it, "
                 f"for the trials can be read without it"

@@ -82,7 +82,7 @@ def test_open_refuses_what_is_not_ours(tmp_path: Path) -> None:
         ResultsFolder.open(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "", "[1]", "\x00"])
+@pytest.mark.parametrize("content", ["{", "", "[1]", "\x00", "[" * 100_000], ids=len)
 def test_a_corrupt_manifest_is_named(empty: ResultsFolder, content: str) -> None:
     (empty.path / "manifest.json").write_text(content)
     with pytest.raises(UserError, match=r"manifest\.json"):
