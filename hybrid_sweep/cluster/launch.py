@@ -84,7 +84,7 @@ def resume_sweep(
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)
     with folder.driven():  # what is wrong there is said before Ray is started in vain
-        pass
+        _refuse_unreachable_storage(spec)
     with ExitStack() as session:
         _connect(session, spec, address, tell)
         from hybrid_sweep.cluster.sitting import go_on
@@ -98,10 +98,7 @@ def _refuse(spec: SweepSpec) -> None:
         from hybrid_sweep.search.halving import refuse_unjudged
 
         refuse_unjudged(spec, spec.steps)
-    if spec.storage is not None:
-        from hybrid_sweep.search.storage import StorageView
-
-        StorageView.refuse_unreachable(spec.storage)
+    _refuse_unreachable_storage(spec)
     if spec.sampler != "grid":
         from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
 
@@ -113,6 +110,13 @@ def _refuse(spec: SweepSpec) -> None:
 
         for earlier in spec.warm_start:
             known_points(ResultsFolder.open(earlier), spec)
+
+
+def _refuse_unreachable_storage(spec: SweepSpec) -> None:
+    if spec.storage is not None:
+        from hybrid_sweep.search.storage import StorageView
+
+        StorageView.refuse_unreachable(spec.storage)
 
 
 def _connect(session: ExitStack, spec: SweepSpec, address: str | None, tell: Tell) -> None:
