@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import subprocess
@@ -228,6 +229,15 @@ def test_a_diverged_run_is_a_result(sweep, hybrid_sweep, tmp_path):
     code, out, _ = hybrid_sweep("run", "quick", "--out", tmp_path / "x")
     assert code == 0
     assert "4 runs: 3 done, 1 diverged" in out
+
+
+def test_a_screen_that_lacks_a_character_shows_another(sweep, hybrid_sweep, monkeypatch, tmp_path):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    for arguments in (["run", "quick", "--out", tmp_path / "x"], ["status", tmp_path / "x"], ["list"]):
+        assert hybrid_sweep(*arguments)[::2] == (0, "")
+    screen.flush()
+    assert b"3.00? quality 0.985" in screen.buffer.getvalue()
 
 
 def test_ctrl_c_makes_exit_code_130_and_says_how_to_look(sweep, hybrid_sweep, tmp_path):
