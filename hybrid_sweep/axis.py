@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hybrid_sweep.errors import Section
+from hybrid_sweep.errors import Section, shown
 
 
 class _Conditional(Section):
@@ -78,7 +78,7 @@ def refuse_repeated(values: list[Any]) -> None:
     """
     repeated = [value for index, value in enumerate(values) if value in values[:index]]
     if repeated:
-        raise ValueError(f"it holds {repeated[0]!r} twice: remove one")
+        raise ValueError(f"it holds {shown(repeated[0])} twice: remove one")
 
 
 def condition(axis: Any) -> dict[str, list[Any]]:

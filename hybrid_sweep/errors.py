@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -68,7 +69,18 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if not where:
         return message
-    return f"{where}={value!r} is not allowed: {message}{_range(model, first['loc'])}"
+    return f"{where}={shown(value)} is not allowed: {message}{_range(model, first['loc'])}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, cut to a length that a sentence bears.
+
+    YAML's anchors make values that are short in a file, and in full fill the memory.
+    """
+    short = Repr()
+    short.maxlevel, short.maxlist, short.maxdict = 2, 20, 20
+    short.maxstring = short.maxother = short.maxlong = 200
+    return short.repr(value)
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -64,7 +64,7 @@ class Journal:
         Skipped events are not even parsed, so that a table of trials does not pay for every report.
 
         Raises:
-            UserError: a line other than a torn last one is not an event.
+            UserError: a line other than a torn last one is not an event, or the file cannot be read.
         """
         heads = tuple(b'{"event": ' + json.dumps(name).encode() for name in skip)
         try:
@@ -83,6 +83,10 @@ class Journal:
                         )
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}): mend that, or copy the folder to where you may"
+            ) from None
 
 
 def plain(value: Any) -> Any:

@@ -111,6 +111,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     """
     from hybrid_sweep.axis import described
     from hybrid_sweep.search.controls import ablations, controls
+    from hybrid_sweep.search.halving import refuse_unjudged
     from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.workload import load_workload
@@ -121,6 +122,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     points = grid(spec) if spec.sampler == "grid" else []
     count = spec.budget(len(points))
     workload = load_workload(spec.workload.name, **spec.workload.keywords)
+    refuse_unjudged(spec, spec.steps or workload.steps)
     keywords = ", ".join(f"{key}={value}" for key, value in spec.workload.keywords.items())
     seeds = f"{spec.repeats} seed{'s' if spec.repeats > 1 else ''}"
     beside = len(controls(spec, spec.steps or workload.steps, count)) + len(ablations(spec, "", {}))

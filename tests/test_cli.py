@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import subprocess
@@ -231,6 +232,15 @@ def test_a_diverged_run_is_a_result(sweep, hybrid_sweep, tmp_path):
     assert "4 runs: 3 done, 1 diverged" in out
 
 
+def test_a_screen_that_lacks_a_character_shows_another(sweep, hybrid_sweep, monkeypatch, tmp_path):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    for arguments in (["run", "quick", "--out", tmp_path / "x"], ["status", tmp_path / "x"], ["list"]):
+        assert hybrid_sweep(*arguments)[::2] == (0, "")
+    screen.flush()
+    assert b"3.00? quality 0.985" in screen.buffer.getvalue()
+
+
 def test_ctrl_c_makes_exit_code_130_and_says_how_to_look(sweep, hybrid_sweep, tmp_path):
     sweep.interrupted = True
     code, out, _ = hybrid_sweep("run", "quick", "--out", tmp_path / "x")
@@ -267,6 +277,10 @@ def test_a_fault_of_ours_is_not_dressed_as_a_mistake_of_the_user(monkeypatch):
         (["quick", "--set", "space.confidence_threshold=[1.5]"], "confidence_threshold=1.5"),
         (["quick", "--set", "workload=nowhere.py:Net", "--dry-run"], "no workload file"),
         (["quick", "--set", "workload.lrr=1", "--dry-run"], "no keyword 'lrr'"),
+        (
+            ["quick", "--set", "early_stopping={}", "--set", "report_every=99", "--dry-run"],
+            "report_every=99 leaves early stopping nothing",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(sweep, hybrid_sweep, arguments, part):

@@ -32,6 +32,12 @@ def test_a_journal_not_begun_is_empty(path: Path) -> None:
     assert Journal.read(path) == []
 
 
+def test_a_journal_that_cannot_be_read_is_named(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"journal\.jsonl cannot be read \(Is a directory\)"):
+        Journal.read(path)
+
+
 def test_numbers_that_json_lacks(path: Path) -> None:
     Journal(path).append(
         {"event": "reported", "report": {"loss": math.nan, "worst": math.inf, "n": [-math.inf]}}

@@ -127,6 +127,15 @@ def test_a_missing_file_is_named():
         load_spec("nowhere.yaml")
 
 
+@pytest.mark.parametrize("field", ["about: *a5", "space: {gates: [*a5, *a5]}", "space: {gates: [*a5]}"])
+def test_a_value_that_anchors_make_huge_is_shortened_in_the_sentence(tmp_path, field):
+    anchors = "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 6))
+    workload = f"workload:\n  name: some.module:Net\n  a0: &a0 {list(range(10))}\n{anchors}"
+    with pytest.raises(UserError, match=r"about=|gates=") as error:
+        load_spec(file(tmp_path, f"{workload}{field}\n"))
+    assert len(str(error.value)) < 2000
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just a text"])
 def test_a_file_that_is_no_sweep_is_refused(tmp_path, text):
     with pytest.raises(UserError, match=r"mine\.yaml is not a sweep"):

@@ -40,12 +40,13 @@ class HybridTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one cycle.
+        """Train to the end of the next cycle that is reported.
 
         Raises:
             RuntimeError: the trial should be tried again later, which Tune's `max_failures` does.
         """
-        said = self._runner.step()
+        while (said := self._runner.step()).get("report", said) is None and "finished" not in said:
+            pass
         if lost := said.get("lost"):
             raise RuntimeError(lost)
         said.pop("checkpoint", None)  # Tune asks for its own

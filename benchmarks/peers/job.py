@@ -65,7 +65,8 @@ class Job:
         workload, every = _workload_of(self.spec), self.spec.report_every
         trial = Trial(workload, config, self.reference, self.costs, report_every=every)
         while not trial.done:
-            report(trial.report())
+            if told := trial.report():
+                report(told)
         return {**point, **trial.result(), "state": trial.state, "began": began, "ended": time.time()}
 
 

@@ -36,9 +36,16 @@ def _never_predicts(row: Row) -> str | None:
     highest, threshold = number(row.get("max_confidence")), number(row.get("confidence_threshold"))
     if number(row.get("predict_phases")) != 0 or not highest < threshold:
         return None
-    return (
-        f"Predict never started: confidence reached {highest:.2f} and the threshold is {threshold:.2f}; "
-        f"lower confidence_threshold to {min(0.5, math.floor(100 * highest) / 100):.2f}"
+    steps, first = number(row.get("steps")), _setting(row, "warmup_steps") + _setting(row, "full_steps")
+    if first >= steps:
+        return (
+            f"Predict never started: Warmup and the first Full phase take {first:.0f} steps and the run has "
+            f"{steps:.0f}; train for more steps, or lower warmup_steps and full_steps"
+        )
+    lower = min(0.5, math.floor(100 * highest) / 100)
+    found = f"confidence reached {highest:.2f} and the threshold is {threshold:.2f}"
+    return f"Predict never started: {found}" + (
+        f"; lower confidence_threshold to {lower:.2f}" if lower else ""
     )
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
@@ -45,22 +46,23 @@ class SweepFolder:
 
     @staticmethod
     def refuse_taken(folder: Path) -> None:
-        """Refuse a place where something is already.
+        """Refuse a place where something is already, or where nothing can be written.
 
         Raises:
-            UserError: it is a file, or a folder that is not empty.
+            UserError: it is a file, a folder that is not empty, or lies where no folder can be made.
         """
         try:
             taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-            parent = next(above for above in folder.absolute().parents if above.exists())
+            there = next(place for place in [folder, *folder.absolute().parents] if place.exists())
+            if taken:
+                raise UserError(
+                    f"{folder} exists already: choose another folder for the results, or remove it first"
+                )
+            if not there.is_dir():
+                raise UserError(f"cannot make the folder {folder} ({there} is a file): choose another")
+            TemporaryDirectory(dir=there).cleanup()  # a file system may refuse whom its permissions do not
         except OSError as error:
             raise UserError(f"cannot make the folder {folder} ({error.strerror}): choose another") from None
-        if not parent.is_dir():
-            raise UserError(f"cannot make the folder {folder} ({parent} is a file): choose another")
-        if taken:
-            raise UserError(
-                f"{folder} exists already: choose another folder for the results, or remove it first"
-            )
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -195,7 +197,7 @@ class SweepFolder:
             manifest = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} is corrupt ({error}): restore it from a copy, or delete it, "
                 f"for the trials can be read without it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -33,6 +34,9 @@ for commands in (sweeps, results, jobs, cache):
 def main() -> None:
     """Run the command line; a mistake of the user becomes one sentence and exit code 2."""
     atexit.register(gc.freeze)  # else the interpreter looks at all that torch has made, for a second
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × shows ? for it
     try:
         app()
     except ValueError as error:

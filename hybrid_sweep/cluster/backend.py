@@ -163,8 +163,9 @@ class RayBackend:
         if worker.stopping:
             return self._let_go(worker, Stopped(run.key, said["result"], said["checkpoint"]))
         happenings: list[Happening] = [Reported(run.key, report) for report in said.get("earlier", ())]
-        if report := said.get("report"):
-            happenings.append(Reported(run.key, report, said.get("checkpoint")))
+        report, checkpoint = said.get("report"), said.get("checkpoint")
+        if report or checkpoint:
+            happenings.append(Reported(run.key, report, checkpoint))
         if lost := said.get("lost"):
             return [*happenings, *self._let_go(worker, Lost(run.key, lost, not said.get("counted", True)))]
         if finished := said.get("finished"):

@@ -88,13 +88,17 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self.address = address if "://" in address else f"http://{address}"
-        url = urlsplit(self.address)
-        if url.scheme not in ("http", "https") or not url.hostname:
+        try:
+            url = urlsplit(self.address)
+            usual = {"http": 80, "https": 443}[url.scheme]
+            host, port = url.hostname, url.port or usual
+        except (ValueError, KeyError):
+            host = None
+        if not host:
             raise UserError(f"{address!r} is not the address of a Jobs server: write {SERVER}")
         logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of every package and connection
         with self._answers():
-            port = url.port or {"http": 80, "https": 443}[url.scheme]
-            socket.create_connection((url.hostname, port), timeout=KNOCK_SECONDS).close()
+            socket.create_connection((host, port), timeout=KNOCK_SECONDS).close()
             with _without(ADDRESS_VARIABLES):
                 self._client = JobSubmissionClient(self.address)
 

@@ -84,7 +84,7 @@ def resume_sweep(
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)
     with folder.driven():  # what is wrong there is said before Ray is started in vain
-        pass
+        _refuse_unreachable_storage(spec)
     with ExitStack() as session:
         _connect(session, spec, address, tell)
         from hybrid_sweep.cluster.sitting import go_on
@@ -94,10 +94,11 @@ def resume_sweep(
 
 def _refuse(spec: SweepSpec) -> None:
     """Refuse what no cluster is needed to see; each look imports what it takes."""
-    if spec.storage is not None:
-        from hybrid_sweep.search.storage import StorageView
+    if spec.early_stopping and spec.steps:
+        from hybrid_sweep.search.halving import refuse_unjudged
 
-        StorageView.refuse_unreachable(spec.storage)
+        refuse_unjudged(spec, spec.steps)
+    _refuse_unreachable_storage(spec)
     if spec.sampler != "grid":
         from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
 
@@ -109,6 +110,13 @@ def _refuse(spec: SweepSpec) -> None:
 
         for earlier in spec.warm_start:
             known_points(ResultsFolder.open(earlier), spec)
+
+
+def _refuse_unreachable_storage(spec: SweepSpec) -> None:
+    if spec.storage is not None:
+        from hybrid_sweep.search.storage import StorageView
+
+        StorageView.refuse_unreachable(spec.storage)
 
 
 def _connect(session: ExitStack, spec: SweepSpec, address: str | None, tell: Tell) -> None:

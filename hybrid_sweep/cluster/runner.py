@@ -85,8 +85,9 @@ class Runner:
     def step(self) -> dict[str, Any]:
         """Train; return the newest `report`, those of `earlier` cycles, and a `checkpoint` when one is due.
 
-        The last step has `finished`: state, reason and the columns of the result. `lost` says why the trial
-        should be tried again later; with `counted` False that is no fault of its own.
+        `report` is None where none was due. The last step has `finished`: state, reason and the columns of
+        the result. `lost` says why the trial should be tried again later; with `counted` False that is no
+        fault of its own.
         """
         return alone(self.stepping())
 
@@ -98,7 +99,8 @@ class Runner:
             said = yield from self._cycle()
             if "checkpoint" not in said or said["checkpoint"] or time.monotonic() >= until:
                 return {**said, "earlier": earlier} if earlier else said
-            earlier.append(said["report"])
+            if said["report"]:
+                earlier.append(said["report"])
 
     def _cycle(self) -> Steps[dict[str, Any]]:
         try:

@@ -36,10 +36,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A run ended a cycle. `checkpoint` goes on from here, where one was due."""
+    """A run ended a cycle: its report and a checkpoint, which goes on from here, where each was due."""
 
     key: Key
-    report: Mapping[str, Any]
+    report: Mapping[str, Any] | None
     checkpoint: bytes | None = None
 
 
@@ -106,7 +106,7 @@ class Backend(Protocol):
         ...
 
     def stop(self, key: Key, *, keep: bool = False) -> None:
-        """Ask a run to end at one of its next reports; `keep` asks for a checkpoint.
+        """Ask a run to end after one of its next cycles; `keep` asks for a checkpoint.
 
         Not an error if it is over.
         """

@@ -148,6 +148,8 @@ class Loop:
             return
         if isinstance(happening, Reported):
             self.recorder.reported(happening)
+            if happening.report is None:
+                return
             if self.study.report(happening.key, happening.report) and not open_run.pruned:
                 open_run.pruned = True
                 self.backend.stop(happening.key)

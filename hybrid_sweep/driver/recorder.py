@@ -53,9 +53,12 @@ class Recorder:
 
     def reported(self, happening: Reported) -> None:
         """Record a report and then its checkpoint: whatever comes between costs work, but no report."""
-        self._append("reported", **identity(happening.key), report=happening.report)
+        report = happening.report
+        if report is not None:
+            self._append("reported", **identity(happening.key), report=report)
         self.keep_checkpoint(happening.key, happening.checkpoint)
-        self.tell(TrialReported(*happening.key, happening.report))
+        if report is not None:
+            self.tell(TrialReported(*happening.key, report))
 
     def lost(self, happening: Lost, attempt: int, again_in_seconds: float) -> None:
         """Record that a run's worker died and that it will be started again."""

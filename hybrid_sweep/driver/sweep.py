@@ -22,6 +22,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.search.asked import Asked
 from hybrid_sweep.search.controls import Control, ablations, controls
+from hybrid_sweep.search.halving import refuse_unjudged
 from hybrid_sweep.search.replay import refuse_other_space, replay
 from hybrid_sweep.search.sampler import sampler_arguments
 from hybrid_sweep.search.space import Point
@@ -53,8 +54,10 @@ def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) 
         measured: what else the manifest says: references, unit costs, environment.
 
     Raises:
-        UserError: an earlier sweep to learn from does not fit; nothing has been written then.
+        UserError: an earlier sweep to learn from does not fit, or early stopping could judge nothing; nothing
+            has been written then.
     """
+    refuse_unjudged(spec, steps)
     known = [
         point for earlier in spec.warm_start for point in known_points(ResultsFolder.open(earlier), spec)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import ceil, isfinite
 from typing import Any
@@ -117,17 +118,27 @@ def held_out(workload: Workload, model: nn.Module, split: str = "val") -> dict[s
     Arms are evaluated at different steps, so a trace of it in one of them would make the comparison unfair.
 
     Raises:
-        UserError: the workload gives no loss.
+        UserError: the workload gives no loss, or something that is no number.
     """
     modes = {module: module.training for module in model.modules()}
     before = random_state()
-    result = workload.evaluate(model, split)
-    if "loss" not in result:
-        raise UserError("the workload's evaluate() returns no 'loss': add the mean held-out loss to it")
+    result: Any = workload.evaluate(model, split)
+    if not isinstance(result, Mapping) or "loss" not in result:
+        raise UserError("the workload's evaluate() returns no 'loss': return {'loss': mean held-out loss}")
     set_random_state(before)
     for module, training in modes.items():
         module.training = training
-    return result
+    return {str(name): _number(name, value) for name, value in result.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)  # of a tensor, too
+    except (TypeError, ValueError, RuntimeError):
+        what = " ".join(repr(value).split())[:80]
+        raise UserError(
+            f"the workload's evaluate() returns {name}={what}: return a number for each name"
+        ) from None
 
 
 def _check(result: dict[str, float], quality: str, step: int) -> None:

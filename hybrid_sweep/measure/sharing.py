@@ -70,12 +70,12 @@ class Edge(NamedTuple):
     """The way from one parting to the next.
 
     Attributes:
-        reports: on the way.
+        reports: on the way, one a cycle; None of a cycle after which none was due.
         finished: state, reason and columns of the result, where the run ended.
         crossing: else what decides where it leads on to from there; the state of the run is kept beside.
     """
 
-    reports: list[dict[str, Any]]
+    reports: list[dict[str, Any] | None]
     finished: dict[str, Any] | None
     crossing: Crossing | None
 
@@ -113,7 +113,7 @@ class SharedTrial:
         self._with_me = [other for other in others if other != config and _may_share(config, other)]
         self._open_ended = open_ended
         self._key = _hash({name: getattr(config, name) for name in FROM_THE_START}, seed)
-        self._told: list[dict[str, Any]] = []  # since the newest parting
+        self._told: list[dict[str, Any] | None] = []  # since the newest parting
         self._told_before = 0
         self._parting = ""  # key of the edge that led to it, where others were followed
         self._trial: Trial | None = None
@@ -132,11 +132,11 @@ class SharedTrial:
         """Whether all of the run so far has been trained by others."""
         return self._trial is None
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any] | None:
         """Return the report of the next cycle, trained or followed; at the end of the run, set `state`."""
         return alone(self.reporting())
 
-    def reporting(self) -> Steps[dict[str, Any]]:
+    def reporting(self) -> Steps[dict[str, Any] | None]:
         """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         while self._edge and self._edge.crossing and len(self._told) == len(self._edge.reports):
             self._choose(self._edge.crossing)
@@ -160,7 +160,7 @@ class SharedTrial:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the run as it stands between two reports, for a `Trial` to go on from."""
+        """Return the run as it stands between two cycles, for a `Trial` to go on from."""
         return self._own.state_dict()
 
     @property

@@ -42,7 +42,7 @@ SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "di
 
 
 class Trial:
-    """Runs one configuration with one seed, a `report` at the end of cycles; then `result` has its columns.
+    """Runs one configuration with one seed, a cycle a `report`; then `result` has its columns.
 
     Args:
         workload: what to train.
@@ -90,6 +90,7 @@ class Trial:
         self._target, self._target_step = reference.target()
         self._target_reached: int | None = None
         self._evaluated: dict[str, float] = {}
+        self._evaluated_at: int | None = None
         self._eval_seconds = 0.0
         self._followed_seconds = 0.0
         self._peak_memory_bytes = 0  # of the processes that the run has left
@@ -99,14 +100,19 @@ class Trial:
         """Whether the run has ended, well or badly."""
         return self.state != "running"
 
-    def report(self) -> dict[str, Any]:
-        """Train to the end of a cycle and return the report of it; at the end of the run, set `state`."""
+    def report(self) -> dict[str, Any] | None:
+        """Train a cycle; return its report, None where none is due. At the end of the run, set `state`."""
         return alone(self.reporting())
 
-    def reporting(self) -> Steps[dict[str, Any]]:
+    def reporting(self) -> Steps[dict[str, Any] | None]:
         """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
-        more = yield from self._training()
+        more, step = (yield from self._training()), self.trainer.tally.steps
+        if more and step < self._report_at:
+            return None
+        self._report_at = (step // self._report_every + 1) * self._report_every
         self._evaluate()
+        if self._target_reached is None and self._evaluated["loss"] <= self._target:
+            self._target_reached = step
         if not isfinite(self._evaluated["loss"]) and not more:
             self.state = "diverged"
             self.reason = self.reason or f"held-out loss is {self._evaluated['loss']} at the end"
@@ -134,7 +140,7 @@ class Trial:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the run as it stands between two reports; taking it changes nothing.
+        """Return the run as it stands between two cycles; taking it changes nothing.
 
         It holds what `HybridTrainer.state_dict` does, so `checkpoint.to_bytes` takes it.
         """
@@ -144,6 +150,7 @@ class Trial:
             "report_at": self._report_at,
             "target_reached": self._target_reached,
             "evaluated": dict(self._evaluated),
+            "evaluated_at": self._evaluated_at,
             "eval_seconds": self._eval_seconds,
             "followed_seconds": self._followed_seconds,
             "peak_memory_bytes": self._peak_memory(),
@@ -173,6 +180,7 @@ class Trial:
         self._report_at = state["report_at"]
         self._target_reached = state["target_reached"]
         self._evaluated = state["evaluated"]
+        self._evaluated_at = state["evaluated_at"]
         self._eval_seconds = state["eval_seconds"]
         self._followed_seconds = state["followed_seconds"]
         self._peak_memory_bytes = state["peak_memory_bytes"]
@@ -186,7 +194,7 @@ class Trial:
         self._eval_seconds = 0.0
 
     def result(self) -> dict[str, Any]:
-        """Return the columns of the run (the contract's, in its names) from its first report on.
+        """Return the columns of the run (the contract's, in its names).
 
         A run that goes on has them at the step it has reached, and is not held against its twins: each is
         a training run of its own. Where one of them raises, its column is empty and `reason` says why.
@@ -197,6 +205,8 @@ class Trial:
         """As `result`, but leave the real steps of the twins to whoever iterates."""
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
+        if self._evaluated_at != s.steps:  # it is stopped where no report was due
+            self._evaluate()
         seconds, trace = meter.seconds(), self.trainer.trace()
         taken = meter.calls[Work.PLAIN]  # each with a backward pass, or with as many as LBFGS wants
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
@@ -254,26 +264,19 @@ class Trial:
         }
 
     def _training(self) -> Steps[bool]:
-        """Train to the end of the cycle that is to be reported; return whether the run goes on."""
-        seed, tally = self.reference.seed, self.trainer.tally
-        due = False
+        """Train to the end of the cycle; return whether the run goes on."""
+        seed = self.reference.seed
         try:
-            while not due:  # first, for the run may go on from the middle of a cycle
-                more = yield from self.trainer.cycle(
-                    lambda step: self.workload.batch(seed, step), self._steps
-                )
-                due = not more or tally.steps >= self._report_at
+            return (yield from self.trainer.cycle(lambda step: self.workload.batch(seed, step), self._steps))
         except TrainingDiverged as error:
-            self.state, self.reason, more = "diverged", str(error), False
-        self._report_at = (tally.steps // self._report_every + 1) * self._report_every
-        return more
+            self.state, self.reason = "diverged", str(error)
+            return False
 
     def _evaluate(self) -> None:
         began = time.perf_counter()
         self._evaluated = held_out(self.workload, self.trainer.model)
         self._eval_seconds += time.perf_counter() - began
-        if self._target_reached is None and self._evaluated["loss"] <= self._target:
-            self._target_reached = self.trainer.tally.steps
+        self._evaluated_at = self.trainer.tally.steps
 
     def _quality(self, step: int) -> float:
         """Compare the newest evaluation with the reference's at logical step `step`."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.front import better_than_last
 from hybrid_sweep.search.outcome import finite
-from hybrid_sweep.spec import EarlyStopping
+from hybrid_sweep.spec import EarlyStopping, SweepSpec
 
 Key = tuple[str, int]
 Values = tuple[float, float]
@@ -44,6 +45,20 @@ def rungs(rule: EarlyStopping, steps: int) -> list[int]:
             found.append(round(step))
         step *= rule.reduction
     return found
+
+
+def refuse_unjudged(spec: SweepSpec, steps: int) -> None:
+    """Refuse reports so rare that no run could be judged at the first rung: none has reported before it.
+
+    Raises:
+        UserError: with the step of that rung.
+    """
+    judged = rungs(spec.early_stopping, steps) if spec.early_stopping else []
+    if judged and spec.report_every > judged[0]:
+        raise UserError(
+            f"report_every={spec.report_every} leaves early stopping nothing to judge a run by at its first "
+            f"rung, step {judged[0]} of {steps}: report more often, or leave early_stopping out"
+        )
 
 
 def value_at(rung: int, before: Place | None, after: Place) -> Values | None:

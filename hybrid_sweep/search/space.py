@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
+from math import prod
 from typing import Any
 
 from hybrid_sweep.axis import values_of
@@ -18,6 +19,8 @@ from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
 IN_EVERY_ID = ("max_predict_steps", "correction_interval", "confidence_threshold")
 LONGEST_ID = 80
+LARGEST_GRID = 100_000
+"""Points: more would take minutes to list, and memory that a machine may not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +43,15 @@ def grid(spec: SweepSpec) -> list[Point]:
     What a space names first is what matters most, so trials that run side by side soon go different ways.
 
     Raises:
-        UserError: where `HybridConfig` refuses a value, or two combinations are the same configuration.
+        UserError: where `HybridConfig` refuses a value, two combinations are the same configuration, or they
+            are too many to be run.
     """
     axes = [values_of(axis) or [] for axis in reversed(spec.space.values())]
+    if (count := prod(map(len, axes))) > LARGEST_GRID:
+        raise UserError(
+            f"the grid has {count:,} points, and at most {LARGEST_GRID:,} are allowed: list fewer values, "
+            "or take sampler: tpe, gp, nsga2 or random"
+        )
     points = [_point(spec, dict(zip(spec.space, reversed(values), strict=True))) for values in product(*axes)]
     for trial_id, count in Counter(point.trial_id for point in points).items():
         if count > 1:

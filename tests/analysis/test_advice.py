@@ -34,6 +34,18 @@ SYMPTOMS = {
 }
 
 
+def test_a_run_that_ends_before_it_could_predict_is_to_be_longer() -> None:
+    short = {**HEALTHY, "predict_phases": 0, "max_confidence": 0.0, "steps": 120}
+    (said,) = advice(short)
+    assert "take 120 steps and the run has 120; train for more steps" in said
+    assert "confidence_threshold" not in said
+
+
+def test_no_threshold_is_advised_that_is_not_allowed() -> None:
+    (said,) = advice({**HEALTHY, "predict_phases": 0, "max_confidence": 0.004, "steps": 121})
+    assert said == "Predict never started: confidence reached 0.00 and the threshold is 0.85"
+
+
 def test_a_healthy_trial_gets_no_advice() -> None:
     assert advice(HEALTHY) == []
     assert advice(pd.Series(HEALTHY)) == []

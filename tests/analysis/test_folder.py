@@ -72,6 +72,13 @@ def test_create_refuses_what_is_taken(tmp_path: Path) -> None:
         ResultsFolder.create(tmp_path / ("x" * 300))
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made_of_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot make the folder"):
+        ResultsFolder.refuse_taken(Path("/proc/results"))  # where not even root may
+    ResultsFolder.refuse_taken(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
 def test_open_refuses_what_is_not_ours(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         ResultsFolder.open(tmp_path / "nowhere")
@@ -82,7 +89,7 @@ def test_open_refuses_what_is_not_ours(tmp_path: Path) -> None:
         ResultsFolder.open(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "", "[1]", "\x00"])
+@pytest.mark.parametrize("content", ["{", "", "[1]", "\x00", "[" * 100_000], ids=len)
 def test_a_corrupt_manifest_is_named(empty: ResultsFolder, content: str) -> None:
     (empty.path / "manifest.json").write_text(content)
     with pytest.raises(UserError, match=r"manifest\.json"):

@@ -76,6 +76,14 @@ class Hasty(Counter):
         return first if "report" not in first else {**super().step(), "earlier": [first["report"]]}
 
 
+class Rare(Counter):
+    """A runner of whose cycles only the last one is reported."""
+
+    def step(self):
+        said = super().step()
+        return said if "finished" in said else {**said, "report": None}
+
+
 class Late(Counter):
     """A runner that is told late how it is."""
 
@@ -231,6 +239,13 @@ def test_a_worker_that_dies_loses_its_run_and_is_replaced(make):
     backend.start(run(), checkpoint)
     again = until(backend, endings)
     assert [h.report["step"] for h in again if isinstance(h, Reported)] == [2, 3]
+
+
+def test_a_checkpoint_comes_without_a_report_too(make):
+    backend = idle(make(slots=1, runner=Rare), 1)
+    backend.start(run())
+    seen = [h for h in until(backend, endings) if isinstance(h, Reported)]
+    assert [(h.report, h.checkpoint) for h in seen] == [(None, b"1"), (None, b"2"), ({"step": 3}, None)]
 
 
 def test_a_full_gpu_is_no_fault_of_the_run_and_the_worker_lives(make):

@@ -251,7 +251,9 @@ def test_an_address_where_nobody_answers_is_refused_at_once():
         Jobs(address)
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "http://", "ftp://head:8265"])
+@pytest.mark.parametrize(
+    "address", ["ray://head:10001", "http://", "ftp://head:8265", "http://[::1", "head:x", "head:99999"]
+)
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(UserError, match="is not the address of a Jobs server"):
         Jobs(address)

@@ -22,7 +22,7 @@ from hybrid_sweep.driver.events import (
     TrialReported,
     TrialStarted,
 )
-from hybrid_sweep.driver.sweep import replayed
+from hybrid_sweep.driver.sweep import begin, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES
 from hybrid_sweep.measure.curvature import measure_curvature
@@ -345,6 +345,22 @@ class TestRefusedBeforeAnythingIsWritten:
         while ray.available_resources().get("CPU") != 2:  # the workers are ended, whoever holds the error
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_reports_too_rare_for_early_stopping_are_refused_before_ray_is_started(make_spec, tmp_path):
+    spec, told = make_spec(steps=120, early_stopping={}, report_every=99), []
+    with pytest.raises(UserError, match="report_every=99"):
+        run_sweep(spec, tmp_path / "out", on_event=told.append)
+    assert not told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_storage_that_does_not_answer_is_refused_before_ray_is_started_again(make_spec, tmp_path):
+    begin(tmp_path / "out", make_spec(), 120, {})
+    told, nowhere = [], f"sqlite:///{tmp_path}/none/study.db"
+    with pytest.raises(UserError, match="does not answer"):
+        resume_sweep(tmp_path / "out", changes={"storage": nowhere}, on_event=told.append)
+    assert not told
 
 
 def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path):

@@ -72,6 +72,13 @@ def test_reports_of_short_cycles_travel_together(shared):
     assert [r["val_loss"] for r in reports] == [said["report"]["val_loss"] for said in alone]
 
 
+def test_rare_reports_travel_together_without_what_was_not_due(shared):
+    alone = run(started(shared(), config()))
+    due = [next(s["report"]["step"] for s in alone if s["report"]["step"] >= at) for at in (40, 80, 120)]
+    (together,) = run(started(replace(shared(), report_seconds=60.0, report_every=40), config()))
+    assert [r["step"] for r in [*together["earlier"], together["report"]]] == due
+
+
 def test_a_checkpoint_does_not_wait_for_other_reports(shared):
     said = started(saving(replace(shared(), report_seconds=60.0), 1e-9), config()).step()
     assert said["checkpoint"]
@@ -210,8 +217,27 @@ class TestCheckpoints:
         assert all(report["checkpoint"] is None for report in reports[:-1])
         assert reports[-1]["finished"]["state"] == "done"
 
+    def test_they_do_not_wait_for_rare_reports(self, shared):
+        often = run(started(saving(shared(), 0), config()))
+        rare = replace(saving(shared(), 0), report_every=1000)
+        reports = run(started(rare, config()))
+        assert [bool(report["report"]) for report in reports] == [False] * (len(often) - 1) + [True]
+        for report in reports[:-1]:
+            rest = run(started(rare, config(), report["checkpoint"]))
+            assert unclocked(rest[-1]["finished"]) == unclocked(reports[-1]["finished"])
+
 
 class TestStopping:
+    def test_a_trial_stops_between_rare_reports(self, shared):
+        often, rare = (started(replace(shared(), report_every=n), config()) for n in (1, 1000))
+        report = often.step()["report"]
+        assert rare.step()["report"] is None
+        stopped = rare.stop_now(keep=True)
+        assert unclocked(stopped) == unclocked(often.stop_now(keep=True))
+        assert stopped["result"]["quality"] == report["quality"]
+        rare.start(config(), stopped["checkpoint"])
+        assert run(rare)[-1]["report"]["step"] == 120
+
     def test_a_stopped_trial_tells_how_far_it_came_and_goes_on_another_time(self, shared):
         expected = run(started(shared(), config()))
         worker = started(shared(), config())

@@ -1,10 +1,21 @@
 """The loop on a virtual clock: slots, retries, early stopping, flat fronts, and interruption."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from hybrid_sweep.analysis.front_picture import front_picture
 from hybrid_sweep.analysis.status import sweep_status
-from hybrid_sweep.driver.events import Note, SweepStarted, TrialFinished, TrialLost, TrialStarted
+from hybrid_sweep.driver.backend import Reported
+from hybrid_sweep.driver.events import (
+    Note,
+    SweepStarted,
+    TrialFinished,
+    TrialLost,
+    TrialReported,
+    TrialStarted,
+)
 from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
@@ -75,6 +86,26 @@ def test_a_run_whose_worker_died_is_tried_again_as_often_as_allowed(sweep, retri
     assert sum(isinstance(event, TrialLost) for event in told) == retries
 
 
+def test_a_run_goes_on_from_a_checkpoint_that_came_without_a_report(sweep):
+    class Silent(SimulatedBackend):
+        def start(self, run, checkpoint=None):
+            begun.append(checkpoint)
+            super().start(run, checkpoint)
+
+        def wait(self, seconds):
+            heard = super().wait(seconds)
+            return [replace(each, report=None) if isinstance(each, Reported) else each for each in heard]
+
+    begun = []
+    _, told, folder = sweep(space={"max_predict_steps": [10]}, early_stopping={})
+    backend = Silent(outcome, 1, timing=TIMING, faults=[WorkerDeath(at=2.5, slot=0)])
+    ended = carry_on(folder, recorded_spec(folder), lambda: backend, told.append, finish=lambda _: None)
+    assert ended.counts == {"done": 1}
+    assert begun[0] is None
+    assert json.loads(begun[1])["step"] == 50
+    assert not [event for event in told if isinstance(event, TrialReported)]
+
+
 def test_what_failed_is_run_again_only_when_asked(sweep):
     sit, _, folder = sweep(slots=1, faults=[WorkerDeath(at=1.5, slot=0)], max_retries=0)
     sit()
@@ -117,6 +148,12 @@ def test_a_point_that_was_given_up_is_pruned_as_a_whole_even_if_a_run_of_it_ends
         assert pruned
         others = trials[~trials["trial_id"].isin(pruned)]
         assert (others["trial_id"].value_counts() == 2).all()
+
+
+def test_early_stopping_that_could_judge_nothing_is_refused_before_anything_is_written(sweep, tmp_path):
+    with pytest.raises(UserError, match="report_every=50"):
+        sweep(early_stopping={}, report_every=50)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_flat_hypervolume_ends_the_sweep(sweep):

@@ -80,6 +80,12 @@ def test_the_newest_checkpoint_is_kept_until_the_run_ends(recorder, folder):
     assert not list((folder.path / "checkpoints").iterdir())
 
 
+def test_a_checkpoint_without_a_report_is_kept_and_nothing_told(recorder, folder, told):
+    recorder.reported(Reported(KEY, None, b"one"))
+    assert recorder.checkpoint(KEY) == b"one"
+    assert (events(folder), told) == ([], [])
+
+
 def test_an_interrupted_run_counts_as_pruned(recorder, told):
     recorder.interrupted(Stopped(KEY, {"steps": 3}))
     assert recorder.counts == {"pruned": 1}

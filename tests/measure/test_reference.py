@@ -1,5 +1,7 @@
 """Plain training: what it trains, when it is evaluated, and what lies between two evaluations."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given
@@ -76,6 +78,10 @@ class TestRun:
         ("result", "quality", "message"),
         [
             ({"accuracy": 0.5}, "loss_ratio", "no 'loss'"),
+            (0.5, "loss_ratio", "no 'loss'"),
+            (None, "loss_ratio", "no 'loss'"),
+            ({"loss": torch.ones(2)}, "loss_ratio", r"loss=tensor\(\[1., 1.\]\): return a number"),
+            ({"loss": 1.0, "accuracy": None}, "loss_ratio", "accuracy=None"),
             ({"loss": float("nan")}, "loss_ratio", "nan at step 0: lower the learning rate"),
             ({"loss": float("inf")}, "loss_gap", "inf at step 0"),
             ({"loss": 0.0}, "loss_ratio", "not above 0.*loss_gap"),
@@ -100,6 +106,12 @@ class TestRun:
             UserError, match=r"ends at a held-out loss of 2.1, above the 2 .*lower the learning"
         ):
             reference_run(toy, 0, 10, 5)
+
+    def test_tensors_of_one_number_are_numbers(self):
+        toy = Toy()
+        toy.evaluate = lambda model, split: {"loss": torch.tensor(0.5), "accuracy": torch.tensor([0.25])}
+        kept = json.loads(json.dumps(reference_run(toy, 0, 2, 1).to_dict()))
+        assert (kept["val_loss"], kept["val_accuracy"]) == ([0.5] * 3, [0.25] * 3)
 
     def test_losses_below_zero_are_fine_where_a_gap_is_asked_for(self):
         toy = Toy(quality="loss_gap")

@@ -37,7 +37,7 @@ def run(config=JUMPING, workload=None, twins=None, steps=120, eval_every=1, repo
     reports = [trial.report()]
     while not trial.done:
         reports.append(trial.report())
-    return trial, reports
+    return trial, [report for report in reports if report is not None]
 
 
 def counted(result):

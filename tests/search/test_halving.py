@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_sweep.search.halving import Halving, Place, rungs, value_at
-from hybrid_sweep.spec import EarlyStopping
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.halving import Halving, Place, refuse_unjudged, rungs, value_at
+from hybrid_sweep.spec import EarlyStopping, SweepSpec
 
 RULE = EarlyStopping(reduction=3, first_rung=1 / 9)
 
@@ -33,6 +34,14 @@ def place(step, x, y, predicted=True):
 )
 def test_rungs_stand_at_shares_of_the_run_and_never_at_its_end(reduction, first, steps, expected):
     assert rungs(EarlyStopping(reduction=reduction, first_rung=first), steps) == expected
+
+
+def test_reports_that_come_after_the_first_rung_are_refused():
+    fields = {"name": "x", "workload": "a.b:C", "early_stopping": RULE}
+    refuse_unjudged(SweepSpec(**fields, report_every=100), 900)
+    refuse_unjudged(SweepSpec(**{**fields, "early_stopping": None}, report_every=101), 900)
+    with pytest.raises(UserError, match=r"report_every=101 .* step 100 of 900: report more often"):
+        refuse_unjudged(SweepSpec(**fields, report_every=101), 900)
 
 
 def test_a_value_between_two_reports_lies_on_the_line_between_them():

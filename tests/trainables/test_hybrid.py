@@ -1,6 +1,7 @@
 """The trainable in Tune's hands: by its methods, and in a `Tuner` with our searcher and scheduler."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from ray import tune
@@ -64,6 +65,11 @@ def test_one_report_a_step_and_the_result_with_the_last(shared):
     assert len(some) >= 2
     assert all(set(report) == {"report", "done"} for report in some)
     assert last["finished"]["state"] == "done"
+
+
+def test_rare_reports_are_one_a_step_too(shared):
+    first, last = run(started(replace(shared, report_every=60), point()))
+    assert 60 <= first["report"]["step"] < last["report"]["step"] == 120
 
 
 def test_an_actor_is_reused(shared):
