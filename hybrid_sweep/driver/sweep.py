@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -50,29 +51,38 @@ def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) 
         measured: what else the manifest says: references, unit costs, environment.
 
     Raises:
-        UserError: an earlier sweep to learn from does not fit; nothing has been written then.
+        UserError: an earlier sweep to learn from does not fit, or there is no room for the folder, or its
+            storage does not take it; nothing has been written then.
     """
     known = [
         point for earlier in spec.warm_start for point in known_points(ResultsFolder.open(earlier), spec)
     ]
     sweep_id = uuid4().hex
     folder = ResultsFolder.create(path)
-    StorageView.open(spec.storage, path, f"{spec.name}-{sweep_id}", new=True)
-    for point in known:
-        folder.journal.append(point.event())
-    folder.write_manifest(
-        {
-            "format": FORMAT,
-            "sweep_id": sweep_id,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "spec": _public(spec),
-            "seeds": spec.seeds,
-            "steps": steps,
-            "sampler": sampler_arguments(spec),
-            "hypervolume_reference": spec.hypervolume_reference.model_dump(),
-            **measured,
-        }
-    )
+    try:
+        StorageView.open(spec.storage, path, f"{spec.name}-{sweep_id}", new=True)
+        for point in known:
+            folder.journal.append(point.event())
+        folder.write_manifest(
+            {
+                "format": FORMAT,
+                "sweep_id": sweep_id,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "spec": _public(spec),
+                "seeds": spec.seeds,
+                "steps": steps,
+                "sampler": sampler_arguments(spec),
+                "hypervolume_reference": spec.hypervolume_reference.model_dump(),
+                **measured,
+            }
+        )
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(
+            f"cannot write to {path} ({error.strerror}): make room there, or choose another folder"
+        ) from None
     return folder
 
 
