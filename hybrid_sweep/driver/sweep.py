@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.runs import run_of
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
@@ -177,8 +178,8 @@ def carry_on(
         beside = len(recorder.arms.keys() | {control.trial_id for control in expected})
         folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget, "controls": beside})
         for event in ended.values():
-            arm = recorder.arms.get(event["trial_id"], "")
-            tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"], arm))
+            arm, reason = recorder.arms.get(event["trial_id"], ""), event.get("reason") or ""
+            tell(TrialFinished(*run_of(event), event["state"], reason, event["result"], arm))
 
         def left(planned: list[Control]) -> list[Run]:
             return _left(planned, spec.seeds, events, ended)
@@ -219,18 +220,14 @@ def _public(spec: SweepSpec) -> dict[str, Any]:
     return {**spec.model_dump(), "storage": spec.storage and without_password(spec.storage)}
 
 
-def _key(event: Mapping[str, Any]) -> Key:
-    return event["trial_id"], event["seed"]
-
-
 def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
     """Return the last `finished` event of every run that has ended and was not opened again."""
     ended: dict[Key, Mapping[str, Any]] = {}
     for event in events:
         if event["event"] == "finished":
-            ended[_key(event)] = event
+            ended[run_of(event)] = event
         elif event["event"] == "retried":
-            ended.pop(_key(event), None)
+            ended.pop(run_of(event), None)
     return ended
 
 
@@ -243,7 +240,7 @@ def _attempts(events: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
     attempts: dict[Key, int] = {}
     for event in events:
         if event["event"] == "started":
-            attempts[_key(event)] = max(attempts.get(_key(event), 0) + 1, event.get("attempt") or 1)
+            attempts[run_of(event)] = max(attempts.get(run_of(event), 0) + 1, event.get("attempt") or 1)
     return attempts
 
 

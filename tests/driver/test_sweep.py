@@ -1,8 +1,9 @@
-"""A sweep's folder: begun whole or not at all."""
+"""A sweep's folder: begun whole or not at all, and not gone on from where it is damaged."""
 
 import errno
 
 import pytest
+from support.killable import new_sweep, sit
 from support.sweeps import sweep
 
 from hybrid_sweep.analysis.folder import ResultsFolder
@@ -33,3 +34,10 @@ def test_a_storage_that_holds_the_study_already_leaves_nothing_behind(tmp_path, 
     with pytest.raises(UserError, match="already"):
         begin(tmp_path / "second", spec, 100, {})
     assert not (tmp_path / "second").exists()
+
+
+def test_a_journal_whose_event_does_not_say_of_which_run_it_is_is_refused_in_a_sentence(tmp_path):
+    folder = new_sweep(tmp_path / "out")
+    folder.journal.append({"event": "started", "trial_id": "H020_I00_C0.85", "config": {}})
+    with pytest.raises(UserError, match="the journal is corrupt: a 'started' event has seed=None"):
+        sit(folder.path)
