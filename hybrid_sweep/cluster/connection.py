@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from hybrid_sweep.driver.interrupts import held_back
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.workload import travelling
@@ -65,7 +66,7 @@ def connected(
         with ThreadPoolExecutor(1) as beside:
             done = beside.submit(meanwhile)
             try:
-                with _held_back():
+                with held_back():  # in the midst of it processes are left, or a lock that others wait for
                     ray.init(**options)
             except Exception as error:  # Ray has no common one for what may go wrong here
                 raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
@@ -94,43 +95,11 @@ def _end_ray() -> None:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        with _held_back():
+        with held_back():
             ray.shutdown()
     finally:
         if enabled:
             gc.enable()
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Have a first Ctrl-C or SIGTERM wait for the end of the block, and a second one not.
-
-    In the midst of Ray's own code it leaves processes running, or a lock held that something else waits for.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-
-    def handler(number: int, _: object) -> None:
-        waiting.append(number)
-        if len(waiting) > 1:
-            raise KeyboardInterrupt
-
-    heeded = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) not in (signal.SIG_IGN, None)
-    ]
-    before = {number: signal.signal(number, handler) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            if signal.getsignal(number) is handler:  # else Ray has set its own
-                signal.signal(number, former)
-    if waiting:
-        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -41,48 +41,29 @@ def test_ray_ends_with_the_block(calls):
     assert calls == ["init", "shutdown"]
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
-def interrupt(request):
-    """Interrupt this process, as often as it is called for."""
-    return lambda: signal.raise_signal(request.param)
-
-
 class TestAnInterruptWaits:
     SPEC = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp")
 
-    def test_until_ray_has_begun_which_then_ends(self, calls, interrupt, monkeypatch):
-        monkeypatch.setattr(ray, "init", lambda **options: (interrupt(), calls.append("init")))
+    def test_until_ray_has_begun_which_then_ends(self, calls, monkeypatch):
+        def init(**options):
+            signal.raise_signal(signal.SIGINT)
+            calls.append("init")
+
+        monkeypatch.setattr(ray, "init", init)
         with pytest.raises(KeyboardInterrupt), connected(self.SPEC, None):
             pytest.fail("it goes on")
         assert calls == ["init", "shutdown"]
 
-    def test_until_ray_has_ended(self, calls, interrupt, monkeypatch):
-        monkeypatch.setattr(ray, "shutdown", lambda: (interrupt(), calls.append("shutdown")))
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_until_ray_has_ended(self, calls, monkeypatch, number):
+        def shutdown():
+            signal.raise_signal(number)
+            calls.append("shutdown")
+
+        monkeypatch.setattr(ray, "shutdown", shutdown)
         with pytest.raises(KeyboardInterrupt), connected(self.SPEC, None):
             pass
         assert calls == ["init", "shutdown"]
-
-    def test_but_not_where_it_comes_twice(self, calls, interrupt, monkeypatch):
-        monkeypatch.setattr(ray, "init", lambda **options: (interrupt(), interrupt(), calls.append("init")))
-        with pytest.raises(KeyboardInterrupt), connected(self.SPEC, None):
-            pytest.fail("it goes on")
-        assert calls == ["shutdown"]
-
-    def test_and_handlers_are_as_before(self, calls, interrupt):
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.getsignal(number) for number in numbers]
-        with connected(self.SPEC, None), pytest.raises(KeyboardInterrupt):
-            interrupt()
-        assert [signal.getsignal(number) for number in numbers] == before
-
-    def test_one_that_is_ignored_stays_so(self, calls, monkeypatch):
-        monkeypatch.setattr(ray, "init", lambda **options: signal.raise_signal(signal.SIGINT))
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            with connected(self.SPEC, None):
-                assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 def test_ends_with_nobody_looking_for_garbage(calls, monkeypatch):
