@@ -171,6 +171,7 @@ def carry_on(
                 study.retry(key)
         events = Journal.read(journal, skip=("reported",))
         ended = _ended(events)
+        folder.forget_checkpoints(ended)
         unfinished = _unfinished(events, ended, spec.seeds)
         recorder.arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
         recorder.arms.update((control.trial_id, control.arm) for control in planned)
