@@ -60,6 +60,7 @@ def check(folder: ResultsFolder, whole: ResultsFolder) -> None:
     reached = steps.groupby("trial_id")["step"].agg(list)
     for trial_id in trials.loc[trials["state"] == "done", "trial_id"]:
         assert reached[trial_id] == [10 * i for i in range(1, REPORTS + 1)]  # no report is lost either
+    assert not list((folder.path / "checkpoints").iterdir())
     view = JournalStorage(JournalFileBackend(str(folder.path / "optuna.journal")))
     (study,) = optuna.get_all_study_names(view)
     mirrored = [t.user_attrs["trial_id"] for t in optuna.load_study(study_name=study, storage=view).trials]

@@ -115,7 +115,7 @@ class ResultsFolder(SweepFolder):
         """Write every table, the picture and the report into the folder; return the files written.
 
         Raises:
-            UserError: the journal or the manifest is corrupt.
+            UserError: the journal or the manifest is corrupt, or the folder cannot be written.
         """
         manifest, trials, steps = self.manifest, self.trials(), self.steps()
         front, confirmation = pareto_front(trials, speedup_column(manifest)), self.confirmation()
@@ -139,10 +139,16 @@ class ResultsFolder(SweepFolder):
                 min_quality=min_quality,
             ).encode(),
         }
-        for file, content in files.items():
-            with replacing(self.path / file) as temporary:
-                temporary.write_bytes(content)
-        write_front(picture, self.path / "pareto.png", title)
+        try:
+            for file, content in files.items():
+                with replacing(self.path / file) as temporary:
+                    temporary.write_bytes(content)
+            write_front(picture, self.path / "pareto.png", title)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the tables into {self.path} ({error.strerror}): the journal has all that is "
+                f"in them; mend that, then write them with: hybrid-sweep report {self.path}"
+            ) from None
         return [self.path / file for file in (*files, "pareto.png")]
 
 

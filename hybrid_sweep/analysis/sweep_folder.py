@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -115,6 +115,12 @@ class SweepFolder:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(checkpoint)
+
+    def forget_checkpoints(self, ended: Iterable[tuple[str, int]]) -> None:
+        """Remove what a killed driver has left: checkpoints of runs that have ended, and halves of any."""
+        halves = (self.path / "checkpoints").glob(".*.tmp")
+        for left in [*halves, *(self.checkpoint_path(*key) for key in ended)]:
+            left.unlink(missing_ok=True)
 
     @property
     def stop_request(self) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from hybrid_sweep.driver.interrupts import held_back
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.workload import travelling
@@ -65,7 +66,8 @@ def connected(
         with ThreadPoolExecutor(1) as beside:
             done = beside.submit(meanwhile)
             try:
-                ray.init(**options)
+                with held_back():  # in the midst of it processes are left, or a lock that others wait for
+                    ray.init(**options)
             except Exception as error:  # Ray has no common one for what may go wrong here
                 raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
             done.result()
@@ -93,7 +95,8 @@ def _end_ray() -> None:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        ray.shutdown()
+        with held_back():
+            ray.shutdown()
     finally:
         if enabled:
             gc.enable()

@@ -56,14 +56,13 @@ def unpack(text: str, to: Path) -> None:
     """Write what `pack` yielded, amid other lines, to the new or empty folder `to`: all of it or nothing.
 
     Raises:
-        UserError: it is damaged, or holds a file that a results folder has not.
+        UserError: it is damaged, or holds a file that a results folder has not, or there is no room for it.
     """
     packed = _content(text)
     to = to.absolute()
-    to.parent.mkdir(parents=True, exist_ok=True)
     temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
     try:
+        temporary.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.isreg() and _belongs(member.name) else None
@@ -74,6 +73,10 @@ def unpack(text: str, to: Path) -> None:
                 with file.open("wb") as target:
                     shutil.copyfileobj(content, target)
         temporary.rename(to)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {to} ({error.strerror}): make room there, or choose another folder"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -62,7 +62,8 @@ class Runner:
         """Build the workload and warm up, so that no trial pays for it.
 
         Raises:
-            UserError: where it cannot be built on this node, or its GPU could never hold a trial.
+            UserError: where it cannot be built on this node, or is not the one with which the sweep began,
+                or its GPU could never hold a trial.
         """
         shortage(self._shared.gpu_memory_bytes)
         if self._workload is None and self._beside is not None:
@@ -71,6 +72,7 @@ class Runner:
             self._workload, self._runs, self._twins = other._workload, other._runs, other._twins
         elif self._workload is None:
             workload = self._shared.order.build()
+            self._shared.order.refuse_other_code(self._shared.code)
             self._runs = self._shared.runs(workload)
             self._twins = {} if self._runs is None else KeptTwins(self._runs)
             self._workload = workload

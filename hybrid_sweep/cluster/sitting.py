@@ -95,6 +95,7 @@ def begin_sweep(
             steps,
             {
                 **environment(place.order.device),
+                "code": prepared[spec.seed].code,
                 "keep_models": keep_models,
                 "quality": prepared[spec.seed].quality,
                 "unit_costs": next(iter(costs.values())).to_dict(),
@@ -175,6 +176,7 @@ def _carry_on(
         pack=pack,
         report_seconds=report_seconds(spec, pack),
         report_every=spec.report_every,
+        code=manifest.get("code") or {},
         edges=start_directory() if spec.share and not models else None,
     )
     with ExitStack() as used:

@@ -6,6 +6,7 @@ import gc
 import inspect
 import json
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -24,7 +25,7 @@ from hybrid_sweep.measure import arm_costs
 from hybrid_sweep.measure.arm_costs import step_ratios
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.compiled import CompiledWorkload, compiled
-from hybrid_sweep.measure.content import Content
+from hybrid_sweep.measure.content import Content, code_of
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature, measure_curvature
@@ -90,6 +91,27 @@ class WorkloadOrder:
         keywords = {**self.keywords, "device": self.device, "torch.compile": self.compile}
         return RunCache(Content(_uncompiled(workload), keywords, find_workload(self.name, **self.keywords)))
 
+    def code(self) -> dict[str, str]:
+        """Return the digest of each file that the workload is made of, as `content.code_of`."""
+        return code_of(type(_uncompiled(self.build())), find_workload(self.name, **self.keywords))
+
+    def refuse_other_code(self, code: Mapping[str, str]) -> None:
+        """Refuse a workload that is not the one with which a sweep began.
+
+        Args:
+            code: what `code` returned then.
+
+        Raises:
+            UserError: with the files that have changed.
+        """
+        now = self.code()
+        files = (name.partition(" ")[2] for name, digest in code.items() if now.get(name, digest) != digest)
+        if changed := ", ".join(sorted(filter(None, files))):  # no name: code that is in no file
+            raise UserError(
+                f"{changed} changed since the sweep began, whose reference runs hold for what was there "
+                f"before (on node {platform.node()}): put that back, or begin a new sweep"
+            )
+
 
 @cache
 def _make_first_optimizer() -> None:
@@ -139,6 +161,7 @@ class Shared:
         report_seconds: wall clock for which a worker goes on before it reports, for a cycle at least; with 0
             each cycle is reported by itself, as early stopping needs it.
         report_every: logical steps between the reports of a trial, as in the sweep file.
+        code: of the workload with which the sweep began, as `WorkloadOrder.code`.
         edges: the actor by which nodes find each other's, an `edge_store.Directory`; None on a single node.
     """
 
@@ -157,6 +180,7 @@ class Shared:
     pack: int = 1
     report_seconds: float = 0.0
     report_every: int = 1
+    code: dict[str, str] = field(default_factory=dict)
     edges: Any = None
 
     def runs(self, workload: Workload) -> RunCache | None:
@@ -262,11 +286,19 @@ def model_file(trial_id: str, seed: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A reference, whether it was trained by an earlier sweep, and how the workload compares with it."""
+    """A reference, and what is known with it.
+
+    Attributes:
+        reference: plain training with one seed.
+        from_cache: whether an earlier sweep trained it.
+        quality: how the workload compares with it.
+        code: of the workload, as `WorkloadOrder.code`.
+    """
 
     reference: Reference
     from_cache: bool
     quality: str
+    code: dict[str, str]
 
 
 def prepare_reference(
@@ -276,12 +308,13 @@ def prepare_reference(
     workload = order.build()
     runs = order.runs(workload) if share else None
     parts = {"seed": seed, "steps": steps or workload.steps, "eval_every": eval_every}
+    about: dict[str, Any] = {"quality": quality_of(workload), "code": order.code()}
     if runs and (kept := runs.get("references", **parts)):
-        return Prepared(reference=Reference(**kept), from_cache=True, quality=quality_of(workload))
+        return Prepared(reference=Reference(**kept), from_cache=True, **about)
     reference = reference_run(workload, **parts)
     if runs:
         runs.put("references", reference.to_dict(), **parts)
-    return Prepared(reference=reference, from_cache=False, quality=quality_of(workload))
+    return Prepared(reference=reference, from_cache=False, **about)
 
 
 def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share: bool) -> Curvature:

@@ -66,7 +66,8 @@ def confirm_sweep(
 
     Raises:
         UserError: too few seeds or points, unknown arms, a bar so low that nothing has to be trained for it,
-            no front, a sweep that still runs, a workload that is gone, or a device that this machine has not.
+            no front, a sweep that still runs, a workload that is gone or was changed, or a device that this
+            machine has not.
     """
     if arms not in ARMS:
         raise unknown_name("arms", arms, list(ARMS))
@@ -144,6 +145,9 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
     device = (folder.manifest.get("hardware") or {}).get("device", "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the sweep ran on cuda, and torch sees none here: confirm it on such a machine")
-    return WorkloadOrder(
+    order = WorkloadOrder(
         name=spec.workload.name, keywords=spec.workload.keywords, device=device, compile=spec.compile
-    ).build()
+    )
+    workload = order.build()
+    order.refuse_other_code(folder.manifest.get("code") or {})
+    return workload

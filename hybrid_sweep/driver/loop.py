@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from hybrid_sweep.driver.backend import Backend, Finished, Happening, Key, Lost, Reported, Run, Stopped
+from hybrid_sweep.driver.interrupts import held_back
 from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.search.study import Study
 
@@ -67,15 +68,17 @@ class Loop:
         self._waiting.extend(unfinished)
         self._controls.extend(controls)
         try:
-            while self._fill():
-                idle = not self._listen(0 if self._can_ask_ahead() else self._patience())
-                while self._heard:
-                    self._take(self._heard.popleft())
+            while True:
+                with held_back():  # what was heard is on disk before anything ends
+                    if not self._fill():
+                        return False
+                    idle = not self._listen(0 if self._can_ask_ahead() else self._patience())
+                    while self._heard:
+                        self._take(self._heard.popleft())
                 if self.stop_requested():
                     return self._wind_down()
                 if idle and self._can_ask_ahead():
                     self._ask()
-            return False
         except KeyboardInterrupt:
             return self._wind_down()
 
@@ -195,18 +198,19 @@ class Loop:
         left, deadline = set(running), self.backend.now() + GRACE_SECONDS
         try:
             while left and self.backend.now() < deadline:
-                if not self._heard:
-                    self._listen(LOOK_EVERY_SECONDS)
-                while self._heard:
-                    happening = self._heard.popleft()
-                    if isinstance(happening, Stopped) and not self._open[happening.key].pruned:
-                        self.recorder.interrupted(happening)
-                    elif isinstance(happening, Lost):
-                        self.recorder.interrupted(Stopped(happening.key))
-                    else:
-                        self._take(happening)
-                    if not isinstance(happening, Reported):
-                        left.discard(happening.key)
+                with held_back():
+                    if not self._heard:
+                        self._listen(LOOK_EVERY_SECONDS)
+                    while self._heard:
+                        happening = self._heard.popleft()
+                        if isinstance(happening, Stopped) and not self._open[happening.key].pruned:
+                            self.recorder.interrupted(happening)
+                        elif isinstance(happening, Lost):
+                            self.recorder.interrupted(Stopped(happening.key))
+                        else:
+                            self._take(happening)
+                        if not isinstance(happening, Reported):
+                            left.discard(happening.key)
         except KeyboardInterrupt:
             pass
         begun_before = {run.key for run in [*self._waiting, *self._controls] if run.attempt > 1}

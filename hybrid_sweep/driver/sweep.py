@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.runs import run_of
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
@@ -54,8 +56,8 @@ def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) 
         measured: what else the manifest says: references, unit costs, environment.
 
     Raises:
-        UserError: an earlier sweep to learn from does not fit, or early stopping could judge nothing; nothing
-            has been written then.
+        UserError: an earlier sweep to learn from does not fit, early stopping could judge nothing, there is
+            no room for the folder, or its storage does not take it; nothing has been written then.
     """
     refuse_unjudged(spec, steps)
     known = [
@@ -63,22 +65,30 @@ def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) 
     ]
     sweep_id = uuid4().hex
     folder = ResultsFolder.create(path)
-    StorageView.open(spec.storage, path, f"{spec.name}-{sweep_id}", new=True)
-    for point in known:
-        folder.journal.append(point.event())
-    folder.write_manifest(
-        {
-            "format": FORMAT,
-            "sweep_id": sweep_id,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "spec": _public(spec),
-            "seeds": spec.seeds,
-            "steps": steps,
-            "sampler": sampler_arguments(spec),
-            "hypervolume_reference": spec.hypervolume_reference.model_dump(),
-            **measured,
-        }
-    )
+    try:
+        StorageView.open(spec.storage, path, f"{spec.name}-{sweep_id}", new=True)
+        for point in known:
+            folder.journal.append(point.event())
+        folder.write_manifest(
+            {
+                "format": FORMAT,
+                "sweep_id": sweep_id,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "spec": _public(spec),
+                "seeds": spec.seeds,
+                "steps": steps,
+                "sampler": sampler_arguments(spec),
+                "hypervolume_reference": spec.hypervolume_reference.model_dump(),
+                **measured,
+            }
+        )
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(
+            f"cannot write to {path} ({error.strerror}): make room there, or choose another folder"
+        ) from None
     return folder
 
 
@@ -166,6 +176,7 @@ def carry_on(
                 study.retry(key)
         events = Journal.read(journal, skip=("reported",))
         ended = _ended(events)
+        folder.forget_checkpoints(ended)
         left = partial(_left, seeds=spec.seeds, events=events, ended=ended)
         unfinished = left(Asked.of(event).point for event in events if event["event"] == "asked")
         recorder.arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
@@ -174,8 +185,8 @@ def carry_on(
         beside = len(recorder.arms.keys() | {control.trial_id for control in expected})
         folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget, "controls": beside})
         for event in ended.values():
-            arm = recorder.arms.get(event["trial_id"], "")
-            tell(TrialFinished(*_key(event), event["state"], event["reason"], event["result"], arm))
+            arm, reason = recorder.arms.get(event["trial_id"], ""), event.get("reason") or ""
+            tell(TrialFinished(*run_of(event), event["state"], reason, event["result"], arm))
         begun = _begun_ablations(events)
         interrupted = False
         if unfinished or study.has_more or left([*planned, *begun, *_ablations(folder, spec)]):
@@ -212,18 +223,14 @@ def _public(spec: SweepSpec) -> dict[str, Any]:
     return {**spec.model_dump(), "storage": spec.storage and without_password(spec.storage)}
 
 
-def _key(event: Mapping[str, Any]) -> Key:
-    return event["trial_id"], event["seed"]
-
-
 def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
     """Return the last `finished` event of every run that has ended and was not opened again."""
     ended: dict[Key, Mapping[str, Any]] = {}
     for event in events:
         if event["event"] == "finished":
-            ended[_key(event)] = event
+            ended[run_of(event)] = event
         elif event["event"] == "retried":
-            ended.pop(_key(event), None)
+            ended.pop(run_of(event), None)
     return ended
 
 
@@ -236,7 +243,7 @@ def _attempts(events: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
     attempts: dict[Key, int] = {}
     for event in events:
         if event["event"] == "started":
-            attempts[_key(event)] = max(attempts.get(_key(event), 0) + 1, event.get("attempt") or 1)
+            attempts[run_of(event)] = max(attempts.get(run_of(event), 0) + 1, event.get("attempt") or 1)
     return attempts
 
 

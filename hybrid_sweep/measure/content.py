@@ -48,7 +48,7 @@ class Content:
         try:
             self._common = {
                 "workload": [type(workload).__qualname__, dict(keywords)],
-                "code": _code(type(workload), build),
+                "code": code_of(type(workload), build),
                 "ours": _own_code(),
                 "data": data_checksum(workload),
                 "platform": _platform(workload),
@@ -92,7 +92,7 @@ def _platform(workload: Workload) -> dict[str, Any]:
     }
 
 
-def _code(workload: type, build: Callable[..., Any] | None) -> dict[str, str]:
+def code_of(workload: type, build: Callable[..., Any] | None) -> dict[str, str]:
     """Return the digest of each file that the workload is made of, by its path from the top of its package.
 
     They are the file of its class, with every loaded module of the same package or beside it, and likewise

@@ -87,6 +87,7 @@ class StorageView:
 
         Raises:
             UserError: the storage does not answer, or holds another study of that name.
+            OSError: the journal file cannot be written.
         """
         shown = str(folder / FILE) if url is None else masked(url)
         with _answers(shown, url):
@@ -158,6 +159,8 @@ def _answers(shown: str, url: str | None) -> Iterator[None]:
     except ImportError:
         raise UserError(f"storage={shown!r} needs psycopg: pip install 'hybrid-sweep[postgres]'") from None
     except Exception as error:
+        if url is None and isinstance(error, OSError):
+            raise
         raise UserError(
             f"storage={shown!r} does not answer within {CONNECT_SECONDS} s ({_why(error, url)}): "
             "start or mend it, or leave storage out for a journal file in the results folder"

@@ -206,7 +206,7 @@ class Study:
         """Apply a journal's events, in order, without drawing: the study then goes on from there.
 
         Raises:
-            UserError: an event lacks what its kind must have.
+            UserError: as `apply`.
         """
         for event in events:
             self.apply(event)
@@ -215,12 +215,12 @@ class Study:
         """Apply one event of a journal; those that are not the study's business change nothing.
 
         Raises:
-            UserError: it lacks what its kind must have.
+            UserError: it lacks what its kind must have, or asks for a point that is not the next one.
         """
         try:
             match event["event"]:
                 case "asked":
-                    self._begin(Asked.of(event))
+                    self._begin(self._next(Asked.of(event)))
                 case "known":
                     self.learn(Known.of(event))
                 case "reported":
@@ -230,8 +230,22 @@ class Study:
                 case "retried":
                     self.retry(_key(event))
         except KeyError as error:
-            what = f"a {event['event']!r} event lacks {error}"
-            raise UserError(f"the journal is corrupt: {what}; restore it from a copy") from None
+            raise _corrupt(f"a {event['event']!r} event lacks {error}") from None
+        except (TypeError, AttributeError) as error:
+            raise _corrupt(f"a {event['event']!r} event holds what it must not ({error})") from None
+
+    def _next(self, asked: Asked) -> Asked:
+        """Return a point that was asked long ago, where it is the next one and lies where it says.
+
+        Raises:
+            UserError: it does not; a line is lost or doubled, or was changed.
+        """
+        if asked.number != self.asked:
+            raise _corrupt(f"point {asked.number} is asked where point {self.asked} must be")
+        lies = placed(self.spec.space, HybridConfig(**asked.point.config).model_dump())
+        if asked.params != lies:
+            raise _corrupt(f"point {asked.number} is asked as {asked.params}, and its settings are {lies}")
+        return asked
 
     def _begin(self, asked: Asked) -> None:
         """Enter a point, whether it was chosen just now or long ago."""
@@ -348,6 +362,10 @@ def _shuffled(many: int, seed: int) -> Iterable[int]:
     while gcd(stride, many) > 1:
         stride = rng.randrange(1, many + 1)
     return ((start + index * stride) % many for index in range(min(many, LOOKS)))
+
+
+def _corrupt(what: str) -> UserError:
+    return UserError(f"the journal is corrupt: {what}; restore it from a copy")
 
 
 def _key(event: Mapping[str, Any]) -> Key:

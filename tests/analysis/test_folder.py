@@ -1,5 +1,6 @@
 """The results folder: what it holds, what it refuses, and that no file is ever half there."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -125,6 +126,20 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tables_that_have_no_room_are_told_of_in_a_sentence(
+    sweep: Callable[..., ResultsFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = sweep()
+    before = sorted(folder.path.iterdir())
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"\(No space left on device\).* hybrid-sweep report"):
+        folder.export_all()
+    assert sorted(folder.path.iterdir()) == before
 
 
 def test_a_trials_config(grid60: ResultsFolder) -> None:

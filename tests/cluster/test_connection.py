@@ -1,6 +1,7 @@
 """Connecting to Ray: whatever goes wrong meanwhile, no Ray is left behind, and it ends nothing but itself."""
 
 import gc
+import signal
 import subprocess
 import sys
 
@@ -38,6 +39,31 @@ def test_ray_ends_with_the_block(calls):
     with connected(SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp"), None):
         assert calls == ["init"]
     assert calls == ["init", "shutdown"]
+
+
+class TestAnInterruptWaits:
+    SPEC = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp")
+
+    def test_until_ray_has_begun_which_then_ends(self, calls, monkeypatch):
+        def init(**options):
+            signal.raise_signal(signal.SIGINT)
+            calls.append("init")
+
+        monkeypatch.setattr(ray, "init", init)
+        with pytest.raises(KeyboardInterrupt), connected(self.SPEC, None):
+            pytest.fail("it goes on")
+        assert calls == ["init", "shutdown"]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_until_ray_has_ended(self, calls, monkeypatch, number):
+        def shutdown():
+            signal.raise_signal(number)
+            calls.append("shutdown")
+
+        monkeypatch.setattr(ray, "shutdown", shutdown)
+        with pytest.raises(KeyboardInterrupt), connected(self.SPEC, None):
+            pass
+        assert calls == ["init", "shutdown"]
 
 
 def test_ends_with_nobody_looking_for_garbage(calls, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -312,6 +313,26 @@ def test_ctrl_c_writes_what_is_there(cluster, make_spec, tmp_path):
     assert sum(outcome.counts.values()) < 4
     assert "failed" not in outcome.counts
     assert (outcome.folder.path / "report.html").exists()
+
+
+@pytest.mark.ray
+def test_a_sweep_goes_on_with_the_workload_that_it_began_with(cluster, make_spec, tmp_path):
+    def interrupt(event):
+        if isinstance(event, TrialReported):
+            raise KeyboardInterrupt
+
+    file = tmp_path / "mine.py"
+    as_it_was = Path(toy.__file__).read_text()
+    file.write_text(as_it_was)
+    spec = make_spec(workload=f"{file}:Toy", controls="none")
+    assert run_sweep(spec, tmp_path / "out", on_event=interrupt).interrupted
+    journal = (tmp_path / "out" / "journal.jsonl").read_text()
+    file.write_text(as_it_was.replace("lr=0.005", "lr=0.05"))
+    with pytest.raises(UserError, match=r"^mine\.py changed since the sweep began"):
+        resume_sweep(tmp_path / "out")
+    assert (tmp_path / "out" / "journal.jsonl").read_text() == journal
+    file.write_text(as_it_was)
+    assert resume_sweep(tmp_path / "out").counts == {"done": 4}
 
 
 @pytest.mark.ray

@@ -1,8 +1,10 @@
 """A results folder through a log and back."""
 
 import base64
+import errno
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -79,6 +81,17 @@ def test_a_damaged_one_is_refused_and_leaves_nothing(tmp_path, cut):
     with pytest.raises(UserError, match="damaged: fetch them again"):
         unpack(damaged, tmp_path / "here")
     assert not (tmp_path / "here").exists()
+
+
+def test_one_that_has_no_room_is_told_of_in_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write(tmp_path / "there", {"manifest.json": b"{}", "journal.jsonl": b""})
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match=r"cannot write to .*here \(No space left on device\)"):
+        unpack(log_of(tmp_path / "there"), tmp_path / "here")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 @pytest.mark.parametrize(

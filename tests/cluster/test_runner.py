@@ -64,6 +64,11 @@ def test_one_report_a_step_and_the_result_with_the_last(shared):
     assert last["finished"]["result"]["max_predict_steps"] == 20
 
 
+def test_another_workload_than_the_sweep_began_with_is_refused(shared):
+    with pytest.raises(UserError, match=r"^toy\.py changed since the sweep began"):
+        Runner(replace(shared(), code={"0 toy.py": "another"})).ready()
+
+
 def test_reports_of_short_cycles_travel_together(shared):
     alone = run(started(shared(), config()))
     (together,) = run(started(replace(shared(), report_seconds=60.0), config()))

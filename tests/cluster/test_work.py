@@ -1,6 +1,7 @@
 """What runs on the workers: building the workload, preparing a sweep, keeping a model."""
 
 import platform
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,40 @@ def test_a_divergence_while_warming_up_is_nobodys_business(trouble):
 def test_only_steps_of_the_run_are_asked_for(short_toy):
     warm_up(short_toy)
     measure_unit_costs(short_toy, 0, HybridConfig(max_predict_steps=10))
+
+
+class TestCode:
+    FACTORY = """
+from toy import Toy
+
+def make():
+    scope = {"Toy": Toy, "__name__": "nowhere"}
+    exec("class Made(Toy): pass", scope)
+    return scope["Made"]()
+"""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        shutil.copy(toy.__file__, tmp_path / "mine.py")
+        return tmp_path
+
+    def test_a_file_that_was_changed_is_refused_by_name(self, folder):
+        mine = order(f"{folder / 'mine.py'}:Toy")
+        code = prepare_reference(mine, 0, 30, 10, False).code
+        mine.refuse_other_code(code)
+        mine.refuse_other_code({})  # of a sweep that kept none
+        with (folder / "mine.py").open("a") as file:
+            file.write("# another one\n")
+        with pytest.raises(UserError, match=r"^mine\.py changed since the sweep began") as refusal:
+            mine.refuse_other_code(code)
+        assert platform.node() in str(refusal.value)
+
+    def test_code_that_is_in_no_file_is_not_compared(self, folder):
+        shutil.copy(toy.__file__, folder)
+        (folder / "factory.py").write_text(self.FACTORY)
+        made = order(f"{folder / 'factory.py'}:make")
+        assert made.code() != made.code()
+        made.refuse_other_code(made.code())
 
 
 class TestPreparing:

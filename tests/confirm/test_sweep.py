@@ -299,6 +299,13 @@ def test_a_sweep_that_still_runs(folder):
         confirm_sweep(folder.path)
 
 
+def test_a_workload_that_was_changed_since_the_sweep_is_refused(folder, workload):
+    folder.write_manifest({**folder.manifest, "code": {"0 mine.py": "another"}})
+    with pytest.raises(UserError, match=r"^mine\.py changed since the sweep began"):
+        confirm_sweep(folder.path, seeds=3)
+    assert not folder.confirm_path.exists()
+
+
 def test_a_workload_that_is_gone(folder, workload):
     workload.unlink()
     with pytest.raises(UserError, match=r"mine\.py"):

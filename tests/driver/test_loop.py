@@ -1,6 +1,7 @@
 """The loop on a virtual clock: slots, retries, early stopping, flat fronts, and interruption."""
 
 import json
+import signal
 from dataclasses import replace
 
 import pytest
@@ -326,6 +327,29 @@ class TestControls:
         other = begin(folder.path.parent / "again", recorded_spec(folder), 100, {})
         outcome = carry_on(other, recorded_spec(other), lambda: carried, print, finish=lambda _: None)
         assert outcome.counts == {"done": 22}
+
+
+def test_interrupts_lose_nothing_that_was_heard_and_double_nothing(sweep, monkeypatch):
+    """One as a last report is about to be written, one as the end of that run, heard next, has been."""
+    sit, _, folder = sweep(slots=1)
+    append, left = Journal.append, ["finished", "reported"]
+
+    def interrupted(journal, event):
+        last = event["event"] == "reported" and event["report"]["step"] == 100
+        if last and left[-1:] == ["reported"]:
+            left.pop()
+            signal.raise_signal(signal.SIGINT)
+        append(journal, event)
+        if event["event"] == "finished" and left == ["finished"]:
+            left.pop()
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "append", interrupted)
+    assert sit().interrupted
+    assert not left
+    assert [event["event"] for event in Journal.read(folder.journal.path)].count("reported") == 4
+    assert states(folder) == {"done": 1}
+    assert sit().counts == {"done": 6}
 
 
 UNSTABLE = {"space": {"max_predict_steps": [10, 20, 30, 500, 600]}, "sampler": "random", "trials": 5}

@@ -448,6 +448,24 @@ def test_an_event_that_lacks_something_is_named():
         study().restore([{"event": "asked", "trial_id": "T0000", "config": {}, "number": 0, "source": "tpe"}])
 
 
+ASKED = [event for event in Sitting(sweep(trials=3), random.Random(0)).run() if event["event"] == "asked"]
+
+
+@pytest.mark.parametrize(
+    ("events", "what"),
+    [
+        ([ASKED[0], ASKED[0]], "point 0 is asked where point 1 must be"),
+        ([ASKED[0], ASKED[2]], "point 2 is asked where point 1 must be"),
+        ([ASKED[0] | {"params": {**ASKED[0]["params"], "correction_interval": 6}}], "point 0 is asked as"),
+        ([ASKED[0] | {"config": [1]}], "a 'asked' event holds what it must not"),
+    ],
+    ids=["doubled", "lost", "changed", "mistaken"],
+)
+def test_a_line_that_is_lost_doubled_or_changed_is_named(events, what):
+    with pytest.raises(UserError, match=f"journal is corrupt: {what}"):
+        Study(sweep(trials=3), "id", STEPS).restore(events)
+
+
 def test_a_study_needs_neither_torch_nor_ray_nor_pandas():
     code = (
         "import sys; from hybrid_sweep.search.study import Study; from hybrid_sweep.spec import SweepSpec;"

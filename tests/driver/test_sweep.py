@@ -1,0 +1,43 @@
+"""A sweep's folder: begun whole or not at all, and not gone on from where it is damaged."""
+
+import errno
+
+import pytest
+from support.killable import new_sweep, sit
+from support.sweeps import sweep
+
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.driver.sweep import begin
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.storage import JournalFileBackend
+
+
+@pytest.mark.parametrize(
+    ("part", "method"), [(JournalFileBackend, "append_logs"), (ResultsFolder, "write_manifest")]
+)
+def test_a_folder_that_has_no_room_is_told_of_in_a_sentence_and_not_left_half_made(
+    tmp_path, monkeypatch, part, method
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(part, method, full)
+    with pytest.raises(UserError, match=r"cannot write to .*out \(No space left on device\): make room"):
+        begin(tmp_path / "out", sweep(), 100, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_storage_that_holds_the_study_already_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybrid_sweep.driver.sweep.uuid4", lambda: type("Id", (), {"hex": "one"}))
+    spec = sweep(storage=f"sqlite:///{tmp_path / 'studies'}")
+    begin(tmp_path / "first", spec, 100, {})
+    with pytest.raises(UserError, match="already"):
+        begin(tmp_path / "second", spec, 100, {})
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_journal_whose_event_does_not_say_of_which_run_it_is_is_refused_in_a_sentence(tmp_path):
+    folder = new_sweep(tmp_path / "out")
+    folder.journal.append({"event": "started", "trial_id": "H020_I00_C0.85", "config": {}})
+    with pytest.raises(UserError, match="the journal is corrupt: a 'started' event has seed=None"):
+        sit(folder.path)
