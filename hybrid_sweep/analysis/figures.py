@@ -16,6 +16,11 @@ from hybrid_sweep.analysis.plots import NAMES, QUALITY_LABELS, SPEED_LABELS
 Figure = dict[str, Any]
 """`data` and `layout` as Plotly's JavaScript takes them; "--name" stands for that colour of the page."""
 
+_CONTROLS = {  # column of the quality -> name, colour, symbol, size, line
+    "truncated": ("truncated control", "--truncated", "triangle-down-open", 7, 1.3),
+    "frozen": ("frozen control", "--frozen", "x-thin", 7, 1.4),
+    "lr_matched": ("matched control", "--matched", "square-open", 6, 1.2),
+}
 _MANY_VALUES = 12  # a setting with more values than this is drawn as a scatter, not as boxes
 
 
@@ -25,12 +30,10 @@ def front_figure(picture: FrontPicture) -> Figure:
     traces = [
         _dominated(picture),
         _threads(front),
-        _markers("frozen control", points, "frozen", "--frozen", "x-thin", 7, line=1.4),
-        _markers("truncated control", points, "truncated", "--truncated", "triangle-down-open", 7, line=1.3),
-        _markers("matched control", points, "lr_matched", "--matched", "square-open", 6, line=1.2),
+        *(_markers(points, column, *_CONTROLS[column]) for column in picture.twins),
         *_curves(picture),
-        _markers("configurations", points, "y", "--point", "circle", 8),
-        {**_markers("Pareto front", front, "y", "--front", "circle", 12, ring=True), **_intervals(picture)},
+        _markers(points, "y", "configurations", "--point", "circle", 8),
+        {**_markers(front, "y", "Pareto front", "--front", "circle", 12, ring=True), **_intervals(picture)},
         {
             **_trace("plain training (1, 1)", [1], [1], "--ink", "star", 16),
             "hovertemplate": "plain training<br>speedup 1, quality 1<extra></extra>",
@@ -172,14 +175,14 @@ def _threads(front: pd.DataFrame) -> Figure:
 
 
 def _markers(
-    name: str,
     rows: pd.DataFrame,
     column: str,
+    name: str,
     colour: str,
     symbol: str,
     size: int,
-    *,
     line: float = 0,
+    *,
     ring: bool = False,
 ) -> Figure:
     shown = rows[rows[column].notna()]

@@ -56,6 +56,11 @@ class FrontPicture:
     confirmed: pd.DataFrame
 
     @property
+    def twins(self) -> list[str]:
+        """Return the controls of single configurations that there are, by their columns."""
+        return [name for name in _TWINS if self.points[name].notna().any()]
+
+    @property
     def best_first(self) -> pd.DataFrame:
         """The front with the recommended point before all others."""
         return self.front.sort_values("trial_id", key=lambda ids: ids != self.best, kind="stable")

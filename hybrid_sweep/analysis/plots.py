@@ -74,7 +74,8 @@ def _draw(axes: Any, picture: FrontPicture, title: str) -> None:
             axes.plot(
                 curve["x"], curve["y"], "--", color=colour, marker=_SHAPES[arm], markersize=5, label=name
             )
-    for column, (label, marks) in _CONTROLS.items():
+    for column in picture.twins:
+        label, marks = _CONTROLS[column]
         axes.scatter(points["x"], points[column], label=label, linewidth=1.1, **marks)
     dots = {"color": _GREY, "edgecolor": "white", "linewidth": 0.7, "zorder": 3}
     axes.scatter(points["x"], points["y"], 34, label=f"configurations ({len(points)})", **dots)

@@ -35,6 +35,16 @@ def test_any_kind_of_quality(grid60: ResultsFolder, tmp_path: Path, kind: str) -
     assert front_figure(picture)["layout"]["yaxis"]["title"]["text"] == QUALITY_LABELS[kind]
 
 
+def test_controls_that_nobody_ran_are_not_in_the_legend(grid60: ResultsFolder, tmp_path: Path) -> None:
+    trials = grid60.trials()
+    without = trials.assign(quality_vs_frozen=float("nan"), quality_vs_lr_matched=float("nan"))
+    shown = {len(front_figure(front_picture(rows, grid60.manifest))["data"]) for rows in (trials, without)}
+    assert len(shown) == 2
+    for name, rows in {"with": trials, "without": without}.items():
+        write_front(front_picture(rows, grid60.manifest), tmp_path / f"{name}.png", "")
+    assert (imread(tmp_path / "with.png")[900:] != imread(tmp_path / "without.png")[900:]).any()
+
+
 def test_bands_change_the_picture_of_the_same_means(
     sweep: Callable[..., ResultsFolder], tmp_path: Path
 ) -> None:
