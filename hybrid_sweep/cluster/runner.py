@@ -129,14 +129,15 @@ class Runner:
                 return {"report": report, "finished": finished}
             return {"report": report, "checkpoint": self._checkpoint_if_due(trial)}
         except torch.cuda.OutOfMemoryError as error:
-            self._trial = None
-            torch.cuda.empty_cache()
-            return {"lost": f"out of GPU memory: {one_line(error)}"}
+            lost = f"out of GPU memory: {one_line(error)}"
         except Exception as error:
             self._trial = None
             reason = named(error)
             failed = {"state": "failed", "reason": reason, "result": {}, "traceback": traceback.format_exc()}
             return {"finished": failed}
+        self._trial = None
+        torch.cuda.empty_cache()  # down here the error has let go of what its frames held
+        return {"lost": lost}
 
     def stop_now(self, keep: bool) -> dict[str, Any]:
         """End the trial here: return its partial `result`, and with `keep` a `checkpoint` to go on from."""

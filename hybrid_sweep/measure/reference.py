@@ -90,26 +90,32 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
             f"plain training ends at a held-out loss of {last:.4g}, above the {first:.4g} where it began: "
             "lower the learning rate or the steps until it trains, there is nothing to compare with"
         )
-    cuda = plain.parameters[0].is_cuda
     return Reference(
         seed=seed,
         steps=at,
         val_loss=[r["loss"] for r in results],
         val_accuracy=[r["accuracy"] for r in results] if "accuracy" in results[0] else None,
-        peak_memory_bytes=torch.cuda.max_memory_allocated() if cuda else None,
+        peak_memory_bytes=peak_memory_bytes(plain),
     )
+
+
+def peak_memory_bytes(plain: PlainStep) -> int | None:
+    """Return the peak of CUDA's allocations where `plain` trains, since its `start`; None on a CPU."""
+    weights = plain.parameters[0]
+    return torch.cuda.max_memory_allocated(weights.device) if weights.is_cuda else None
 
 
 def start(workload: Workload, seed: int) -> PlainStep:
     """Build model, optimizer and schedule, and seed the global random numbers: one start for all arms."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
     model = workload.build_model(seed)
     optimizer = workload.build_optimizer(model)
     build_scheduler = getattr(workload, "build_scheduler", None)
     seed_random_state(seed)
     scheduler = build_scheduler(optimizer) if build_scheduler else None
-    return PlainStep(model, optimizer, workload.loss, scheduler)
+    plain = PlainStep(model, optimizer, workload.loss, scheduler)
+    if plain.parameters[0].is_cuda:
+        torch.cuda.reset_peak_memory_stats(plain.parameters[0].device)
+    return plain
 
 
 def held_out(workload: Workload, model: nn.Module, split: str = "val") -> dict[str, float]:

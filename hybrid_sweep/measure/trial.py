@@ -16,7 +16,7 @@ from hybrid_sweep.errors import UserError, named, one_line
 from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
-from hybrid_sweep.measure.reference import Reference, held_out, start
+from hybrid_sweep.measure.reference import Reference, held_out, peak_memory_bytes, start
 from hybrid_sweep.measure.run_cache import TwinKey
 from hybrid_sweep.measure.score import (
     behaviour,
@@ -332,8 +332,7 @@ class Trial:
         return self._peak_memory() / self.reference.peak_memory_bytes
 
     def _peak_memory(self) -> int:
-        here = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        return max(here, self._peak_memory_bytes)
+        return max(peak_memory_bytes(self.trainer.plain) or 0, self._peak_memory_bytes)
 
     def _header(self) -> dict[str, Any]:
         """Return what a state and the run that goes on from it have in common, beside the configuration."""

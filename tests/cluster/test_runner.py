@@ -1,5 +1,6 @@
 """The runner without Ray: one report a step, one worker for many trials, failures that are told."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -292,3 +293,19 @@ def test_a_trial_that_runs_out_of_gpu_memory_is_to_be_tried_again(shared, monkey
     assert started(shared(), config()).step() == {
         "lost": "out of GPU memory: CUDA out of memory. Tried to allocate"
     }
+
+
+def test_memory_is_given_back_once_nothing_holds_it(shared, monkeypatch):
+    taken, held = [], []
+
+    def full(trial):
+        activations = torch.zeros(3)
+        taken.append(weakref.ref(activations))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("hybrid_sweep.measure.trial.Trial.reporting", full)
+    worker = started(shared(), config())
+    worker.ready()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(taken[0]() is not None))
+    worker.step()
+    assert held == [False]

@@ -74,6 +74,15 @@ class TestRun:
         start(Toy(), 5)
         assert torch.equal(torch.rand(3), first)
 
+    def test_on_a_cpu_a_gpu_is_left_alone(self, monkeypatch):
+        def touched(*_):
+            pytest.fail("CUDA was asked")
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", touched)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", touched)
+        assert reference_run(Toy(), 0, 2, eval_every=1).peak_memory_bytes is None
+
     @pytest.mark.parametrize(
         ("result", "quality", "message"),
         [
