@@ -57,6 +57,8 @@ FRONT_COLUMNS = {  # column of trials.csv -> its heading
 }
 INTERVAL = "\n± 95 %"
 ONLY_WHERE_WIDE = ("seed", "max_predict_steps", "correction_interval", "confidence_threshold")
+NARROWEST = 88  # below this the column of FIRST_TO_GO is left out too
+FIRST_TO_GO = "realised_horizon_mean"
 
 
 def console() -> Console:
@@ -114,6 +116,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     from hybrid_sweep.search.halving import refuse_unjudged
     from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
     from hybrid_sweep.search.space import grid
+    from hybrid_sweep.search.storage import masked
     from hybrid_sweep.workload import load_workload
 
     measured = wants_curvature(spec)
@@ -125,6 +128,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     refuse_unjudged(spec, spec.steps or workload.steps)
     keywords = ", ".join(f"{key}={value}" for key, value in spec.workload.keywords.items())
     seeds = f"{spec.repeats} seed{'s' if spec.repeats > 1 else ''}"
+    given = [f"points given: {len(spec.points)}"] if spec.points else []
     beside = len(controls(spec, spec.steps or workload.steps, count)) + len(ablations(spec, "", {}))
     rows = {
         "workload": f"{spec.workload.name}, found and loaded",
@@ -136,18 +140,26 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "controls": f"{spec.controls}: {beside} × {seeds} = {beside * spec.repeats}" if beside else "none",
         **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
         **{field: described(axis) for field, axis in spec.space.items()},
-        **({"mask": "by η·λ_max, measured along plain training first"} if measured else {}),
+        "mask": "by η·λ_max, measured along plain training first" if measured else "",
+        "tried first": _listed([*spec.presets, *given]),
+        "constraints": _listed(f"{name} {value}" for name, value in spec.constraints if value is not None),
+        "early stopping": _listed(f"{name} {value:.3g}" for name, value in spec.early_stopping or ()),
+        "ends": f"when {spec.stop_when_flat} points add nothing" if spec.stop_when_flat else "",
+        "reports": f"every {spec.report_every} steps" if spec.report_every > 1 else "",
+        "learns from": _listed(spec.warm_start),
+        "mirrored to": masked(spec.storage) if spec.storage else "",
         "device": spec.device,
         "at once": str(spec.concurrency or "one a core, or one a GPU share"),
-        **({"compiled": f"torch.compile, mode {spec.compile}"} if spec.compile != "none" else {}),
-        **({"packed": f"{spec.pack} in a worker"} if spec.pack != 1 else {}),
+        "compiled": f"torch.compile, mode {spec.compile}" if spec.compile != "none" else "",
+        "packed": f"{spec.pack} in a worker" if spec.pack != 1 else "",
         "front of": f"{spec.speedup_column} and quality",
         "results": str(out or Path("results", f"{spec.name}-<time>")),
     }
     grid_of_rows = Table.grid(padding=(0, 3))
     grid_of_rows.add_column(style="cyan", no_wrap=True)
     for name, text in rows.items():
-        grid_of_rows.add_row(name, Text(text))
+        if text:
+            grid_of_rows.add_row(name, Text(text))
     ids = Columns([Text(point.trial_id, "dim") for point in points[:count]], padding=(0, 2))
     title = Text.assemble((spec.name, "bold"), f"  {spec.about}")
     indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, ids)]
@@ -179,6 +191,7 @@ def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
     longest = max(len(row["trial_id"]) for row in front)
     wide = width - max(longest - USUAL_ID, 0) >= NARROW
     shown = [name for name in FRONT_COLUMNS if wide or name not in ONLY_WHERE_WIDE]
+    shown = [name for name in shown if width >= NARROWEST or name != FIRST_TO_GO]
     shown = [name for name in shown if not all(_is_missing(row[name]) for row in front)]
     if not any("," in row["seed"] for row in front):  # one seed each: nothing to tell
         shown = [name for name in shown if name != "seed"]
@@ -186,7 +199,8 @@ def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
     for name in shown:
         text = name in ("trial_id", "seed")
         heading = FRONT_COLUMNS[name] + (INTERVAL if f"{name}_low" in front[0] else "")
-        table.add_column(heading, justify="left" if text else "right", no_wrap=text)
+        whole = text and longest <= USUAL_ID
+        table.add_column(heading, justify="left" if text else "right", no_wrap=whole, overflow="fold")
     for row in front:
         table.add_row(*(_cell(row, name, digits[name]) for name in shown))
     return table
@@ -344,7 +358,7 @@ def _line(text: str, style: str = "") -> Text:
 def _table(*headings: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
     for heading in headings:
-        table.add_column(heading, vertical="bottom")
+        table.add_column(heading, overflow="fold")
     return table
 
 

@@ -173,6 +173,28 @@ def test_a_dry_run_shows_the_sweep_and_writes_nothing(hybrid_sweep, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_shows_how_the_search_goes(hybrid_sweep, tmp_path):
+    sweep = tmp_path / "mine.yaml"
+    sweep.write_text(
+        "workload: trainables.mnist_mlp:MnistMlp\nspace: {max_predict_steps: [20, 40]}\nreport_every: 50\n"
+        "presets: [balanced]\npoints: [{max_predict_steps: 20}]\nconstraints: {min_quality: 0.9}\n"
+        "early_stopping: {reduction: 4}\nstop_when_flat: 7\nstorage: postgresql://me:secret@host/db\n"
+    )
+    code, out, _ = hybrid_sweep("run", sweep, "--dry-run")
+    assert code == 0
+    for shown in (
+        "balanced, points given: 1",
+        "min_quality 0.9",
+        "reduction 4, first_rung 0.111",
+        "when 7 points add nothing",
+        "every 50 steps",
+        "postgresql://me:***@host/db",
+    ):
+        assert shown in out
+    assert "secret" not in out
+    assert "compiled" not in out
+
+
 def test_a_run_ends_with_front_verdict_folder_and_next_commands(sweep, hybrid_sweep, tmp_path):
     out = tmp_path / "new"
     code, text, err = hybrid_sweep("run", "quick", "--out", out)

@@ -1,8 +1,10 @@
 """Tables for a terminal show what there is to tell, and never cut a number off."""
 
+import io
 import math
 
 import pytest
+from rich.console import Console
 
 from hybrid_sweep import screen
 
@@ -28,3 +30,16 @@ def test_settings_are_left_to_the_id_where_the_screen_is_narrow_or_the_id_long(f
     assert "H" not in headings(
         [front[0] | {"trial_id": "H075_I00_C0.60_full_steps=8_stop_fraction=0.03"}], 120
     )
+
+
+@pytest.mark.parametrize("trial_id", ["H075_I00_C0.60", "T0039_H069_I15_C0.59_D2.53" * 3])
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_no_number_and_no_id_is_cut_off_where_the_screen_is_narrow(front, width, trial_id):
+    screen_text = io.StringIO()
+    rows = [front[0] | {"trial_id": trial_id, "speedup": 12.345, "quality": 0.9876}]
+    Console(file=screen_text, width=width).print(screen.front_table(rows, width))
+    assert "…" not in screen_text.getvalue()
+    assert "12.345" in screen_text.getvalue()
+    assert "0.9876" in screen_text.getvalue()
+    ids = (line[1:].split(" ")[0] for line in screen_text.getvalue().splitlines())
+    assert trial_id in "".join(ids)

@@ -151,7 +151,8 @@ def status_lines(status: SweepStatus) -> list[str]:
         "trouble": _trouble(status),
         "last event": "" if age is None else f"{clock_text(age)} ago",
     }
-    word = "interrupted: resume it" if status.state == "interrupted" else status.state
+    goes_on = "resume it" if status.sweep_id else "it has no manifest, so run it anew"
+    word = f"interrupted: {goes_on}" if status.state == "interrupted" else status.state
     width = max(map(len, lines))
     head = f"{status.name}: {word}" + (f" (sweep {status.sweep_id})" if status.sweep_id else "")
     return [head, *(f"  {name:<{width}}  {text}" for name, text in lines.items() if text)]

@@ -165,7 +165,9 @@ def test_nothing_has_happened_yet(empty: ResultsFolder) -> None:
     status = sweep_status(empty, alive=False)
     assert (status.state, status.ended, status.planned, status.front) == ("interrupted", 0, None, 0)
     assert (status.slope, status.last_event_seconds, status.best) == (None, None, None)
-    assert "none yet" in "\n".join(status_lines(status))
+    lines = status_lines(status)
+    assert "interrupted: it has no manifest, so run it anew" in lines[0]
+    assert "none yet" in "\n".join(lines)
 
 
 def test_the_lines_and_the_json_say_the_same(sitting: Callable[..., Sitting]) -> None:
