@@ -78,6 +78,7 @@ def sweep(job, slots):
         trials=TRIALS,
         seed=seed,
         timing="counted",
+        mask=None,
     )
     recorded = Recorded.from_parquet(POINTS)
 

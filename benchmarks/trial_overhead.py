@@ -66,7 +66,7 @@ class TuneSleeper(tune.Trainable):
 
 def ours(trials: int, slots: int, seconds: float, sampler: str) -> float:
     """Return wall-clock seconds of all trials once the workers are up."""
-    spec = SweepSpec(name="x", workload="a:B", space=SPACE, sampler=sampler, trials=trials)
+    spec = SweepSpec(name="x", workload="a:B", space=SPACE, sampler=sampler, trials=trials, mask=None)
     backend = RayBackend(Sleeper, (seconds,), {"cpu": 1, "gpu": 0}, lambda: slots)
     while backend.free < slots:
         backend.wait(1.0)
