@@ -46,7 +46,8 @@ def main():
 def repeat(source, target, trials):
     """Write the events of `trials` trials; return how many events there are."""
     events = [json.loads(line) for line in source.read_text().splitlines()]
-    own = [event for event in events if "trial_id" in event and not event.get("arm")]
+    controls = {event["trial_id"] for event in events if event.get("arm")}
+    own = [event for event in events if "trial_id" in event and event["trial_id"] not in controls]
     names = list(dict.fromkeys(event["trial_id"] for event in own))
     draw = random.Random(0)
     written = 0

@@ -91,14 +91,16 @@ class Journal:
 
 def plain(value: Any) -> Any:
     """Return `value` as JSON can hold it: not-a-number as None, infinities as text, 0-d arrays as numbers."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
         return None if math.isnan(value) else str(float(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, Path):
         return str(value)
     return plain(value.item()) if hasattr(value, "item") else value

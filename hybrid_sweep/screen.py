@@ -228,7 +228,7 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
         parts.append(_line(f"  {row['trial_id']} (seed {row['seed']}) failed: {row['reason']}", "red"))
     if len(failed) > FAILURES_SHOWN:
         parts.append(_line(f"  and {len(failed) - FAILURES_SHOWN} more", "red"))
-    parts += ["", *map(_line, analyzer_lines(folder)), "", _line(f"Results: {folder.path}"), "Next:"]
+    parts += ["", *map(_line, analyzer_lines(folder, trials)), "", _line(f"Results: {folder.path}"), "Next:"]
     commands = [*(["resume DIR"] if interrupted else []), "report DIR", "pareto DIR"]
     if best is not None:
         commands[-2:-2] = ["confirm DIR", "verdict DIR"]

@@ -111,13 +111,18 @@ class ResultsFolder(SweepFolder):
         hint = f"close ones are {', '.join(close)}" if close else "the sweep has begun none"
         raise UserError(f"unknown trial {trial_id!r}: {hint}; the trial_id column of trials.csv has them all")
 
-    def export_all(self, min_quality: float = MIN_QUALITY) -> list[Path]:
+    def export_all(self, min_quality: float = MIN_QUALITY, trials: pd.DataFrame | None = None) -> list[Path]:
         """Write every table, the picture and the report into the folder; return the files written.
+
+        Args:
+            min_quality: the quality that counts as good.
+            trials: what `trials` returns, where it has been read already.
 
         Raises:
             UserError: the journal or the manifest is corrupt, or the folder cannot be written.
         """
-        manifest, trials, steps = self.manifest, self.trials(), self.steps()
+        trials = self.trials() if trials is None else trials
+        manifest, steps = self.manifest, self.steps()
         front, confirmation = pareto_front(trials, speedup_column(manifest)), self.confirmation()
         name = (manifest.get("spec") or {}).get("name")
         title = str(name or self.path.resolve().name)
@@ -128,7 +133,7 @@ class ResultsFolder(SweepFolder):
             "steps.parquet": encode(steps, "parquet"),
             "pareto.csv": encode(front, "csv"),
             "pareto.json": encode(front, "json"),
-            seed_file_name(manifest.get("created")): json.dumps(seed_records(trials), indent=1).encode(),
+            seed_file_name(manifest.get("created")): _lines(seed_records(trials)).encode(),
             self.report_path.name: render_report(
                 trials,
                 picture,
@@ -150,6 +155,11 @@ class ResultsFolder(SweepFolder):
                 f"in them; mend that, then write them with: hybrid-sweep report {self.path}"
             ) from None
         return [self.path / file for file in (*files, "pareto.png")]
+
+
+def _lines(records: list[dict[str, Any]]) -> str:
+    """Return JSON with a record a line."""
+    return "[" + ",\n".join(map(json.dumps, records)) + "]\n"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,16 @@ if TYPE_CHECKING:  # which makes a report with these lines
     from hybrid_sweep.analysis.folder import ResultsFolder
 
 
-def analyzer_lines(folder: ResultsFolder, min_quality: float = MIN_QUALITY) -> list[str]:
-    """Return the four lines for the best point of a sweep's front (seed, analyze_sweep.py)."""
-    trials = folder.trials()
+def analyzer_lines(
+    folder: ResultsFolder, trials: pd.DataFrame, min_quality: float = MIN_QUALITY
+) -> list[str]:
+    """Return the four lines for the best point of a sweep's front (seed, analyze_sweep.py).
+
+    Args:
+        folder: of the sweep.
+        trials: what its `trials` returns.
+        min_quality: the bar.
+    """
     recommended = folder.verdict(trials).recommendation
     return analyze(trials, speedup_column(folder.manifest), min_quality, recommended)
 

@@ -48,7 +48,7 @@ def steps_table(events: Iterable[Event]) -> pd.DataFrame:
         UserError: an event lacks what its kind must have.
     """
     rows = [
-        {**identity(run_of(event)), **need(event, "report", Mapping)}
+        {**identity(run_of(event)), **need(event, "report", dict)}
         for event in events
         if event["event"] == "reported"
     ]

@@ -73,8 +73,9 @@ def report(folder: Folder) -> None:
     from hybrid_sweep.analysis.summary import analyzer_lines
 
     results = ResultsFolder.open(folder)
-    results.export_all()
-    print("\n".join([*analyzer_lines(results), f"Report: {results.report_path}"]))
+    trials = results.trials()
+    results.export_all(trials=trials)
+    print("\n".join([*analyzer_lines(results, trials), f"Report: {results.report_path}"]))
 
 
 @app.command(rich_help_panel=LOOK)

@@ -43,7 +43,7 @@ def test_it_asks_no_network(grid60: ResultsFolder) -> None:
 
 def test_it_has_the_headline_and_every_part(grid60: ResultsFolder) -> None:
     page = own_part(grid60)
-    for line in analyzer_lines(grid60):
+    for line in analyzer_lines(grid60, grid60.trials()):
         label, value = line.split(": ", 1)
         assert f"<small>{label}</small><strong>{value}</strong>" in page
     for state in ("58 done", "1 diverged", "1 failed"):
