@@ -1,10 +1,11 @@
 """What a sweep keeps in memory: 5,000 simulated trials, then 2,000 trials that do nothing on a local Ray.
 
-    python benchmarks/driver_memory.py [--sampler random] [--simulated 5000] [--ray 2000]
+    python benchmarks/driver_memory.py [--sampler random] [--simulated 5000] [--ray 2000] [--mask 1.5]
 
 Each part is a whole sweep, journal and Optuna's view of it included, in a process of its own. Growth is
 resident memory at the end less that after the first 100 trials; the slope is a line through one sample
-every 50 trials, the first fifth left out. Bars: growth ≤ 50 MB, slope on Ray ≤ 10 KB a trial. Linux only.
+every 50 trials, the first fifth left out. Bars: growth ≤ 50 MB, slope on Ray ≤ 10 KB a trial. With --mask
+each draw that is refused leaves a failed trial in Optuna's study, of 2 KB. Linux only.
 """
 
 import argparse
@@ -35,17 +36,18 @@ def main():
     parser.add_argument("--sampler", default="random", choices=["random", "tpe", "nsga2"])
     parser.add_argument("--simulated", type=int, default=5000, help="trials on the simulated back-end")
     parser.add_argument("--ray", type=int, default=2000, help="trials on Ray; 0 leaves it out")
+    parser.add_argument("--mask", type=float, help="largest η·λ, by which most of this space is masked")
     options = parser.parse_args()
     if options.simulated and options.ray:
         for part in (["--ray", "0"], ["--simulated", "0"]):  # each in a process of its own
             subprocess.run([sys.executable, __file__, *sys.argv[1:], *part], check=True)
     elif options.ray:
-        measure("ray", options.sampler, options.ray)
+        measure("ray", options.sampler, options.ray, options.mask)
     else:
-        measure("simulated", options.sampler, options.simulated)
+        measure("simulated", options.sampler, options.simulated, options.mask)
 
 
-def measure(kind, sampler, trials):
+def measure(kind, sampler, trials, mask):
     """Run a sweep and print what the driver's memory did."""
     samples = [(0, resident_bytes())]
     ended = 0
@@ -71,6 +73,7 @@ def measure(kind, sampler, trials):
         },
         timing="counted",
         controls="none",
+        mask=None if mask is None else {"eta_lambda": mask},
     )
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
