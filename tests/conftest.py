@@ -1,12 +1,15 @@
-"""For every test: no property test fails because the machine was slow, and none sees the user's cache."""
+"""For every test: none fails because the machine is slow or a background job, or sees the user's cache."""
 
 import os
+import signal
 import tempfile
 
 from hypothesis import settings
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 
 _cache = tempfile.TemporaryDirectory(prefix="hybrid-sweep-cache-")
 os.environ["HYBRID_SWEEP_CACHE"] = _cache.name  # before any process is started that inherits it
