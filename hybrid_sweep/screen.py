@@ -211,7 +211,6 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
     from hybrid_sweep.analysis.front_rows import front_rows
     from hybrid_sweep.analysis.pareto import best_point, pareto_front
     from hybrid_sweep.analysis.plane import speedup_column
-    from hybrid_sweep.analysis.summary import analyzer_lines
 
     trials = folder.trials()
     failed = trials[trials["state"] == "failed"]
@@ -228,7 +227,7 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
         parts.append(_line(f"  {row['trial_id']} (seed {row['seed']}) failed: {row['reason']}", "red"))
     if len(failed) > FAILURES_SHOWN:
         parts.append(_line(f"  and {len(failed) - FAILURES_SHOWN} more", "red"))
-    parts += ["", *map(_line, analyzer_lines(folder, trials)), "", _line(f"Results: {folder.path}"), "Next:"]
+    parts += ["", *map(_line, folder.analyzer_lines(trials)), "", _line(f"Results: {folder.path}"), "Next:"]
     commands = [*(["resume DIR"] if interrupted else []), "report DIR", "pareto DIR"]
     if best is not None:
         commands[-2:-2] = ["confirm DIR", "verdict DIR"]

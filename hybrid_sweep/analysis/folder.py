@@ -20,6 +20,7 @@ from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
 from hybrid_sweep.analysis.plots import write_front
 from hybrid_sweep.analysis.report import render_report
 from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
+from hybrid_sweep.analysis.summary import analyze
 from hybrid_sweep.analysis.sweep_folder import SweepFolder
 from hybrid_sweep.analysis.table import hybrid_runs, steps_table, trials_table
 from hybrid_sweep.analysis.verdict import Verdict, verdict
@@ -52,6 +53,10 @@ class ResultsFolder(SweepFolder):
     def _verdict(self, front: pd.DataFrame, confirmation: Confirmation | None) -> Verdict:
         speedup = speedup_column(self.manifest)
         return verdict(front, confirmation, folder=str(self.path), speedup=speedup)
+
+    def analyzer_lines(self, trials: pd.DataFrame) -> list[str]:
+        """Return the seed's four lines for the best point of `trials`, which `trials` has returned."""
+        return analyze(trials, speedup_column(self.manifest), verdict=self.verdict(trials).recommendation)
 
     def trials(self) -> pd.DataFrame:
         """One row a trial and seed, from the journal, also while the sweep runs or after it was killed.

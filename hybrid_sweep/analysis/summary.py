@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from hybrid_sweep.analysis.checklist import Row, check, recommendation
 from hybrid_sweep.analysis.pareto import best_point, pareto_front
-from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
+from hybrid_sweep.analysis.plane import MIN_QUALITY
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED
-
-if TYPE_CHECKING:  # which makes a report with these lines
-    from hybrid_sweep.analysis.folder import ResultsFolder
-
-
-def analyzer_lines(
-    folder: ResultsFolder, trials: pd.DataFrame, min_quality: float = MIN_QUALITY
-) -> list[str]:
-    """Return the four lines for the best point of a sweep's front (seed, analyze_sweep.py).
-
-    Args:
-        folder: of the sweep.
-        trials: what its `trials` returns.
-        min_quality: the bar.
-    """
-    recommended = folder.verdict(trials).recommendation
-    return analyze(trials, speedup_column(folder.manifest), min_quality, recommended)
 
 
 def analyze(
@@ -36,7 +17,7 @@ def analyze(
     min_quality: float = MIN_QUALITY,
     verdict: str = UNCONFIRMED,
 ) -> list[str]:
-    """Return the four lines from a table of trials.
+    """Return the four lines from a table of trials (seed, analyze_sweep.py).
 
     What is recommended is the verdict, which compares with controls on fresh seeds; the checklist, which
     looks at the sweep's own runs, is told beside it by its name.

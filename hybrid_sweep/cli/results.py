@@ -70,12 +70,11 @@ def pareto(
 def report(folder: Folder) -> None:
     """Rebuild every table, the picture and the report from the journal, and print the verdict."""
     from hybrid_sweep.analysis.folder import ResultsFolder
-    from hybrid_sweep.analysis.summary import analyzer_lines
 
     results = ResultsFolder.open(folder)
     trials = results.trials()
     results.export_all(trials=trials)
-    print("\n".join([*analyzer_lines(results, trials), f"Report: {results.report_path}"]))
+    print("\n".join([*results.analyzer_lines(trials), f"Report: {results.report_path}"]))
 
 
 @app.command(rich_help_panel=LOOK)

@@ -14,7 +14,6 @@ from hybrid_sweep.analysis.figures import front_figure, setting_values, settings
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_picture import front_picture
 from hybrid_sweep.analysis.report import render_report
-from hybrid_sweep.analysis.summary import analyzer_lines
 
 EVIL = "<script>alert(1)</script>&\"'{{x}}"
 
@@ -43,7 +42,7 @@ def test_it_asks_no_network(grid60: ResultsFolder) -> None:
 
 def test_it_has_the_headline_and_every_part(grid60: ResultsFolder) -> None:
     page = own_part(grid60)
-    for line in analyzer_lines(grid60, grid60.trials()):
+    for line in grid60.analyzer_lines(grid60.trials()):
         label, value = line.split(": ", 1)
         assert f"<small>{label}</small><strong>{value}</strong>" in page
     for state in ("58 done", "1 diverged", "1 failed"):

@@ -5,7 +5,7 @@ import pytest
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import best_point, pareto_front
-from hybrid_sweep.analysis.summary import analyze, analyzer_lines
+from hybrid_sweep.analysis.summary import analyze
 
 
 def front(*points: tuple[float, float]) -> pd.DataFrame:
@@ -21,7 +21,7 @@ def test_best_is_the_fastest_above_the_floor_else_the_best() -> None:
 
 
 def test_the_four_lines(grid60: ResultsFolder) -> None:
-    lines = analyzer_lines(grid60, grid60.trials())
+    lines = grid60.analyzer_lines(grid60.trials())
     best = best_point(pareto_front(grid60.trials()))
     horizon, interval, threshold = best["trial_id"].split("_")
     assert lines == [
@@ -37,7 +37,7 @@ def test_what_is_recommended_is_the_verdict_whatever_the_checklist_says(grid60: 
     for recommendation in ("ADOPT", "REJECT: lr_matched"):
         line = analyze(grid60.trials(), verdict=recommendation)[3]
         assert line.startswith(f"Recommendation: {recommendation}; checklist on this sweep alone: ")
-    assert analyzer_lines(grid60, grid60.trials())[3].startswith(
+    assert grid60.analyzer_lines(grid60.trials())[3].startswith(
         f"Recommendation: {grid60.verdict().recommendation}; "
     )
 
