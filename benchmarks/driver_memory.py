@@ -80,6 +80,7 @@ def measure(kind, sampler, trials, mask):
         folder = begin(Path(scratch) / "sweep", spec, STEPS, {})
         backend = simulated if kind == "simulated" else on_ray
         outcome = carry_on(folder, spec, backend, tell, finish=lambda folder: None)
+        refused = folder.manifest.get("masked", 0)
     assert outcome.counts == {"done": trials}
     seconds = time.perf_counter() - began
     at, memory = np.array(samples, dtype=float).T
@@ -87,7 +88,8 @@ def measure(kind, sampler, trials, mask):
     slope = np.polyfit(at[late], memory[late], 1)[0]
     print(
         f"{kind}, {sampler}: {trials} trials in {seconds:.0f} s; driver {memory[-1] / 1e6:.0f} MB, "
-        f"grown by {(memory[-1] - settled) / 1e6:.1f} MB; slope {slope / 1e3:.2f} KB a trial"
+        f"grown by {(memory[-1] - settled) / 1e6:.1f} MB; slope {slope / 1e3:.2f} KB a trial, "
+        f"and {refused / trials:.1f} masked draws"
     )
 
 
