@@ -125,7 +125,7 @@ class Predictor(ABC):
         lengths = (sum(vv) * sum(ww)) ** 0.5
         realised = Realised(
             ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)),
-            cosines=tuple(_ratio(a, (b * c) ** 0.5) for a, b, c in zip(dv, vv, dd, strict=True)),
+            cosines=tuple(_cosine(a, b, c) for a, b, c in zip(dv, vv, dd, strict=True)),
         )
         return realised, sum(vw) / lengths if lengths > 0 else None
 
@@ -172,6 +172,11 @@ class Linear(Predictor):
     def displacement(self, begin: float, end: float) -> Tensor:
         """Return v̂ times the steps."""
         return self.direction().mul_(end - begin)
+
+
+def _cosine(product: float, one: float, other: float) -> float:
+    """Return ⟨u, v⟩ / (‖u‖‖v‖) of a product and two squares, within ±1 whatever the rounding."""
+    return min(max(_ratio(product, (one * other) ** 0.5), -1.0), 1.0)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -29,7 +29,11 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LayerGroups:
-    """Trainable parameters in model order, cut into at most eight contiguous groups of layers.
+    """Trainable parameters in model order, cut into eight contiguous groups.
+
+    Of more than eight layers neighbours share a group; of fewer the largest are cut into parts of equal size,
+    so that every gate of the weight-delta head has something to scale. Only a model of less than eight times
+    the memory at whose multiples a parameter may begin has fewer groups.
 
     The parameters become views into one vector, so that what is done to all of them is one call; zeros fill
     the gaps between them. Whoever puts other tensors in their place (`model.to`, `p.data = …`) takes them
@@ -37,7 +41,7 @@ class LayerGroups:
 
     Attributes:
         vector: the weights [n].
-        names: name of the first layer of each group.
+        names: name of the first layer of each group, "layer[i/n]" for one of n parts of a layer.
         sizes: length of each group within the vector.
     """
 
@@ -79,10 +83,11 @@ class LayerGroups:
             unit = alignment // p.element_size()
             sizes[group_of[name.rpartition(".")[0]]] += -(-p.numel() // unit) * unit
         owners = list(named.values())
+        parts, cut = cut_by_size([names[i] for i in range(count)], sizes, MAX_GROUPS, unit)
         groups = cls(
             owners[0].new_zeros(sum(sizes)).detach(),
-            tuple(names[i] for i in range(count)),
-            sizes,
+            parts,
+            cut,
             places,
             owners,
         )
@@ -154,6 +159,35 @@ class LayerGroups:
             torch._foreach_zero_([views[i] for i in frozen])
 
 
+def cut_by_size(
+    names: Sequence[str], sizes: Sequence[int], count: int, unit: int
+) -> tuple[tuple[str, ...], list[int]]:
+    """Cut contiguous pieces into `count` parts as equal as can be, no part reaching across two pieces.
+
+    Args:
+        names: of the pieces.
+        sizes: of the pieces, multiples of `unit`.
+        count: parts wanted; fewer come where there is not a `unit` for each, more where pieces are more.
+        unit: a part is a multiple of it.
+
+    Returns:
+        Names ("name[i/n]" for a part of a piece) and sizes of the parts.
+    """
+    parts = [1] * len(sizes)
+    while sum(parts) < count:
+        whole = max(range(len(sizes)), key=lambda i: sizes[i] / parts[i])
+        if sizes[whole] < (parts[whole] + 1) * unit:
+            break
+        parts[whole] += 1
+    labels: list[str] = []
+    lengths: list[int] = []
+    for name, size, of in zip(names, sizes, parts, strict=True):
+        ends = [size // unit * i // of * unit for i in range(of + 1)]
+        labels += [f"{name}[{i + 1}/{of}]" if of > 1 else name for i in range(of)]
+        lengths += [end - begin for begin, end in pairwise(ends)]
+    return tuple(labels), lengths
+
+
 class Sample:
     """A fixed sample of the vector's coordinates: what directions are compared on.
 
@@ -162,7 +196,7 @@ class Sample:
     are known to about 1 %, whatever the size of the model. They depend on the sizes alone.
     """
 
-    SIZE = 16_384
+    SIZE = 8192
     SEED = 0
 
     def __init__(self, groups: LayerGroups) -> None:

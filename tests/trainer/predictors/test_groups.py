@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.predictors.groups import MAX_GROUPS, LayerGroups, Sample
+from hybrid_sweep.trainer.predictors.groups import MAX_GROUPS, LayerGroups, Sample, cut_by_size
 
 
 def model(layers=3):
@@ -25,9 +25,38 @@ def test_groups_are_at_most_eight_contiguous_layers_and_cover_every_trainable_pa
     assert groups.names[0] == "0"
 
 
+def test_fewer_layers_are_cut_into_eight_parts_by_size_none_of_them_across_two_layers():
+    net = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
+    groups = LayerGroups.of(net)
+    assert groups.names == (*(f"0[{i}/6]" for i in range(1, 7)), "2", "4")
+    assert sum(groups.sizes[:6]) == 784 * 256 + 256
+    assert max(groups.sizes[:6]) - min(groups.sizes[:6]) <= 16
+    assert groups.sizes[6:] == [256 * 128 + 128, 128 * 10 + 16]
+    ones = groups.flat([torch.ones_like(v) for v in groups.views(groups.vector)])
+    assert groups.squares(ones) == [
+        *map(float, groups.sizes[:7]),
+        1290.0,
+    ]  # none is empty
+
+
+@given(
+    units=st.lists(st.integers(1, 5000), min_size=1, max_size=9), count=st.integers(1, 8), unit=st.just(16)
+)
+def test_pieces_are_cut_whole_and_as_equally_as_can_be(units, count, unit):
+    sizes = [unit * each for each in units]
+    names, parts = cut_by_size([str(i) for i in range(len(sizes))], sizes, count, unit)
+    assert len(names) == len(set(names)) == len(parts)
+    assert len(parts) == max(min(count, sum(units)), len(sizes)) or min(parts) < 2 * unit
+    assert all(part > 0 and part % unit == 0 for part in parts)
+    assert [
+        sum(part for name, part in zip(names, parts, strict=True) if name.partition("[")[0] == str(i))
+        for i in range(len(sizes))
+    ] == sizes
+
+
 def test_weight_and_bias_of_a_layer_share_a_group():
-    groups = LayerGroups.of(model(3))
-    assert groups.sizes == [32, 32, 32]  # 16 + 4 or 12 + 3 floats, each rounded up to 64 bytes
+    groups = LayerGroups.of(model(8))
+    assert groups.sizes == [32] * 8  # 16 + 4 or 12 + 3 floats, each rounded up to 64 bytes
 
 
 def test_what_is_done_to_the_vector_is_done_to_the_model_and_back():
@@ -93,8 +122,9 @@ def test_flat_is_the_inverse_of_views():
 def test_each_group_has_its_own_squares_and_factors():
     groups = LayerGroups.of(model())
     ones = groups.flat([torch.ones_like(v) for v in groups.views(groups.vector)])
-    groups.scale_(ones, [1.0, 2.0, 3.0])
-    assert groups.squares(ones) == [20.0, 80.0, 135.0]
+    assert groups.names == ("0[1/2]", "0[2/2]", "1[1/2]", "1[2/2]", "2[1/2]", "2[2/2]")
+    groups.scale_(ones, [1.0, 1.0, 2.0, 2.0, 3.0, 3.0])  # of a weight and of its bias
+    assert groups.squares(ones) == [16.0, 4.0, 64.0, 16.0, 108.0, 27.0]
 
 
 def test_parameters_of_several_types_are_refused():
@@ -122,15 +152,15 @@ def test_empty_parameters_are_as_good_as_any():
     net = nn.Sequential(nn.Linear(3, 2), *lists)
     groups = LayerGroups.of(net)
     groups.check()
-    assert groups.sizes == [32, 0, 16]
+    assert groups.sizes == [16, 16, 0, 16]
     assert torch.equal(Sample(groups)(groups.vector), groups.vector)
-    assert groups.squares(groups.vector)[1:] == [0.0, 2.0]
+    assert groups.squares(groups.vector)[2:] == [0.0, 2.0]
 
 
 @pytest.mark.parametrize(("device", "apart"), [("cpu", 16), ("meta", 128)])  # "meta" stands for a GPU
 def test_parameters_begin_where_the_devices_allocator_would_have_them_begin(device, apart):
     net = nn.Linear(3, 2, device=device)
-    assert LayerGroups.of(net).sizes == [2 * apart]
+    assert LayerGroups.of(net).sizes == [apart] * 2
     assert net.bias.storage_offset() == apart
 
 

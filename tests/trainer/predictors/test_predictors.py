@@ -34,6 +34,7 @@ class Run:
         optimizer = (optimizer or (lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)))(self.net.parameters())
         self.plain = PlainStep(self.net, optimizer, lambda net, batch: F.mse_loss(net(batch[0]), batch[1]))
         self.predictor = PREDICTORS[name].of(LayerGroups.of(self.net), config, self.plain)
+        self.count = len(self.predictor.groups.names)
         self.step = 0
 
     @staticmethod
@@ -111,9 +112,11 @@ def test_groups_are_at_most_eight_contiguous_layers_and_cover_every_trainable_pa
 class TestContract:
     def test_apply_moves_each_group_by_its_share_of_the_displacement(self, run):
         before, displacement = run.weights(), run.predictor.displacement(0, 10)
-        run.predictor.apply([0.0, 3.0, -1.0], 0, 10)
+        factors = [float(name[0]) - 1 for name in run.predictor.groups.names]  # of layers 0, 1 and 2
+        assert len(factors) == run.count == 8
+        run.predictor.apply(factors, 0, 10)
         for i, (p, b, d) in enumerate(zip(run.weights(), before, run.shaped(displacement), strict=True)):
-            torch.testing.assert_close(p, b + [0.0, 3.0, -1.0][i // 2] * d)
+            torch.testing.assert_close(p, b + (i // 2 - 1) * d)
 
     def test_it_predicts_something_unless_it_is_the_zero_displacement(self, run, name):
         assert run.predictor.ready
@@ -135,7 +138,7 @@ class TestContract:
 
     def test_a_jump_does_not_change_what_it_was(self, run):
         before = run.predictor.displacement(0, 10)
-        run.predictor.apply([50.0] * 3, 0, 10)
+        run.predictor.apply([50.0] * run.count, 0, 10)
         torch.testing.assert_close(before, run.predictor.displacement(0, 10))
 
     def test_a_jump_is_not_learned_from(self, name):
@@ -146,7 +149,7 @@ class TestContract:
             run = Run(name)
             walk(run.net, run.predictor, 40)
             run.predictor.close_full()
-            run.predictor.apply([factor] * 3, 0, 10)
+            run.predictor.apply([factor] * run.count, 0, 10)
             run.predictor.start_full()
             walk(run.net, run.predictor, 20, seed=2)
             run.predictor.close_full()
@@ -156,25 +159,25 @@ class TestContract:
 
     def test_taking_a_jump_back_restores_the_weights(self, run):
         before = run.weights()
-        run.predictor.apply([7.0, 8.0, 9.0], 0, 10)
-        run.predictor.apply([-7.0, -8.0, -9.0], 0, 10)
+        run.predictor.apply([7.0] * run.count, 0, 10)
+        run.predictor.apply([-7.0] * run.count, 0, 10)
         for a, b in zip(before, run.weights(), strict=True):
             torch.testing.assert_close(a, b)
 
     def test_global_random_numbers_stay_where_they_are(self, run):
         before = random_state()["torch"]
         run.foresee()
-        run.predictor.apply([1.0] * 3, 0, 10)
+        run.predictor.apply([1.0] * run.count, 0, 10)
         run.cycle()
         assert torch.equal(before, random_state()["torch"])
 
     @pytest.mark.parametrize("at", [7, 20])
     def test_state_round_trip_continues_identically(self, run, name, at):
-        run.predictor.apply([1.0] * 3, 0, 10)
+        run.predictor.apply([1.0] * run.count, 0, 10)
         run.cycle(at)
         twin = run.twin(name)
         for one in (run, twin):
-            one.predictor.apply([0.5, 1.0, 1.5], 0, 10)
+            one.predictor.apply([0.5 + i / 4 for i in range(one.count)], 0, 10)
         assert run.cycle() == twin.cycle()
         assert torch.equal(run.predictor.displacement(0, 10), twin.predictor.displacement(0, 10))
         for a, b in zip(run.weights(), twin.weights(), strict=True):
@@ -192,11 +195,11 @@ class TestContract:
                 run.cycle(data.draw(st.integers(1, 25)))
             else:
                 sign = 1 if happening == "jump" else -1
-                run.predictor.apply([sign * 0.5, sign * 1.0, 0.0], 0, 10)
+                run.predictor.apply([sign * 0.5, *[sign * 1.0] * (run.count - 2), 0.0], 0, 10)
         twin = run.twin(name)
         for one in (run, twin):
             one.cycle()
-            one.predictor.apply([0.5, 1.0, 1.5], 0, 10)
+            one.predictor.apply([0.5 + i / 4 for i in range(one.count)], 0, 10)
             one.cycle()
         for a, b in zip(run.weights(), twin.weights(), strict=True):
             assert torch.equal(a, b)
@@ -223,7 +226,7 @@ class TestContract:
             assert torch.equal(a, b)
 
     def test_cycles_are_compared_where_there_is_something_to_compare(self, run, name):
-        run.predictor.apply([1.0] * 3, 0, 10)
+        run.predictor.apply([1.0] * run.count, 0, 10)
         realised, cosine = run.cycle()
         assert (realised is None) == (name == "oracle")
         assert (cosine is None) == (name in ("oracle", "frozen"))
@@ -298,13 +301,13 @@ def test_realised_is_one_where_the_direction_held_and_minus_one_where_it_turned(
     predictor.start_full()
     steps(1)
     realised, cosine = predictor.close_full()
-    assert realised.ratios == pytest.approx((1, 1, 1))
-    assert realised.cosines == pytest.approx((1, 1, 1))
+    assert realised.ratios == pytest.approx([1] * 8)
+    assert realised.cosines == pytest.approx([1] * 8)
     assert cosine == pytest.approx(1)
     predictor.start_full()
     steps(-1)
     realised, cosine = predictor.close_full()
-    assert realised.ratios == pytest.approx((-1, -1, -1))
+    assert realised.ratios == pytest.approx([-1] * 8)
     assert cosine == pytest.approx(-1, abs=1e-3)
 
 
