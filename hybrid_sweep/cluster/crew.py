@@ -42,6 +42,11 @@ class Crew:
         answered, _ = ray.wait(list(up), num_returns=size, timeout=PATIENCE_SECONDS)
         self._up = [worker for answer, worker in up.items() if answer in answered]
 
+    @property
+    def size(self) -> int:
+        """How many workers are up."""
+        return len(self._up)
+
     def ask(self, function: Callable[..., Any], *arguments: Any, last: bool = False) -> Task:
         """Have the next worker prepare something, or (`last`) the one that is last."""
         place = -1 if last else self._asked % len(self._up)

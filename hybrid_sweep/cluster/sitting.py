@@ -31,11 +31,13 @@ from hybrid_sweep.cluster.work import (
     WorkloadOrder,
     cost_classes,
     model_file,
+    prepare_check,
     prepare_costs,
     prepare_curvature,
     prepare_packing,
     prepare_reference,
     prepare_step_ratios,
+    prepare_workload,
 )
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, Tell, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on
@@ -80,8 +82,13 @@ def begin_sweep(
         UserError: as there.
     """
     place = Place.of(spec, address)
-    tell(Note(f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"))
     with closing(Crew(hiring(Runner, place.share), place.slots(spec))) as crew:
+        spec = _checked(spec, place, crew, tell)
+        tell(
+            Note(
+                f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"
+            )
+        )
         prepared, curvature, costs = _prepared(spec, place, crew, remeasure)
         references = {seed: each.reference for seed, each in prepared.items()}
         if curvature:
@@ -303,6 +310,18 @@ def _plain_training(name: str) -> Iterator[None]:
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None
         raise UserError(f"plain training of {name} fails: {named(cause)}; mend the workload first") from error
+
+
+def _checked(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> SweepSpec:
+    """Have one worker look at the workload while the others build it; what cannot be shared is not."""
+    with _plain_training(place.order.name):
+        looks = crew.ask(prepare_check, place.order)
+        for _ in range(crew.size - 1):
+            crew.ask(prepare_workload, place.order)
+        (found,) = crew.hear(looks)
+    for each in found:
+        tell(Note(each.said))
+    return spec.model_copy(update={"share": False}) if found else spec
 
 
 def _prepared(

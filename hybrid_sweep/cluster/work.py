@@ -6,6 +6,7 @@ import gc
 import inspect
 import json
 import platform
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from hybrid_sweep.measure.reference import Reference, reference_run, start
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.sharing import SharedTrial, Store, SweepStore
 from hybrid_sweep.measure.trial import Trial, Twins
+from hybrid_sweep.measure.workload_check import Finding, refuse, repeats
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
@@ -48,6 +50,10 @@ COST_SETTINGS = ("predictor", "gates", "calibration", *COST_SIZES)
 
 _built: dict[tuple[str, type], Workload] = {}
 """What this process has built last: preparations and trials of a sweep take the same."""
+BUILT_AGAIN_SECONDS = 5.0
+"""A workload that takes longer to build is not built a second time to see whether it is the same."""
+_load_seconds: dict[str, float] = {}
+"""How long the newest workload of an order took to build in this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +80,7 @@ class WorkloadOrder:
             made_by = find_workload(self.name, **self.keywords)  # another class where a file was edited
             if (found := _built.get((repr(self), made_by))) is not None:
                 return found
-            takes = inspect.signature(made_by).parameters
-            device = {"device": self.device} if "device" in takes and "device" not in self.keywords else {}
-            workload = load_workload(self.name, **self.keywords, **device)
+            workload = self.load()
         except UserError as error:
             raise UserError(f"{error} (on node {platform.node()})") from None
         warm_up(workload)
@@ -84,6 +88,19 @@ class WorkloadOrder:
             workload = compiled(workload, self.compile, warm_up)
         _built.clear()
         _built[repr(self), made_by] = workload
+        return workload
+
+    def load(self) -> Workload:
+        """Return a workload of its own, neither warmed up nor compiled.
+
+        Raises:
+            UserError: where it cannot be built.
+        """
+        takes = inspect.signature(find_workload(self.name, **self.keywords)).parameters
+        device = {"device": self.device} if "device" in takes and "device" not in self.keywords else {}
+        began = time.perf_counter()
+        workload = load_workload(self.name, **self.keywords, **device)
+        _load_seconds[repr(self)] = time.perf_counter() - began
         return workload
 
     def runs(self, workload: Workload) -> RunCache:
@@ -282,6 +299,23 @@ def _anchors(axis: Any) -> list[Any]:
 def model_file(trial_id: str, seed: int) -> str:
     """Return the name of the file that holds a trial's weights."""
     return f"{trial_id}_seed{seed}.pt"
+
+
+def prepare_workload(order: WorkloadOrder) -> None:
+    """Build it, so that a preparation which comes later finds it."""
+    order.build()
+
+
+def prepare_check(order: WorkloadOrder) -> list[Finding]:
+    """Look whether the workload repeats what it is asked for; return what a sweep does otherwise then.
+
+    Raises:
+        UserError: it does not.
+    """
+    workload = _uncompiled(order.build())
+    quick = _load_seconds.get(repr(order), 0.0) <= BUILT_AGAIN_SECONDS
+    found = refuse(repeats(workload, order.load if quick else None))
+    return [each for each in found if each.state == "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
