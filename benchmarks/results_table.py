@@ -43,11 +43,8 @@ def cells(folder):
 
 
 def against(row):
-    missed = row["seeds"] - row["hybrid_reached"]
-    if missed:
-        time = f"misses the target on {missed:.0f} of {row['seeds']:.0f} seeds"
-    else:
-        time = f"{ratio(row, 'speedup_to_target')} to the target"
+    found = ratio(row, "speedup_to_target")
+    time = str(found) if found.misses else f"{found} to the target"
     return f"{time}; quality {str(ratio(row, 'quality')).replace('×', '')}"
 
 

@@ -209,12 +209,12 @@ def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
 def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, width: int) -> RenderableType:
     """Return the end of a sweep: its front, its counts, the verdict, and what to type next."""
     from hybrid_sweep.analysis.front_rows import front_rows
-    from hybrid_sweep.analysis.pareto import best_point, pareto_front
-    from hybrid_sweep.analysis.plane import speedup_column
+    from hybrid_sweep.analysis.pareto import recommended
+    from hybrid_sweep.analysis.plane import quality_kind, speedup_column
 
     trials = folder.trials()
     failed = trials[trials["state"] == "failed"]
-    best = best_point(pareto_front(trials, speedup_column(folder.manifest)))
+    best = recommended(trials, speedup_column(folder.manifest), quality_kind(folder.manifest))
     parts: list[RenderableType] = []
     if interrupted:
         parts += [_line("Interrupted: what is finished is written; resume does the rest.", "yellow"), ""]

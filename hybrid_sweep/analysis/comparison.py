@@ -50,16 +50,20 @@ PAIR_COLUMNS = {
 class Ratio(NamedTuple):
     """A ratio over seeds with its 95 % interval; above 1 the hybrid is better.
 
-    With `at_least` the control never reached the target on some seed, so that the true ratio is larger.
+    With `at_least` the control never reached the target on some seed, so that the true ratio is larger. Where
+    the hybrid does not on some seed, `misses` says on how many: a ratio of times is then none.
     """
 
     value: float
     low: float
     high: float
     at_least: bool = False
+    misses: str = ""
 
     def __str__(self) -> str:
-        """Return it as a person reads it, "4.10× [3.90, 4.30]", or ">1.20× [1.10, ∞)"."""
+        """Return it as a person reads it: "4.10× [3.90, 4.30]", ">1.20× [1.10, ∞)", or what it misses."""
+        if self.misses:
+            return f"misses the target on {self.misses}"
         high = "∞)" if math.isinf(self.high) else f"{self.high:.2f}]"
         return f"{'>' if self.at_least else ''}{self.value:.2f}× [{self.low:.2f}, {high}"
 
@@ -189,8 +193,11 @@ class Confirmation:
 
 def ratio(row: Mapping[str, Any], name: str) -> Ratio:
     """Return one of `RATIOS` of a row of `comparisons`."""
-    at_least = name == "speedup_to_target" and bool(row["at_least"])
-    return Ratio(row[name], row[f"{name}_low"], row[f"{name}_high"], at_least)
+    to_target = name == "speedup_to_target"
+    missed = int(row["seeds"] - row["hybrid_reached"]) if to_target else 0
+    misses = f"{missed} of {int(row['seeds'])} seeds" if missed else ""
+    at_least = to_target and bool(row["at_least"])
+    return Ratio(row[name], row[f"{name}_low"], row[f"{name}_high"], at_least, misses)
 
 
 def _columns(name: str, found: Ratio) -> dict[str, float]:

@@ -15,8 +15,8 @@ from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.export import encode, write_table
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.analysis.front_picture import front_picture
-from hybrid_sweep.analysis.pareto import pareto_front
-from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
+from hybrid_sweep.analysis.pareto import compared_arms, pareto_front, rivals
+from hybrid_sweep.analysis.plane import MIN_QUALITY, quality_kind, speedup_column
 from hybrid_sweep.analysis.plots import write_front
 from hybrid_sweep.analysis.report import render_report
 from hybrid_sweep.analysis.seed_file import seed_file_name, seed_records
@@ -48,15 +48,29 @@ class ResultsFolder(SweepFolder):
             UserError: the journal, the manifest or the confirmation is corrupt.
         """
         table = self.trials() if trials is None else trials
-        return self._verdict(pareto_front(table, speedup_column(self.manifest)), self.confirmation())
+        return self._verdict(pareto_front(table, speedup_column(self.manifest)), table, self.confirmation())
 
-    def _verdict(self, front: pd.DataFrame, confirmation: Confirmation | None) -> Verdict:
-        speedup = speedup_column(self.manifest)
-        return verdict(front, confirmation, folder=str(self.path), speedup=speedup)
+    def _verdict(
+        self, front: pd.DataFrame, trials: pd.DataFrame, confirmation: Confirmation | None
+    ) -> Verdict:
+        speedup, kind = speedup_column(self.manifest), quality_kind(self.manifest)
+        return verdict(
+            front,
+            confirmation,
+            folder=str(self.path),
+            speedup=speedup,
+            beaten=rivals(front, trials, speedup, kind),
+            compared=compared_arms(trials),
+        )
 
     def analyzer_lines(self, trials: pd.DataFrame) -> list[str]:
         """Return the seed's four lines for the best point of `trials`, which `trials` has returned."""
-        return analyze(trials, speedup_column(self.manifest), verdict=self.verdict(trials).recommendation)
+        return analyze(
+            trials,
+            speedup_column(self.manifest),
+            verdict=self.verdict(trials).recommendation,
+            kind=quality_kind(self.manifest),
+        )
 
     def trials(self) -> pd.DataFrame:
         """One row a trial and seed, from the journal, also while the sweep runs or after it was killed.
@@ -144,7 +158,7 @@ class ResultsFolder(SweepFolder):
                 picture,
                 manifest,
                 title,
-                verdict=self._verdict(front, confirmation),
+                verdict=self._verdict(front, trials, confirmation),
                 confirmation=confirmation,
                 min_quality=min_quality,
             ).encode(),

@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from hybrid_sweep.analysis.comparison import Confirmation
-from hybrid_sweep.analysis.pareto import best_point, configurations, control_points, hypervolume, pareto_front
+from hybrid_sweep.analysis.pareto import (
+    best_point,
+    configurations,
+    control_points,
+    hypervolume,
+    pareto_front,
+    rivals,
+)
 from hybrid_sweep.analysis.plane import MIN_QUALITY, hypervolume_reference, quality_kind, speedup_column
 
 LADDER_ARM = "lr"
@@ -116,7 +123,7 @@ def front_picture(
     for axis, column in (("x", speedup), ("y", "quality")):
         if f"{column}_low" in front:
             front = front.assign(**{f"{axis}_{end}": front[f"{column}_{end}"] for end in ("low", "high")})
-    best = best_point(front, min_quality)
+    best = best_point(front, min_quality, rivals(front, trials, speedup, kind))
     again = _confirmed(confirmation)
     shown = pd.concat([front, again]) if len(again) else front
     return FrontPicture(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import moocore
 import numpy as np
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from hybrid_sweep.analysis.columns import SETTINGS
 from hybrid_sweep.analysis.intervals import with_intervals
 from hybrid_sweep.analysis.plane import MIN_QUALITY
+from hybrid_sweep.analysis.runs import number
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.arm import ABLATION
 
+TWIN = "lr_matched"
+"""The control at the same real steps whose learning rate makes up for those that are left out."""
 _NOT_MEASURED = ("seed", "number", *SETTINGS)
 
 
@@ -90,9 +94,81 @@ def _listed(values: pd.Series[Any]) -> str:
     return ",".join(str(value) for value in sorted(values.unique()))
 
 
-def best_point(front: pd.DataFrame, min_quality: float = MIN_QUALITY) -> pd.Series[Any] | None:
-    """Return the fastest point of a front with at least `min_quality`, else its best one, None if empty."""
+class Rival(NamedTuple):
+    """A control that is as fast as a front point and as good, and better in one of the two.
+
+    Attributes:
+        name: id of its run; of a twin, which takes the point's own real steps, its arm.
+        arm: which control it is.
+        speedup: its own; of a twin the point's, which is the least that it has.
+        quality: its own.
+    """
+
+    name: str
+    arm: str
+    speedup: float
+    quality: float
+
+
+def rivals(
+    front: pd.DataFrame, trials: pd.DataFrame, x: str = "speedup", kind: str = "loss_ratio"
+) -> dict[str, Rival]:
+    """Return the front points that a control of the same sweep beats on both axes, each with its best rival.
+
+    The controls are those that ran on their own (`control_points`, without the ablations, which predict too)
+    and the point's twin at a matched learning rate, which takes the same real steps and no predictor's work.
+
+    Args:
+        front: of the sweep.
+        trials: all runs of the sweep, controls among them.
+        x: the sweep's speed.
+        kind: how its workload compares held-out results, a `workload.Quality`.
+    """
+    own = control_points(trials)
+    found: dict[str, Rival] = {}
+    runs = [
+        Rival(str(row["trial_id"]), str(row["arm"]), float(row[x]), float(row["quality"]))
+        for row in own[own["arm"] != ABLATION].to_dict("records")
+        if np.isfinite([row[x], row["quality"]]).all()
+    ]
+    for row in front.to_dict("records"):
+        speed, quality = float(row[x]), float(row["quality"])
+        gain = number(row.get(f"quality_vs_{TWIN}"))
+        ahead = [rival for rival in runs if rival.speedup >= speed and rival.quality >= quality]
+        ahead = [rival for rival in ahead if (rival.speedup, rival.quality) != (speed, quality)]
+        if 0 < gain < 1:
+            twin = 1 + quality - gain if kind == "loss_gap" else quality / gain
+            ahead.append(Rival(TWIN, TWIN, speed, twin))
+        if ahead:
+            found[str(row["trial_id"])] = max(ahead, key=lambda rival: (rival.quality, rival.speedup))
+    return found
+
+
+def compared_arms(trials: pd.DataFrame) -> set[str]:
+    """Return which controls a sweep has run to their end, its points' twins among them."""
+    arms = set(map(str, trials.loc[trials["state"] == "done", "arm"])) - {"", ABLATION}
+    return arms | ({TWIN} if trials[f"quality_vs_{TWIN}"].notna().any() else set())
+
+
+def best_point(
+    front: pd.DataFrame, min_quality: float = MIN_QUALITY, beaten: Collection[str] = ()
+) -> pd.Series[Any] | None:
+    """Return the fastest point of a front with at least `min_quality`, else its best one, None if empty.
+
+    One that a control beats (`rivals`) is taken only where there is no other of that quality.
+    """
     if front.empty:
         return None
     good = front[front["quality"] >= min_quality]
-    return good.iloc[0] if len(good) else front.iloc[-1]
+    if not len(good):
+        return front.iloc[-1]
+    unbeaten = good[~good["trial_id"].isin(list(beaten))] if beaten else good
+    return (unbeaten if len(unbeaten) else good).iloc[0]
+
+
+def recommended(
+    trials: pd.DataFrame, x: str = "speedup", kind: str = "loss_ratio", min_quality: float = MIN_QUALITY
+) -> pd.Series[Any] | None:
+    """Return the `best_point` of a sweep's runs, its controls among them; None where none is done."""
+    front = pareto_front(trials, x)
+    return best_point(front, min_quality, rivals(front, trials, x, kind))

@@ -60,7 +60,10 @@ def render_report(
     table = reliability(trials, picture.best) if picture.best else []
     return page.render(
         title=title,
-        headline=[line.split(": ", 1) for line in analyze(trials, picture.speedup, min_quality, recommended)],
+        headline=[
+            line.split(": ", 1)
+            for line in analyze(runs, picture.speedup, min_quality, recommended, picture.quality)
+        ],
         min_quality=min_quality,
         counts=_counts(trials),
         configurations=trials["trial_id"].nunique(),

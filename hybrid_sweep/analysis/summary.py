@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from hybrid_sweep.analysis.checklist import Row, check, recommendation
-from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.pareto import recommended
 from hybrid_sweep.analysis.plane import MIN_QUALITY
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED
@@ -16,6 +16,7 @@ def analyze(
     speedup: str = "speedup",
     min_quality: float = MIN_QUALITY,
     verdict: str = UNCONFIRMED,
+    kind: str = "loss_ratio",
 ) -> list[str]:
     """Return the four lines from a table of trials (seed, analyze_sweep.py).
 
@@ -23,13 +24,14 @@ def analyze(
     looks at the sweep's own runs, is told beside it by its name.
 
     Args:
-        trials: of the sweep.
+        trials: all runs of the sweep, its controls among them.
         speedup: the column that is the sweep's speed.
         min_quality: the bar.
         verdict: recommendation of the sweep's verdict.
+        kind: how its workload compares held-out results, a `workload.Quality`.
     """
+    best = recommended(trials, speedup, kind, min_quality)
     trials = hybrid_runs(trials)
-    best = best_point(pareto_front(trials, speedup), min_quality)
     if best is None:
         return [
             "Optimal Config: none, no configuration is done",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from shlex import quote
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import tomli_w
 
 from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.comparison import Confirmation, ratio
-from hybrid_sweep.analysis.pareto import best_point
+from hybrid_sweep.analysis.pareto import Rival, best_point
 from hybrid_sweep.analysis.plane import MIN_QUALITY
 from hybrid_sweep.journal import plain
 from hybrid_sweep.trainer.config import HybridConfig
@@ -32,6 +32,10 @@ _SHORT = {
     "average": "averaged weights",
     "schedule_free": "Schedule-Free",
 }
+
+
+_KNOWN = {"a larger learning rate": {"lr", "lr_matched"}, "a tuned baseline": {"tuned"}}
+"""Controls that a verdict before `confirm` says it knows, or does not know, of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,8 @@ def verdict(
     folder: str,
     speedup: str = "speedup",
     min_quality: float = MIN_QUALITY,
+    beaten: Mapping[str, Rival] | None = None,
+    compared: Collection[str] = (),
 ) -> Verdict:
     """Judge a sweep by what was confirmed of its best point.
 
@@ -85,15 +91,22 @@ def verdict(
     is above the bar by its whole interval. A control that it cannot be told from, or loses to, is recommended
     in its place, for it is simpler: the best of them.
 
+    The sweep's own controls count too. Where one of them beats every good point on both axes, the point is
+    rejected without a confirmation: the seeds that chose it flatter it, and it loses on them all the same.
+    One that beats a confirmed point, and is not among what that was confirmed against, is to be run first.
+
     Args:
         front: of the sweep.
         confirmation: of its best point; None where there is none yet.
         folder: the results folder, as the commands to type next name it.
         speedup: the sweep's speed.
         min_quality: the bar, where nothing is confirmed; else it is the confirmation's.
+        beaten: front points that a control of the sweep beats, as `rivals` returns them.
+        compared: arms that the sweep has run (`compared_arms`).
     """
     path = quote(folder)
-    best = best_point(front, min_quality if confirmation is None else confirmation.min_quality)
+    beaten = beaten or {}
+    best = best_point(front, min_quality if confirmation is None else confirmation.min_quality, beaten)
     if best is None:
         text = f"No configuration is done, so there is nothing to judge: hybrid-sweep status {path}"
         return Verdict(recommendation="CONFIRM FIRST: no result", text=text)
@@ -101,13 +114,21 @@ def verdict(
     rows = confirmation.rows(trial_id) if confirmation else {}
     if confirmation is None or not rows:
         known = f", and what is confirmed is {', '.join(confirmation.points)}" if confirmation else ""
-        text = (
+        looks = (
             f"{trial_id} looks {best[speedup]:.2f}× as fast as your recipe at quality {best['quality']:.3f}, "
-            f"on the seeds that chose it, which flatters{known}. Nothing is known yet of a larger learning "
-            f"rate or a tuned baseline. Run: hybrid-sweep confirm {path}"
+            f"on the seeds that chose it, which flatters{known}."
         )
-        return Verdict(recommendation=UNCONFIRMED, text=text, trial_id=trial_id, advice=changes)
+        rival = beaten.get(trial_id)
+        outcome, why = _unconfirmed(rival, compared)
+        if rival is not None:
+            changes = [f"{_capital(_do(rival.arm))}: {rival.name} needs no prediction", *changes]
+        text = f"{looks} {why} Run: hybrid-sweep confirm {path}"
+        return Verdict(recommendation=outcome, text=text, trial_id=trial_id, advice=changes)
     outcome, why, instead = _judge(rows, confirmation.min_quality)
+    rival = beaten.get(trial_id)
+    if outcome == "ADOPT" and rival is not None and rival.arm not in rows:
+        outcome = f"CONFIRM FIRST: {rival.arm}"
+        why = f"{_beats(rival)}, and it was not confirmed. Run: hybrid-sweep confirm {path} --arms full"
     text = " ".join(
         filter(
             None,
@@ -134,6 +155,31 @@ def verdict(
         settings=settings,
         comparisons=rows,
         advice=changes,
+    )
+
+
+def _unconfirmed(rival: Rival | None, compared: Collection[str]) -> tuple[str, str]:
+    """Return the recommendation before anything is confirmed, and why, from the sweep's own controls."""
+    if rival is not None:
+        return f"REJECT: {rival.arm}", f"{_beats(rival)}: {_do(rival.arm)}."
+    known = [name for name, arms in _KNOWN.items() if arms & set(compared)]
+    unknown = [name for name in _KNOWN if name not in known]
+    parts = []
+    if known:
+        no_one = f"neither {' nor '.join(known)} beats" if len(known) > 1 else f"{known[0]} does not beat"
+        parts.append(f"On the same seeds {no_one} it on both axes.")
+    if unknown:
+        parts.append(f"Nothing is known yet of {' or '.join(unknown)}.")
+    return UNCONFIRMED, " ".join(parts)
+
+
+def _beats(rival: Rival) -> str:
+    """Return what a control of the sweep has reached."""
+    run = f" ({rival.name})" if rival.name != rival.arm else ""
+    name = _SHORT.get(rival.arm, rival.arm.replace("_", " "))
+    return (
+        f"On the same seeds {name}{run} beats it on both axes without prediction, "
+        f"{rival.speedup:.2f}× at quality {rival.quality:.3f}"
     )
 
 
@@ -181,16 +227,13 @@ def _judge(rows: Mapping[str, Mapping[str, Any]], min_quality: float) -> tuple[s
 
 
 def _comparisons(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    parts = [f"{_shown(row)} over {row['what']}{_missed(row)}" for row in rows.values()]
+    parts = [f"{_shown(row)}{_missed(row)}" for row in rows.values()]
     return f"{'; '.join(parts)}: training time to the target loss."
 
 
 def _shown(row: Mapping[str, Any]) -> str:
     found = ratio(row, "speedup_to_target")
-    if row["hybrid_reached"] < row["seeds"]:
-        missed = int(row["seeds"] - row["hybrid_reached"])
-        return f"0× (prediction misses the target on {missed} of {int(row['seeds'])} seeds)"
-    return str(found)
+    return f"prediction {found}, against {row['what']}" if found.misses else f"{found} over {row['what']}"
 
 
 def _missed(row: Mapping[str, Any]) -> str:
@@ -236,6 +279,8 @@ def _luck(row: Mapping[str, Any]) -> str:
 
 
 def _do(arm: str) -> str:
+    if arm == "truncated":
+        return "stop your recipe as early instead"
     return "raise the learning rate instead" if arm in ("lr", "lr_matched") else "use that instead"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from hybrid_sweep.analysis.comparison import Confirmation, comparisons
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import best_point
-from hybrid_sweep.analysis.plane import MIN_QUALITY, speedup_column
+from hybrid_sweep.analysis.pareto import best_point, rivals
+from hybrid_sweep.analysis.plane import MIN_QUALITY, quality_kind, speedup_column
 from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.cluster.work import WorkloadOrder
@@ -84,7 +84,9 @@ def confirm_sweep(
         raise no_front  # before the lock, which is a file
     with folder.driven(), writing(folder.path, "confirm"):
         front = folder.table("front")
-        chosen = _choice(front, points, min_quality)
+        speed, kind = speedup_column(folder.manifest), quality_kind(folder.manifest)
+        beaten = rivals(front, folder.trials(), speed, kind)
+        chosen = _choice(front, points, min_quality, beaten)
         if not chosen:
             raise no_front
         workload = _workload(folder, spec)
@@ -107,7 +109,7 @@ def confirm_sweep(
         except KeyboardInterrupt:
             return None
         pairs = plan.pairs(runs)
-        explored = front.set_index("trial_id")[[speedup_column(folder.manifest), "quality"]]
+        explored = front.set_index("trial_id")[[speed, "quality"]]
         explored.columns = pd.Index(["explored_speedup", "explored_quality"])
         found = Confirmation(
             seeds=plan.seeds,
@@ -124,9 +126,9 @@ def confirm_sweep(
         return found
 
 
-def _choice(front: pd.DataFrame, points: int, min_quality: float) -> list[str]:
+def _choice(front: pd.DataFrame, points: int, min_quality: float, beaten: Collection[str]) -> list[str]:
     """Return the ids of the best point and of others of good quality, fastest first."""
-    best = best_point(front, min_quality)
+    best = best_point(front, min_quality, beaten)
     if best is None:
         return []
     good = front.loc[front["quality"] >= min_quality, "trial_id"]

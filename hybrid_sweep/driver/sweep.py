@@ -13,7 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.pareto import recommended
+from hybrid_sweep.analysis.plane import quality_kind
 from hybrid_sweep.analysis.runs import run_of
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
@@ -274,5 +275,5 @@ def _ablations(folder: ResultsFolder, spec: SweepSpec) -> list[Control]:
     """Return the ablations of the point that the sweep recommends so far."""
     if spec.controls != "full":
         return []
-    best = best_point(pareto_front(folder.trials(), spec.speedup_column))
+    best = recommended(folder.trials(), spec.speedup_column, quality_kind(folder.manifest))
     return [] if best is None else ablations(spec, best["trial_id"], json.loads(best["config"]))

@@ -161,3 +161,11 @@ def test_a_damaged_confirmation_is_told_in_a_sentence(tmp_path, text):
     (tmp_path / "confirmed.json").write_text(text)
     with pytest.raises(UserError, match=r"confirmed\.json is corrupt .*run confirm again"):
         Confirmation.read(tmp_path)
+
+
+def test_a_point_that_misses_the_target_has_no_ratio_of_times():
+    row = {"speedup_to_target": 0.0, "speedup_to_target_low": 0.0, "speedup_to_target_high": 2.04}
+    row |= {"speedup_whole_run": 1.87, "speedup_whole_run_low": 1.8, "speedup_whole_run_high": 1.9}
+    row |= {"seeds": 5.0, "hybrid_reached": 4.0, "at_least": False}
+    assert str(ratio(row, "speedup_to_target")) == "misses the target on 1 of 5 seeds"
+    assert str(ratio(row, "speedup_whole_run")) == "1.87× [1.80, 1.90]"

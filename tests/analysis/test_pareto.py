@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import configurations, hypervolume, pareto_front
+from hybrid_sweep.analysis.pareto import (
+    Rival,
+    best_point,
+    compared_arms,
+    configurations,
+    hypervolume,
+    pareto_front,
+    recommended,
+    rivals,
+)
 from hybrid_sweep.analysis.plane import hypervolume_reference, speedup_column
 
 
@@ -134,3 +143,52 @@ def test_the_axis_and_the_reference_follow_the_manifest(grid60: ResultsFolder) -
     assert speedup_column({}) == "speedup"
     assert hypervolume_reference({"hypervolume_reference": {"speedup": 2, "quality": 0.5}}) == (2.0, 0.5)
     assert hypervolume_reference({}) == (1.0, 0.90)
+
+
+def test_a_point_has_a_rival_where_a_control_is_as_fast_and_as_good(
+    grid60: ResultsFolder, controlled: Callable[..., pd.DataFrame]
+) -> None:
+    trials = controlled([1.3, 1.2, 0.1]).assign(quality_vs_lr_matched=1.5)
+    front = pareto_front(trials)
+    found = rivals(front, trials)
+    slow = front.loc[front["speedup"] < 2, "trial_id"]
+    between = front.loc[front["speedup"].between(2.01, 2.99), "trial_id"]
+    fast = front.loc[front["speedup"] > 3, "trial_id"]
+    assert len(fast) and not set(fast) & set(found)
+    assert all(found[point] == Rival("lr_x2", "lr", 2.0, 1.3) for point in slow)
+    assert all(found[point] == Rival("lr_x3", "lr", 3.0, 1.2) for point in between)
+    assert compared_arms(trials) == {"lr", "lr_matched"}
+
+
+@pytest.mark.parametrize("kind", ["loss_ratio", "loss_gap"])
+def test_a_better_twin_is_a_rival(grid60: ResultsFolder, kind: str) -> None:
+    trials = grid60.trials().assign(quality_vs_lr_matched=1.5)
+    front = pareto_front(trials)
+    first = front.iloc[0]
+    trials.loc[trials["trial_id"] == first["trial_id"], "quality_vs_lr_matched"] = 0.8
+    (found,) = rivals(pareto_front(trials), trials, kind=kind).items()
+    twin = first["quality"] / 0.8 if kind == "loss_ratio" else 0.2 + first["quality"]
+    assert found == (
+        first["trial_id"],
+        Rival("lr_matched", "lr_matched", first["speedup"], pytest.approx(twin)),
+    )
+
+
+def test_ablations_are_no_rivals_for_they_predict_too(
+    grid60: ResultsFolder, controlled: Callable[..., pd.DataFrame]
+) -> None:
+    trials = controlled([9.0, 9.0], arm="ablation").assign(quality_vs_lr_matched=float("nan"))
+    assert rivals(pareto_front(trials), trials) == {}
+    assert compared_arms(trials) == set()
+
+
+def test_an_unbeaten_point_is_recommended_before_a_faster_one(grid60: ResultsFolder) -> None:
+    trials = grid60.trials().assign(quality_vs_lr_matched=1.5)
+    front = pareto_front(trials)
+    good = front[front["quality"] >= 0.98]
+    assert len(good) > 1
+    first, second = good["trial_id"].iloc[:2]
+    assert recommended(trials)["trial_id"] == first
+    trials.loc[trials["trial_id"] == first, "quality_vs_lr_matched"] = 0.8
+    assert recommended(trials)["trial_id"] == second
+    assert best_point(front, beaten=list(good["trial_id"]))["trial_id"] == first  # there is no other

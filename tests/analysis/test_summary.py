@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.pareto import best_point, pareto_front
+from hybrid_sweep.analysis.pareto import best_point, recommended
 from hybrid_sweep.analysis.summary import analyze
 
 
@@ -22,14 +22,13 @@ def test_best_is_the_fastest_above_the_floor_else_the_best() -> None:
 
 def test_the_four_lines(grid60: ResultsFolder) -> None:
     lines = grid60.analyzer_lines(grid60.trials())
-    best = best_point(pareto_front(grid60.trials()))
+    best = recommended(grid60.trials())
     horizon, interval, threshold = best["trial_id"].split("_")
     assert lines == [
         f"Optimal Config: H={int(horizon[1:])}, I={int(interval[1:])}, σ={threshold[1:]}",
         f"Speedup: {best['speedup']:.2f}×",
         f"Quality: {100 * best['quality']:.2f}%",
-        "Recommendation: CONFIRM FIRST; "
-        "checklist on this sweep alone: CONFIRM FIRST: memory, reproducibility",
+        "Recommendation: CONFIRM FIRST; checklist on this sweep alone: REJECT: speedup",
     ]
 
 

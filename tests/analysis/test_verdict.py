@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis.comparison import Confirmation
+from hybrid_sweep.analysis.pareto import Rival
 from hybrid_sweep.analysis.verdict import verdict
 from hybrid_sweep.trainer.config import HybridConfig
 
@@ -74,6 +75,46 @@ def test_not_confirmed_yet():
     assert found.settings == ""
 
 
+RIVAL = Rival("lr_x4.5_2m", "lr", 4.5, 1.2)
+
+
+def test_what_the_sweep_has_compared_is_known():
+    found = verdict(FRONT, None, folder="DIR", compared={"lr_matched", "truncated"})
+    assert (
+        "a larger learning rate does not beat it on both axes. Nothing is known yet of a tuned" in found.text
+    )
+    found = verdict(FRONT, None, folder="DIR", compared={"lr", "tuned"})
+    assert "neither a larger learning rate nor a tuned baseline beats it on both axes. Run" in found.text
+
+
+def test_a_control_of_the_sweep_that_beats_every_good_point_is_recommended_instead():
+    found = verdict(FRONT, None, folder="DIR", beaten={"H100": RIVAL, "H050": RIVAL}, compared={"lr"})
+    assert found.recommendation == "REJECT: lr"
+    assert found.text.endswith(
+        "On the same seeds the larger learning rate (lr_x4.5_2m) beats it on both axes without prediction, "
+        "4.50× at quality 1.200: raise the learning rate instead. "
+        "Run: hybrid-sweep confirm DIR"
+    )
+    assert found.advice[0] == "Raise the learning rate instead: lr_x4.5_2m needs no prediction"
+    assert "Nothing is known" not in found.text
+
+
+def test_a_point_that_no_control_beats_is_judged_before_a_faster_one():
+    found = verdict(FRONT, None, folder="DIR", beaten={"H100": RIVAL}, compared={"lr"})
+    assert (found.trial_id, found.recommendation) == ("H050", "CONFIRM FIRST")
+
+
+def test_a_control_that_beats_a_confirmed_point_is_to_be_confirmed_too():
+    rows = row("reference", WIN), row("lr_matched", WIN), row("tuned", WIN)
+    both = {"H100": RIVAL, "H050": RIVAL}
+    found = verdict(FRONT, confirmed(*rows), folder="DIR", beaten=both)
+    assert found.recommendation == "CONFIRM FIRST: lr"
+    assert found.text.endswith("and it was not confirmed. Run: hybrid-sweep confirm DIR --arms full")
+    assert found.settings == ""
+    twin = dict.fromkeys(both, Rival("lr_matched", "lr_matched", 4.2, 1.2))
+    assert verdict(FRONT, confirmed(*rows), folder="DIR", beaten=twin).recommendation == "ADOPT"
+
+
 def test_a_win_over_all_names_the_settings_to_copy():
     found = of()
     assert found.recommendation == "ADOPT"
@@ -133,7 +174,7 @@ def test_no_win_over_the_own_recipe(recipe):
 def test_quality_below_the_bar():
     found = of(recipe=(0.0, 0.0, 0.0), quality=(0.93, 0.92, 0.95), hybrid_reached=0)
     assert found.recommendation == "REJECT: quality"
-    assert "0× (prediction misses the target on 5 of 5 seeds) over your recipe" in found.text
+    assert "prediction misses the target on 5 of 5 seeds, against your recipe" in found.text
     assert "below the bar of 0.98" in found.text
 
 
