@@ -151,8 +151,7 @@ def warm_up(workload: Workload) -> None:
     trainer = HybridTrainer(plain.model, plain.optimizer, config, loss_fn=workload.loss)
     with suppress(TrainingDiverged):  # the reference will say so better
         trainer.run(lambda step: workload.batch(0, step), min(30, workload.steps))
-    with torch.no_grad():  # as in Correct, to which a short or diverged run does not come
-        workload.loss(plain.model, workload.batch(0, 1))
+    trainer.plain.look(workload.batch(0, 1))  # as in Correct, to which a short or diverged run does not come
     workload.evaluate(plain.model, "val")
 
 

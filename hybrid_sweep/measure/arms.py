@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
-import torch
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
 
 from hybrid_sweep.arm import REPLAYED, Arm
@@ -17,7 +16,6 @@ from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.recipe import (
     add_momentum,
     estimate_norms,
-    scale_learning_rate,
     schedule_free,
     tuned,
 )
@@ -182,17 +180,19 @@ class ArmRun:
         m = arm.multiplier or 1.0
         match arm.name:
             case "lr":
-                scale_learning_rate(plain, lambda: m)
+                plain.rate_factor = lambda: m
             case "lr_matched":
                 first, last, own = jump_part(trace)
                 on = arm.multiplier or own
-                scale_learning_rate(plain, lambda: on if first <= self.step <= last else 1.0)
+                plain.rate_factor = lambda: on if first <= self.step <= last else 1.0
             case "momentum":
                 add_momentum(plain.optimizer, 1 - 1 / m)
             case "tuned":
-                plain.optimizer, plain.scheduler = tuned(arm, plain.optimizer, self.steps)
+                optimizer, plain.scheduler = tuned(arm, plain.optimizer, self.steps)
+                plain.use(optimizer)
             case "schedule_free":
-                plain.optimizer = self._free = schedule_free(arm, plain.optimizer, self.steps)
+                self._free = schedule_free(arm, plain.optimizer, self.steps)
+                plain.use(self._free)
                 plain.scheduler = None
                 self._free.train()
 
@@ -206,8 +206,7 @@ class ArmRun:
         batch = self._workload.batch(self._seed, self.step)
         self.meter.lap(Work.BATCH)
         if work is Work.FORWARD:
-            with torch.no_grad():
-                self._workload.loss(self.plain.model, batch)
+            self.plain.look(batch)
             self.plain.skip(1)
         else:
             yield Real(self.plain, batch)
@@ -243,7 +242,7 @@ class ArmRun:
         self._tail.finish()
         if self._arm.name not in REPLAYED:  # those hand out what their hybrid would
             newest = range(max(self.step - NORM_BATCHES, 0) + 1, self.step + 1)
-            estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self._workload.loss)
+            estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self.plain.look)
         yield
         if free:
             free.train()

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW
 
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.measure.reference import start
+from hybrid_sweep.trainer.optimizers import OptimizerLike
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 from hybrid_sweep.workload import Workload
@@ -192,7 +193,7 @@ def _normalised(vector: list[Tensor]) -> list[Tensor]:
     return [v / norm if norm else v for v in vector]
 
 
-def _rates(optimizer: Optimizer) -> dict[int, tuple[Tensor | float, float]]:
+def _rates(optimizer: OptimizerLike) -> dict[int, tuple[Tensor | float, float]]:
     """Return η of each parameter, by id, in units in which 2 is the edge of stability, and weight decay.
 
     AdamW's own decay is left out: it adds no more than learning rate × weight decay.

@@ -113,12 +113,7 @@ def bytes_of_member(workload: Workload) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         plain(batch)
-    moments = [
-        value
-        for state in plain.optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    ]
+    moments = _tensors(plain.optimizer.state_dict())
     return WEIGHT_COPIES * _bytes(plain.parameters) + 2 * _bytes(moments) + 2 * sum(kept.values())
 
 
@@ -185,6 +180,14 @@ def _weights(plain: PlainStep) -> dict[str, Tensor]:
 def _tolerance(plain: PlainStep) -> float:
     """Return how far sums in another order may lie apart, relatively."""
     return float(torch.finfo(plain.parameters[0].dtype).eps ** 0.5)
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    """Return the tensors in nested containers."""
+    if isinstance(state, Tensor):
+        return [state]
+    inside = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for each in inside for tensor in _tensors(each)]
 
 
 def _bytes(tensors: list[Any]) -> int:

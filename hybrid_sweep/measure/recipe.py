@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from math import cos, pi
 from typing import Any
 
-import torch
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.optimizers import OptimizerLike
 
 WARM_UP_SHARE = 0.05
 """Of the steps of `tuned` and `schedule_free`, in which the learning rate rises linearly."""
@@ -24,28 +23,7 @@ class NotApplicable(UserError):
     """The arm changes what the workload's recipe does not have."""
 
 
-def scale_learning_rate(plain: PlainStep, factor: Callable[[], float]) -> None:
-    """Multiply the learning rate by `factor()` within each step of the optimizer.
-
-    It is put back before a schedule looks at it, since a schedule may compute the next one from it.
-    """
-    optimizer, plain.hooked = plain.optimizer, True
-    rates: list[Any] = []
-
-    def scale(*_: Any) -> None:
-        rates[:] = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] = group["lr"] * factor()
-
-    def put_back(*_: Any) -> None:
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-
-    optimizer.register_step_pre_hook(scale)
-    optimizer.register_step_post_hook(put_back)
-
-
-def add_momentum(optimizer: Optimizer, momentum: float) -> None:
+def add_momentum(optimizer: OptimizerLike, momentum: float) -> None:
     """Give plain SGD a momentum, in place.
 
     Raises:
@@ -57,7 +35,7 @@ def add_momentum(optimizer: Optimizer, momentum: float) -> None:
         group["momentum"] = momentum
 
 
-def tuned(arm: Arm, recipe: Optimizer, steps: int) -> tuple[Optimizer, LambdaLR]:
+def tuned(arm: Arm, recipe: OptimizerLike, steps: int) -> tuple[Optimizer, LambdaLR]:
     """Return SGD-Nesterov or AdamW with a short linear warm-up, and decay to 0 at the end of the run."""
     lr = _rate(arm, recipe)
     optimizer: Optimizer
@@ -78,7 +56,7 @@ def tuned(arm: Arm, recipe: Optimizer, steps: int) -> tuple[Optimizer, LambdaLR]
     return optimizer, LambdaLR(optimizer, share)
 
 
-def schedule_free(arm: Arm, recipe: Optimizer, steps: int) -> SGDScheduleFree | AdamWScheduleFree:
+def schedule_free(arm: Arm, recipe: OptimizerLike, steps: int) -> SGDScheduleFree | AdamWScheduleFree:
     """Return Schedule-Free SGD or AdamW with a short linear warm-up."""
     shared = {"weight_decay": arm.weight_decay, "warmup_steps": int(WARM_UP_SHARE * steps)}
     if arm.optimizer == "adamw":
@@ -88,8 +66,14 @@ def schedule_free(arm: Arm, recipe: Optimizer, steps: int) -> SGDScheduleFree | 
     return SGDScheduleFree(_trained(recipe), lr=_rate(arm, recipe), momentum=arm.momentum, **shared)
 
 
-def estimate_norms(model: nn.Module, batches: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> None:
-    """Average BatchNorm's statistics over `batches`; a model without such buffers looks at none."""
+def estimate_norms(model: nn.Module, batches: Iterable[Any], look: Callable[[Any], object]) -> None:
+    """Average BatchNorm's statistics over `batches`; a model without such buffers looks at none.
+
+    Args:
+        model: it.
+        batches: of training.
+        look: runs a forward pass of the model on a batch.
+    """
     norms: list[Any] = [
         module for module in model.modules() if getattr(module, "running_mean", None) is not None
     ]
@@ -99,16 +83,15 @@ def estimate_norms(model: nn.Module, batches: Iterable[Any], loss: Callable[[Any
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a plain mean
-    with torch.no_grad():
-        for batch in batches:
-            loss(model, batch)
+    for batch in batches:
+        look(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def _trained(recipe: Optimizer) -> list[Tensor]:
+def _trained(recipe: OptimizerLike) -> list[Tensor]:
     return [p for group in recipe.param_groups for p in group["params"]]
 
 
-def _rate(arm: Arm, recipe: Optimizer) -> float:
+def _rate(arm: Arm, recipe: OptimizerLike) -> float:
     return arm.lr or (arm.multiplier or 1.0) * float(recipe.param_groups[0]["lr"])

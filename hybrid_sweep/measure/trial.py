@@ -34,7 +34,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 6
+FORMAT = 7
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""

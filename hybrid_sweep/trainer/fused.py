@@ -206,6 +206,7 @@ class _JointOptimizer:
         alike = _alike(plains)
         for plain in alike:
             plain.count(losses)
+            plain.steps += 1
         if alike:
             self._step_alike(alike)
         failed: Taken = {}
@@ -225,22 +226,23 @@ class _JointOptimizer:
             joined = [{**same[0], "params": [p for g in same for p in g["params"]]} for same in groups]
             make: Any = type(plains[0].optimizer)
             self._optimizer, self._plains, self._settings = make(joined), plains, settings
-        states = [plain.optimizer.state for plain in plains]
+        owned: list[Any] = [plain.optimizer for plain in plains]
+        states = [optimizer.state for optimizer in owned]
         self._optimizer.state = defaultdict(dict, {p: own for state in states for p, own in state.items()})
         known = len(self._optimizer.state)
         self._optimizer.step()
         if len(self._optimizer.state) > known:
-            for plain in plains:
-                for group in plain.optimizer.param_groups:
+            for optimizer in owned:
+                for group in optimizer.param_groups:
                     for p in group["params"]:
                         if p in self._optimizer.state:
-                            plain.optimizer.state[p] = self._optimizer.state[p]
+                            optimizer.state[p] = self._optimizer.state[p]
 
 
 def _alike(plains: list[PlainStep]) -> list[PlainStep]:
     """Return those that one optimizer step can move: with the settings of the first, and no more to it."""
     settings = _settings(plains[0])
-    simple = [plain for plain in plains if plain.scheduler is None and not plain.hooked]
+    simple = [plain for plain in plains if plain.scheduler is None and plain.rate_factor is None]
     alike = [plain for plain in simple if _settings(plain) == settings]
     return alike if settings[0] in PER_PARAMETER and len(alike) > 1 else []
 

@@ -10,64 +10,81 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, named
+from hybrid_sweep.trainer.forward import ForwardPass
+from hybrid_sweep.trainer.gradients import clip_, values_of
+from hybrid_sweep.trainer.learning_rates import as_schedule
+from hybrid_sweep.trainer.optimizers import OptimizerLike, StepTaker, as_optimizer, scaled_rates
 
 if TYPE_CHECKING:
     from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
 LossFunction = Callable[[Any, Any], Tensor]
+Backward = Callable[[Tensor], object]
 Batches = Callable[[int], Any] | Sequence[Any] | Iterable[Any]
 
 
 class PlainStep:
     """Forward, loss, backward, clipping, optimizer and schedule of one step.
 
-    The whole step runs inside the optimizer's closure, so that optimizers which evaluate it several times
-    (LBFGS) work like the others.
+    The optimizer decides when the first four happen (`StepTaker`), and how often: LBFGS evaluates its step
+    several times.
 
     Attributes:
+        look: computes the loss of a batch without a backward pass.
+        steps: real steps so far.
         backward_calls: backward passes so far.
         scheduler: stepped once a logical step; None where there is none.
-        hooked: whether more than its settings say happens in a step of the optimizer.
+        schedule_steps: logical steps that the schedule is made for; it is stepped between them and not after
+            the last, so that a table of as many rates will do. None steps it after every one.
+        rate_factor: multiplies the learning rate within each step of the optimizer; None does not.
 
     Raises:
-        UserError: for a scheduler that needs a metric, a model without trainable parameters, an optimizer
-            that has others than the model's, or a norm that is not positive.
+        UserError: for a schedule that needs a metric, an optimizer or schedule that lacks something
+            (`as_optimizer`, `as_schedule`), a model without trainable parameters, an optimizer that has
+            others than the model's, or a norm that is not positive.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizer: Any,
         loss_fn: LossFunction,
-        lr_scheduler: LRScheduler | None = None,
+        lr_scheduler: Any = None,
         max_grad_norm: float | None = None,
+        backward: Backward = torch.autograd.backward,
     ) -> None:
-        if isinstance(lr_scheduler, ReduceLROnPlateau):
-            raise UserError("ReduceLROnPlateau needs a metric at every step; use a schedule of the step")
+        self.scheduler = as_schedule(lr_scheduler)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError(
                 "the model has no trainable parameter: set requires_grad on what is to be trained"
             )
-        if foreign := len(_of_optimizer(optimizer).difference(map(id, model.parameters()))):
+        self.model = model
+        self.use(as_optimizer(optimizer))
+        if foreign := len(_of_optimizer(self.optimizer).difference(map(id, model.parameters()))):
             raise UserError(
                 f"the optimizer has parameters that the model does not have ({foreign}), which no rollback "
                 "and no saved run would know: build one model of all that is trained"
             )
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise UserError(f"max_grad_norm={max_grad_norm} is not allowed: a norm above 0, or None")
-        self.model = model
-        self.optimizer = optimizer
         self.loss_fn = loss_fn
+        self.look = ForwardPass(model, loss_fn)
+        self.steps = 0
         self.backward_calls = 0
-        self.scheduler = lr_scheduler
-        self.hooked = False
-        self._max_grad_norm = max_grad_norm
+        self.schedule_steps: int | None = None
+        self.rate_factor: Callable[[], float] | None = None
+        self.max_grad_norm = max_grad_norm
+        self.backward = backward
         self._clipped: Tensor | None = None
+        self._scheduled = 0  # steps of the schedule so far
+
+    def use(self, optimizer: OptimizerLike) -> None:
+        """Train with `optimizer` from here on."""
+        self.optimizer = optimizer
+        self._take = StepTaker(optimizer, self.parameters)
 
     def __call__(self, batch: Any) -> Tensor:
         """Train on `batch`; return its loss, a scalar on the device."""
@@ -80,15 +97,20 @@ class PlainStep:
     def count(self, loss: Tensor) -> Tensor:
         """Count a backward pass whose gradient lies in the parameters, and clip that; return `loss`."""
         self.backward_calls += 1
-        limit = self._max_grad_norm
-        self._clipped = None if limit is None else nn.utils.clip_grad_norm_(self.parameters, limit)
+        limit = self.max_grad_norm
+        self._clipped = None if limit is None else clip_(self.parameters, limit)
         return loss
 
-    def _step(self, closure: Any) -> Tensor:
-        loss: Any = self.optimizer.step(closure)
+    def _step(self, evaluate: Callable[[], Tensor]) -> Tensor:
+        if self.rate_factor is None:
+            loss = self._take(evaluate)
+        else:
+            with scaled_rates(self.optimizer, self.rate_factor()):
+                loss = self._take(evaluate)
+        self.steps += 1
         if self.scheduler is not None:
             self.skip(1)
-        return loss.detach() if isinstance(loss, Tensor) else loss
+        return loss.detach()
 
     def _backward(self, batch: Any) -> Tensor:
         """Compute the gradient on `batch`; return the loss."""
@@ -99,24 +121,30 @@ class PlainStep:
                 f"the loss is {_described(loss)}: return a tensor of one number, such as the mean over the "
                 "batch, that was computed with the trainable parameters"
             )
-        torch.autograd.backward(loss)
+        self.backward(loss)
         return self.count(loss)
 
     def gradient_norm(self) -> float:
-        """Return the total norm of the newest gradient, before clipping; sparse gradients are left out."""
+        """Return the total norm of the newest gradient, before clipping."""
         if self._clipped is not None:
             return float(self._clipped)
-        dense = [p.grad for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
-        return hypot(*torch.stack(torch._foreach_norm(dense)).tolist()) if dense else 0.0
+        gradients = [values_of(p.grad) for p in self.parameters if p.grad is not None]
+        return hypot(*torch.stack(torch._foreach_norm(gradients)).tolist()) if gradients else 0.0
 
-    def state_dict(self) -> dict[int, Tensor]:
-        """Return copies of the gradients, by position, that add up since the optimizer does not know them."""
-        return {i: p.grad.clone() for i, p in self._unknown().items() if p.grad is not None}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the steps of the schedule, and copies of the gradients that the optimizer does not know.
 
-    def load_state_dict(self, state: dict[int, Tensor]) -> None:
+        Those, by position, add up.
+        """
+        gradients = {i: p.grad.clone() for i, p in self._unknown().items() if p.grad is not None}
+        return {"gradients": gradients, "scheduled": self._scheduled}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned, which stays as it is."""
+        gradients = state["gradients"]
         for i, p in self._unknown().items():
-            p.grad = state[i].to(p.device, copy=True) if i in state else None
+            p.grad = gradients[i].to(p.device, copy=True) if i in gradients else None
+        self._scheduled = state["scheduled"]
 
     def _unknown(self) -> dict[int, nn.Parameter]:
         known = _of_optimizer(self.optimizer)
@@ -135,11 +163,23 @@ class PlainStep:
         rates = []
         for _ in range(steps):
             rates.append(self.learning_rate)
-            self.scheduler.step()
+            if self.schedule_steps is None or self._scheduled + 1 < self.schedule_steps:
+                self._step_schedule()
         return fmean(rates) if rates else self.learning_rate
 
+    def _step_schedule(self) -> None:
+        assert self.scheduler is not None
+        try:
+            self.scheduler.step()
+        except Exception as error:  # whatever a schedule says at its end
+            raise UserError(
+                f"the learning-rate schedule {type(self.scheduler).__name__} ends after {self._scheduled} "
+                f"steps ({named(error)}): make it for as many as the run has"
+            ) from error
+        self._scheduled += 1
 
-def _of_optimizer(optimizer: Optimizer) -> set[int]:
+
+def _of_optimizer(optimizer: OptimizerLike) -> set[int]:
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 

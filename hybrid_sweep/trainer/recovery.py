@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.divergence import Action, DivergenceLevel, DivergenceMonitor, DivergenceSignal
+from hybrid_sweep.trainer.learning_rates import stateful
 from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.records import Signal, TrainingDiverged, Unread
@@ -194,7 +195,7 @@ class Recovery:
         torchs: dict[str, Any] = {
             "model": self._plain.model,
             "optimizer": self._plain.optimizer,
-            "scheduler": self._plain.scheduler,
+            "scheduler": None if self._plain.scheduler is None else stateful(self._plain.scheduler),
         }
         ours: dict[str, Stateful] = {
             "plain": self._plain,

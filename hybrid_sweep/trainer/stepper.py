@@ -8,8 +8,6 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import Work
@@ -228,8 +226,7 @@ class Stepper:
         step = self._tally.steps
         batch = load(step)
         self._meter.lap(Work.BATCH)
-        with torch.no_grad():
-            loss = as_number(self._plain.loss_fn(self._plain.model, batch))
+        loss = as_number(self._plain.look(batch))
         self._tally.forward_only_calls += 1
         self._meter.lap(Work.FORWARD)
         predicted = self._planner.score(step, step - self._position.real_at, loss) if isfinite(loss) else None

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.auto_tune import loss_quality, lowest_passing
@@ -21,7 +20,7 @@ from hybrid_sweep.trainer.costs import CostMeter
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController, TrainingState
-from hybrid_sweep.trainer.plain import Batches, LossFunction, PlainStep, Steps, alone, as_loader
+from hybrid_sweep.trainer.plain import Backward, Batches, LossFunction, PlainStep, Steps, alone, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import (
     Position,
@@ -46,35 +45,39 @@ class HybridTrainer:
 
     Args:
         model: any module; trainable parameters are moved in place.
-        optimizer: any torch optimizer over them.
+        optimizer: any torch optimizer over them, a list of several, or an object with `param_groups`,
+            `zero_grad`, `step` (with a closure or without), `state_dict` and `load_state_dict`.
         config: phases, gates and thresholds.
         loss_fn: `loss_fn(model, batch) -> scalar tensor`.
-        lr_scheduler: stepped once a logical step.
+        lr_scheduler: stepped once a logical step: torch's, a list of several, or an object with `step()`, of
+            which the attributes that are data are put back at a rollback where it has no `state_dict`.
         max_grad_norm: total gradient norm is clipped to this, above 0.
+        backward: computes the gradients of a loss, such as `accelerator.backward` of Accelerate.
         divergence_log: a CSV file with one row a logical step; reading predicted losses costs roll-outs.
         meter: what measures each kind of work; None takes a stopwatch.
 
     Raises:
-        UserError: for a scheduler that needs a metric, a model without trainable parameters or with ones that
-            cannot lie in one vector, an optimizer that has others than the model's, a norm that is not
-            positive, or a predictor that cannot work with the optimizer.
+        UserError: for an optimizer or a schedule that cannot be used (`PlainStep`), a model without trainable
+            parameters or with ones that cannot lie in one vector, an optimizer that has others than the
+            model's, a norm that is not positive, or a predictor that cannot work with the optimizer.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizer: Any,
         config: HybridConfig | None = None,
         *,
         loss_fn: LossFunction,
-        lr_scheduler: LRScheduler | None = None,
+        lr_scheduler: Any = None,
         max_grad_norm: float | None = None,
+        backward: Backward = torch.autograd.backward,
         divergence_log: str | Path | None = None,
         meter: CostMeter | None = None,
     ) -> None:
-        self.plain = PlainStep(model, optimizer, loss_fn, lr_scheduler, max_grad_norm)
+        self.plain = PlainStep(model, optimizer, loss_fn, lr_scheduler, max_grad_norm, backward)
         self.model = model
-        self.optimizer = optimizer
+        self.optimizer = self.plain.optimizer
         self.config = config or HybridConfig()
         self.controller = PhaseController(self.config)
         self.planner = JumpPlanner(self.plain, self.config)

@@ -7,10 +7,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.optimizers import OptimizerLike
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors.base import Predictor
 from hybrid_sweep.trainer.predictors.groups import LayerGroups
@@ -44,7 +45,7 @@ class OptimizerReplay(Predictor):
         groups: LayerGroups,
         decay: float,
         full_steps: int,
-        optimizer: Optimizer,
+        optimizer: OptimizerLike,
         parameters: Sequence[Tensor],
     ) -> None:
         super().__init__(groups, decay, full_steps)
@@ -58,7 +59,7 @@ class OptimizerReplay(Predictor):
                 f"predictor='optimizer_replay' needs momentum, and this {type(optimizer).__name__} has none: "
                 "set it, or take another predictor"
             )
-        self._optimizer = optimizer
+        self._optimizer: Any = optimizer
         self._group_of = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
         self._parameters = list(parameters)
         self._rates = self._learning_rates()

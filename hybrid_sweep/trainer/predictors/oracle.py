@@ -63,7 +63,8 @@ class Oracle(Predictor):
             meter: every step is charged to it as a plain one.
         """
         if begin == 0:
-            kept = {id(self._plain.loss_fn): self._plain.loss_fn}  # may belong to the user's data
+            shared: list[Any] = [self._plain.loss_fn, self._plain.backward]  # may belong to the user's data
+            kept = {id(function): function for function in shared}
             self._twin = copy.deepcopy(self._plain, kept)
             self._path = {0: self._weights()}
         before = random_state()
@@ -74,7 +75,7 @@ class Oracle(Predictor):
             meter.lap(Work.PLAIN)
         set_random_state(before)
         self._path[begin + steps] = self._weights()
-        self._plain.backward_calls = self._twin.backward_calls
+        self._plain.steps, self._plain.backward_calls = self._twin.steps, self._twin.backward_calls
 
     def displacement(self, begin: float, end: float) -> Tensor:
         """Return what the copy did from `begin` to `end`; nothing where it was not trained so far."""
