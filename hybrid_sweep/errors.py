@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from reprlib import Repr
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+LONGEST = 1000
+"""Characters of what an error says, where a reason is told."""
+TRACEBACK = "Traceback (most recent call last)"
+_NO_TEXT = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]"
+)
+"""Colours and other commands to a terminal, and control characters that are no space."""
 
 
 class UserError(ValueError):
@@ -17,13 +26,29 @@ class UserError(ValueError):
 
 
 def one_line(error: object) -> str:
-    """Return what an error says, in one line."""
-    return " ".join(str(error).split())
+    """Return what an error says, in one line without colours, and without what no file can hold."""
+    try:
+        text = str(error)
+    except Exception as second:
+        return f"(its text cannot be read: {type(second).__name__})"
+    return " ".join(encodable(_NO_TEXT.sub("", text)).split())
+
+
+def encodable(text: str) -> str:
+    """Return `text` with every lone surrogate escaped, for no file can hold one."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def named(error: BaseException) -> str:
-    """Return `TypeOfTheError: what it says`, in one line."""
-    return f"{type(error).__name__}: {one_line(error)}"
+    """Return `TypeOfTheError: what it says`, in one line that is cut where it is very long.
+
+    Of a traceback in that text, as errors of loaders' processes have it, the last line is told.
+    """
+    text = one_line(error)
+    if TRACEBACK in text:
+        text = one_line(str(error).rstrip().rpartition("\n")[2])
+    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return f"{type(error).__name__}: {cut}" if cut else type(error).__name__
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UserError:

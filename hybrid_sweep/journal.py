@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, encodable
 
 _READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
 
@@ -90,19 +90,24 @@ class Journal:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: not-a-number as None, infinities as text, 0-d arrays as numbers."""
+    """Return `value` as JSON can hold it: not-a-number as None, infinities as text, 0-d arrays as numbers.
+
+    Lone surrogates of a text, as a file name that is no UTF-8 has them, are escaped.
+    """
     if isinstance(value, float):
         if math.isfinite(value):
             return value
         return None if math.isnan(value) else str(float(value))
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, str):
+        return encodable(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {encodable(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, Path):
-        return str(value)
+        return encodable(str(value))
     return plain(value.item()) if hasattr(value, "item") else value
 
 

@@ -87,7 +87,7 @@ def load_workload(name: str, **keywords: Any) -> Workload:
         workload: Workload = build(**keywords)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"workload {name} cannot be built: {_last_line(error)}") from error
     _check(workload, name)
     return workload

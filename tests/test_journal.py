@@ -4,6 +4,7 @@ import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -115,3 +116,20 @@ def test_cut_anywhere_the_whole_lines_survive(tmp_path_factory: pytest.TempPathF
     steps = [event["step"] for event in Journal.read(path)]
     assert steps[:whole] == list(range(whole))
     assert steps[-1] == -1
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_text_comes_back_as_it_was_written(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        event = {"event": "finished", "reason": text, text: [text]}
+        Journal(path).append(event)
+        (read,) = Journal.read(path)
+    surrogates = any("\ud800" <= character <= "\udfff" for character in text)
+    assert (read["reason"] == text) is not surrogates
+    assert {**read, "at": ""} == {**plain(event), "at": ""}
+
+
+def test_a_name_that_is_no_unicode_is_escaped(path: Path) -> None:
+    Journal(path).append({"event": "finished", "reason": "caf\udce9.bin holds no rows"})
+    assert Journal.read(path)[0]["reason"] == r"caf\udce9.bin holds no rows"

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from hybrid_sweep.cluster.words import last_words
 from hybrid_sweep.driver.backend import Finished, Happening, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.errors import UserError
 
@@ -214,9 +215,3 @@ def hiring(runner: type, share: dict[str, float]) -> Callable[..., Any]:
     make: Any = ray.remote(runner).options(**options, max_restarts=0, scheduling_strategy="SPREAD")
     hire: Callable[..., Any] = make.remote
     return hire
-
-
-def last_words(error: RayError) -> str:
-    """Return in one line what Ray says of a worker's end."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1 if lines and lines[0].startswith("ray::") else 0] if lines else type(error).__name__

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from hybrid_sweep.cluster.gpu_memory import shortage
+from hybrid_sweep.cluster.words import told
 from hybrid_sweep.cluster.work import Shared
 from hybrid_sweep.errors import UserError, named, one_line
 from hybrid_sweep.measure.arm_trial import ArmTrial
@@ -49,8 +50,14 @@ class Runner:
         self._checkpoint_at = 0.0
 
     def prepare(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what `function` does, a preparation of the sweep in `cluster.work`."""
-        result = function(*arguments)
+        """Return what `function` does, a preparation of the sweep in `cluster.work`.
+
+        Raises:
+            UserError: as `function` does.
+            WorkFailed: where it raises anything else.
+        """
+        with told():
+            result = function(*arguments)
         torch.cuda.empty_cache()  # what trials of other processes find free
         return result
 
@@ -64,10 +71,15 @@ class Runner:
         Raises:
             UserError: where it cannot be built on this node, or is not the one with which the sweep began,
                 or its GPU could never hold a trial.
+            WorkFailed: where its code fails.
         """
+        with told():
+            self._build()
+
+    def _build(self) -> None:
         shortage(self._shared.gpu_memory_bytes)
         if self._workload is None and self._beside is not None:
-            self._beside.ready()
+            self._beside._build()
             other = self._beside
             self._workload, self._runs, self._twins = other._workload, other._runs, other._twins
         elif self._workload is None:
@@ -130,7 +142,9 @@ class Runner:
             return {"report": report, "checkpoint": self._checkpoint_if_due(trial)}
         except torch.cuda.OutOfMemoryError as error:
             lost = f"out of GPU memory: {one_line(error)}"
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # a SystemExit of the user's code must not end the worker
             self._trial = None
             reason = named(error)
             failed = {"state": "failed", "reason": reason, "result": {}, "traceback": traceback.format_exc()}
@@ -152,7 +166,7 @@ class Runner:
 
     def _begun(self) -> Trial | SharedTrial | ArmTrial:
         if self._trial is None:
-            self.ready()
+            self._build()
             self._trial = self._new(alone=self._from is not None)
             if self._from is not None and isinstance(self._trial, Trial):
                 try:

@@ -24,6 +24,7 @@ from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.manifest import environment
 from hybrid_sweep.cluster.pack_runner import PackRunner
 from hybrid_sweep.cluster.runner import Runner
+from hybrid_sweep.cluster.words import last_words
 from hybrid_sweep.cluster.work import (
     Device,
     Prepared,
@@ -41,7 +42,7 @@ from hybrid_sweep.cluster.work import (
 )
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, Tell, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on
-from hybrid_sweep.errors import UserError, named
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.packing import Packing
@@ -306,10 +307,11 @@ def _plain_training(name: str) -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        cause = getattr(error, "cause", error)  # that of a task; a worker that died has none
-        if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
-        raise UserError(f"plain training of {name} fails: {named(cause)}; mend the workload first") from error
+        if isinstance(getattr(error, "cause", None), UserError):
+            raise UserError(last_words(error)) from None
+        raise UserError(
+            f"plain training of {name} fails: {last_words(error)}; mend the workload first"
+        ) from None
 
 
 def _checked(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> SweepSpec:

@@ -270,7 +270,7 @@ def test_trials_that_go_wrong_leave_the_others_alone(cluster, make_spec, tmp_pat
     assert list(trials["state"]) == ["done", "failed", "diverged", "failed"]
     assert trials.loc[20, "reason"] == "RuntimeError: the toy is broken"
     assert "nan" in trials.loc[30, "reason"]
-    assert trials.loc[40, "reason"].startswith("lost 2 times: The actor died")
+    assert trials.loc[40, "reason"].startswith("lost 2 times: the worker's process ")
     assert trials.loc[30, "quality"] == 0.0
     assert trials.loc[[20, 40], ["speedup", "quality"]].isna().all(axis=None)
     assert set(outcome.folder.table("front")["max_predict_steps"]) == {10}
@@ -342,10 +342,18 @@ class TestRefusedBeforeAnythingIsWritten:
         [
             ({"troubles": {0: "raise"}}, r"plain training .*: RuntimeError: the toy is broken; mend"),
             ({"troubles": {0: "nan"}}, r"held-out loss of nan at step \d+: lower the learning rate"),
-            ({"troubles": {0: "die"}}, r"plain training of .*:Toy fails: .*worker.*; mend"),
+            ({"troubles": {0: "die"}}, r"plain training of .*:Toy fails: the worker's process [^:]*; mend"),
             ({"colour": "red"}, r"takes no keyword 'colour'"),
+            (
+                {"troubles": {0: "exit"}},
+                r"^plain training of \S+:Toy fails: SystemExit: 3; mend the workload first$",
+            ),
+            (
+                {"troubles": {0: "own"}},
+                r"^plain training of \S+:Toy fails: BadShard: shard caf\\udce9, row 7; mend the workload",
+            ),
         ],
-        ids=["raises", "nan", "dies", "keyword"],
+        ids=["raises", "nan", "dies", "keyword", "exits", "raises its own"],
     )
     def test_plain_training_that_fails(self, cluster, make_spec, tmp_path, keywords, message):
         self.refused(make_spec(keywords), tmp_path / "out", message)

@@ -1,12 +1,22 @@
 """A user's workload that trains in milliseconds, with troubles that begin after its first jump."""
 
 import os
+import sys
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 torch.set_num_threads(1)
+
+
+class BadShard(BaseException):
+    """An error that neither pickles nor is a common exception, of a file whose name is no UTF-8."""
+
+    def __init__(self, path, row):
+        super().__init__(f"\x1b[31mshard\x1b[0m {path}, row {row}")
+        self.lock = Lock()
 
 
 class Toy:
@@ -41,6 +51,10 @@ class Toy:
         x, y = batch
         if self.trouble == "raise":
             raise RuntimeError("the toy\nis broken")
+        if self.trouble == "own":
+            raise BadShard("caf\udce9", 7)
+        if self.trouble == "exit":
+            sys.exit(3)
         if self.trouble == "die":
             os._exit(1)
         return F.mse_loss(model(x), y * float("nan") if self.trouble == "nan" else y)
