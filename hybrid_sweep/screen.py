@@ -186,6 +186,7 @@ def print_job(job: JobState, format: str) -> None:
 def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
     """Return the rows of a Pareto front (`front_rows`) as a table for a screen of `width` characters."""
     from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
+    from hybrid_sweep.analysis.intervals import too_few
 
     digits = {column.name: column.digits for column in TRIAL_COLUMNS}
     longest = max(len(row["trial_id"]) for row in front)
@@ -198,9 +199,13 @@ def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
     table = _table()
     for name in shown:
         text = name in ("trial_id", "seed")
-        heading = FRONT_COLUMNS[name] + (INTERVAL if f"{name}_low" in front[0] else "")
+        heading = FRONT_COLUMNS[name] + (
+            INTERVAL if not _is_missing(front[0].get(f"{name}_low", math.nan)) else ""
+        )
         whole = text and longest <= USUAL_ID
         table.add_column(heading, justify="left" if text else "right", no_wrap=whole, overflow="fold")
+    if few := too_few(max(row["seed"].count(",") + 1 for row in front)):
+        table.caption = few
     for row in front:
         table.add_row(*(_cell(row, name, digits[name]) for name in shown))
     return table

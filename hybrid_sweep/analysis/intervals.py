@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEVEL = 0.95
+LEAST_SEEDS = 3
+"""Fewer have no interval: that of two is 12.7 standard errors wide, and says nothing."""
 RESAMPLES = 9999
 _INFINITE = 1e9  # stands in for an infinity while resampled, so that a mean with one in it is beyond doubt
 
@@ -21,7 +23,8 @@ def with_intervals(means: pd.DataFrame, trials: pd.DataFrame, columns: Sequence[
     """Return `means` with `seeds` and, for each of `columns`, `<name>_low` and `<name>_high` at the end.
 
     The interval of a mean over n seeds is mean ± t(n − 1) · s / √n, with s the sample standard deviation and
-    t the quantile of `student_t`. Where no configuration of `trials` has several seeds nothing is added.
+    t the quantile of `student_t`; it is not-a-number for fewer than `LEAST_SEEDS`. Where no configuration of
+    `trials` has several seeds nothing is added.
     """
     if not trials["trial_id"].duplicated().any():
         return means
@@ -30,7 +33,9 @@ def with_intervals(means: pd.DataFrame, trials: pd.DataFrame, columns: Sequence[
     groups = trials[trials["trial_id"].isin(means["trial_id"])].groupby("trial_id")
     seeds = groups.size().reindex(means["trial_id"]).to_numpy(dtype="int64")
     added: dict[str, Any] = {"seeds": seeds}
-    quantiles = np.array([student_t(int(count) - 1) for count in seeds], dtype="float64")
+    quantiles = np.array(
+        [student_t(int(count) - 1) if count >= LEAST_SEEDS else math.nan for count in seeds], dtype="float64"
+    )
     for name in columns:
         spread = groups[name].std().reindex(means["trial_id"]).to_numpy(dtype="float64")
         half = quantiles * spread / np.sqrt(seeds)
@@ -54,9 +59,16 @@ def student_t(freedom: int) -> float:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Return half the 95 % interval of a mean, Student's t; not-a-number for one value."""
+    """Return half the 95 % interval of a mean, Student's t; not-a-number below `LEAST_SEEDS` values."""
     count = len(values)
-    return student_t(count - 1) * stdev(values) / math.sqrt(count) if count > 1 else math.nan
+    return student_t(count - 1) * stdev(values) / math.sqrt(count) if count >= LEAST_SEEDS else math.nan
+
+
+def too_few(seeds: int) -> str:
+    """Return the sentence that so many seeds have no interval; "" for one, and for enough of them."""
+    if not 1 < seeds < LEAST_SEEDS:
+        return ""
+    return f"{seeds} seeds are too few for an interval: run with --repeats {LEAST_SEEDS} or more"
 
 
 def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:

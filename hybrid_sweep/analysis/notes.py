@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hybrid_sweep.analysis.front_picture import FrontPicture, ladder
-from hybrid_sweep.analysis.intervals import shown, student_t
+from hybrid_sweep.analysis.intervals import LEAST_SEEDS, shown, student_t, too_few
 from hybrid_sweep.analysis.runs import INTERRUPTED
 
 _CONTROLS = {
@@ -36,6 +36,7 @@ def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
         *([_control(picture, column, name) for column, name in _CONTROLS.items()] if len(front) else []),
         _against_ladder(picture),
         _reaches_too_low(picture),
+        _too_few_seeds(picture),
         _not_told_apart(trials, picture),
         _unfinished(trials),
         _stopped(trials),
@@ -121,9 +122,14 @@ def _reaches_too_low(picture: FrontPicture) -> Note | None:
     return Note("warning", f"By its 95 % interval the recommended point's {', and its '.join(low)}.")
 
 
+def _too_few_seeds(picture: FrontPicture) -> Note | None:
+    few = too_few(picture.seeds)
+    return Note("warning", f"{few}.") if few else None
+
+
 def _not_told_apart(trials: pd.DataFrame, picture: FrontPicture) -> Note | None:
     """Return which front points differ by nothing that the seeds agree on: paired, as they share them."""
-    if picture.seeds == 1 or len(picture.front) < 2:
+    if picture.seeds < LEAST_SEEDS or len(picture.front) < 2:
         return None
     front = picture.best_first
     runs = trials[trials["trial_id"].isin(front["trial_id"])]

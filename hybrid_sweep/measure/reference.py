@@ -147,6 +147,14 @@ def _number(name: str, value: Any) -> float:
         ) from None
 
 
+def no_ratio_of(loss: float) -> str:
+    """Return the sentence that refuses a held-out loss of which "loss_ratio" has no value."""
+    return (
+        f"held-out loss {loss:.4g} is not above 0, so no ratio can be taken of it: "
+        'set the workload\'s quality = "loss_gap" or "accuracy_ratio"'
+    )
+
+
 def _check(result: dict[str, float], quality: str, step: int) -> None:
     loss = float(result["loss"])
     if not isfinite(loss):
@@ -155,9 +163,6 @@ def _check(result: dict[str, float], quality: str, step: int) -> None:
             "lower the learning rate until it trains, there is nothing to compare with"
         )
     if quality == "loss_ratio" and loss <= 0:
-        raise UserError(
-            f"held-out loss {loss:.4g} at step {step} is not above 0, so no ratio can be taken of it: "
-            'set the workload\'s quality = "loss_gap" or "accuracy_ratio"'
-        )
+        raise UserError(f"{no_ratio_of(loss)} (at step {step} of plain training)")
     if quality == "accuracy_ratio" and "accuracy" not in result:
         raise UserError('quality = "accuracy_ratio" needs evaluate() to return "accuracy"')

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from math import inf, isfinite
 
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
-from hybrid_sweep.measure.reference import Reference
+from hybrid_sweep.measure.reference import Reference, no_ratio_of
 from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.trainer.records import Segment
 
@@ -77,6 +78,9 @@ def compared(
         result: of the run.
         base: of the one it is compared with; an infinite loss, where that has diverged, gives infinity.
         gained: by how much the loss of plain training falls in its whole run, for "loss_gap".
+
+    Raises:
+        UserError: a "loss_ratio" of a loss that is not above 0, which has no value.
     """
     loss, accuracy = result
     base_loss, base_accuracy = base
@@ -88,7 +92,9 @@ def compared(
         return (accuracy or 0.0) / base_accuracy if base_accuracy else inf if accuracy else 0.0
     if kind == "loss_gap":
         return 1 - (loss - base_loss) / gained if gained > 0 else 0.0
-    return max(base_loss / loss, 0.0) if loss != 0 else 0.0
+    if loss <= 0:
+        raise UserError(no_ratio_of(loss))
+    return max(base_loss / loss, 0.0)
 
 
 def behaviour(trace: Iterable[Segment]) -> str:

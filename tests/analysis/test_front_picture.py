@@ -87,8 +87,9 @@ def test_a_repeated_sweep_has_bands_that_fit_the_frame(sweep: Callable[..., Resu
 
 
 def test_a_hopelessly_wide_band_does_not_set_the_frame(grid60: ResultsFolder) -> None:
-    one = grid60.trials().head(2).assign(trial_id="a", seed=[0, 1], speedup=[1.0, 9.0], quality=[0.5, 1.5])
-    rest = pd.concat([grid60.trials().tail(50).assign(seed=seed) for seed in (0, 1)])
+    far = {"speedup": [1.0, 5.0, 9.0], "quality": [0.5, 1.0, 1.5]}
+    one = grid60.trials().head(3).assign(trial_id="a", seed=[0, 1, 2], **far)
+    rest = pd.concat([grid60.trials().tail(50).assign(seed=seed) for seed in (0, 1, 2)])
     picture = front_picture(pd.concat([one, rest]), grid60.manifest)
     assert "a" in picture.front["trial_id"].tolist()
     assert picture.front["y_low"].min() < picture.frame[0]

@@ -195,3 +195,12 @@ def test_beyond_the_ladder_nothing_is_said_of_it(controlled: Controlled) -> None
     trials = controlled([0.5])
     trials.loc[trials["arm"] == "lr", "speedup"] = 1.0
     assert "lies above" not in texts_of(trials)
+
+
+def test_two_seeds_are_said_to_be_too_few(sweep: Callable[..., ResultsFolder]) -> None:
+    folder = sweep(seeds=(0, 1))
+    folder.export_all()  # a front without intervals is drawn, too
+    picture = front_picture(folder.trials(), folder.manifest)
+    texts = [note.text for note in honest_notes(folder.trials(), picture)]
+    assert "2 seeds are too few for an interval: run with --repeats 3 or more." in texts
+    assert not any("not told apart" in text for text in texts)

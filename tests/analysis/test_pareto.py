@@ -94,7 +94,7 @@ def test_a_front_of_single_runs_has_no_intervals() -> None:
 
 
 def test_the_intervals_are_those_of_the_front_that_was_asked_for() -> None:
-    rows = repeated((2.0, 0.97), (3.0, 0.98)).assign(speedup_counted=[2.5, 2.5])
+    rows = repeated((2.0, 0.97), (3.0, 0.98), (4.0, 0.99)).assign(speedup_counted=2.5)
     front = pareto_front(rows, "speedup_counted")
     assert (front["speedup_counted_low"][0], front["speedup_counted_high"][0]) == (2.5, 2.5)
     assert "speedup_low" not in front

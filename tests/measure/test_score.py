@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.score import (
@@ -119,6 +120,12 @@ class TestQuality:
     @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
     def test_a_loss_that_is_no_number_is_worth_nothing(self, kind, loss):
         assert quality(kind, REFERENCE, 100, loss, 0.9) == 0.0
+
+    @pytest.mark.parametrize("loss", [0.0, -0.2])
+    def test_a_ratio_of_a_loss_that_is_not_above_zero_is_refused_and_not_called_bad(self, loss):
+        with pytest.raises(UserError, match=r'not above 0, so no ratio.*quality = "loss_gap"'):
+            quality("loss_ratio", REFERENCE, 100, loss, None)
+        assert quality("loss_gap", REFERENCE, 100, loss, None) > 1
 
     @pytest.mark.parametrize("kind", ["loss_ratio", "loss_gap"])
     @given(losses=st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)))
