@@ -115,25 +115,27 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     from hybrid_sweep.search.controls import ablations, controls
     from hybrid_sweep.search.halving import refuse_unjudged
     from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
-    from hybrid_sweep.search.space import grid
+    from hybrid_sweep.search.space import given, grid
     from hybrid_sweep.search.storage import masked
+    from hybrid_sweep.search.study import Study
     from hybrid_sweep.workload import load_workload
 
     measured = wants_curvature(spec)
     if not measured:
         refuse_masked_space(spec)
-    points = grid(spec) if spec.sampler == "grid" else []
-    count = spec.budget(len(points))
     workload = load_workload(spec.workload.name, **spec.workload.keywords)
-    refuse_unjudged(spec, spec.steps or workload.steps)
+    steps = spec.steps or workload.steps
+    refuse_unjudged(spec, steps)
+    count = Study(spec, "", steps).budget
+    points = grid(spec)[: max(count - len(list(given(spec))), 0)] if spec.sampler == "grid" else []
     keywords = ", ".join(f"{key}={value}" for key, value in spec.workload.keywords.items())
     seeds = f"{spec.repeats} seed{'s' if spec.repeats > 1 else ''}"
-    given = [f"points given: {len(spec.points)}"] if spec.points else []
-    beside = len(controls(spec, spec.steps or workload.steps, count)) + len(ablations(spec, "", {}))
+    own = [f"points given: {len(spec.points)}"] if spec.points else []
+    beside = len(controls(spec, steps, count)) + len(ablations(spec, "", {}))
     rows = {
         "workload": f"{spec.workload.name}, found and loaded",
         "with": keywords or "no keywords",
-        "steps": f"{spec.steps or workload.steps} a run",
+        "steps": f"{steps} a run",
         "seeds": _listed(spec.seeds),
         "sampler": spec.sampler,
         "runs": f"{count} points × {seeds} = {count * spec.repeats}, and a reference run a seed",
@@ -141,7 +143,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         **{field: f"{value} (fixed)" for field, value in spec.trainer.items()},
         **{field: described(axis) for field, axis in spec.space.items()},
         "mask": "by η·λ_max, measured along plain training first" if measured else "",
-        "tried first": _listed([*spec.presets, *given]),
+        "tried first": _listed([*spec.presets, *own]),
         "constraints": _listed(f"{name} {value}" for name, value in spec.constraints if value is not None),
         "early stopping": _listed(f"{name} {value:.3g}" for name, value in spec.early_stopping or ()),
         "ends": f"when {spec.stop_when_flat} points add nothing" if spec.stop_when_flat else "",
@@ -160,7 +162,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     for name, text in rows.items():
         if text:
             grid_of_rows.add_row(name, Text(text))
-    ids = Columns([Text(point.trial_id, "dim") for point in points[:count]], padding=(0, 2))
+    ids = Columns([Text(point.trial_id, "dim") for point in points], padding=(0, 2))
     title = Text.assemble((spec.name, "bold"), f"  {spec.about}")
     indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, ids)]
     return Group(title, *indented, "", "A dry run: nothing was trained, nothing was written.")

@@ -137,7 +137,7 @@ class SweepSpec(Settings):
             `{values}`; the last two may say `when: {other_field: [value]}`.
         sampler: who chooses the points; `grid` takes every combination.
         trials: points in all; None is the whole grid, or 50 of another sampler.
-        presets: names of presets that are tried first, with the settings of `trainer` changed in them.
+        presets: names of presets that are tried first; what a preset names wins over `trainer`.
         points: points that are tried next, each as fields of `HybridConfig`.
         constraints: what the sampler is taught to avoid.
         mask: which points of a sampler are refused as unstable before they cost anything; None refuses none.

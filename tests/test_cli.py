@@ -17,6 +17,8 @@ from hybrid_sweep.driver.events import SweepEnded, SweepStarted, TrialFinished, 
 from hybrid_sweep.driver.sweep import FORMAT
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.search.space import grid
+from hybrid_sweep.search.study import Study
+from hybrid_sweep.spec import load_spec
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
 RESULT = {
@@ -193,6 +195,31 @@ def test_a_dry_run_shows_how_the_search_goes(hybrid_sweep, tmp_path):
         assert shown in out
     assert "secret" not in out
     assert "compiled" not in out
+
+
+@pytest.mark.parametrize(
+    ("more", "points"),
+    [
+        ("sampler: grid", 2),
+        (
+            "sampler: grid\npresets: [balanced]\npoints: [{max_predict_steps: 20}]",
+            3,
+        ),  # that point is the grid's
+        ("sampler: grid\ntrials: 2\npresets: [balanced]", 2),
+        ("sampler: tpe", 2),  # the space holds no more
+        ("sampler: random\npresets: [balanced, early]\ntrials: 40", 4),
+    ],
+)
+def test_a_dry_run_counts_what_will_run(hybrid_sweep, tmp_path, more, points):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "workload: trainables.mnist_mlp:MnistMlp\nspace: {max_predict_steps: [20, 40]}\nmask: null\n" + more
+    )
+    assert f"{points} points × 1 seed = {points}," in hybrid_sweep("run", path, "--dry-run")[1]
+    study, asked = Study(load_spec(path), "", 2345), 0
+    while study.has_more and study.ask():
+        asked += 1
+    assert asked == points
 
 
 def test_a_run_ends_with_front_verdict_folder_and_next_commands(sweep, hybrid_sweep, tmp_path):

@@ -36,8 +36,9 @@ from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.sharing import SharedTrial, Store, SweepStore
 from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.measure.workload_check import Finding, refuse, repeats
+from hybrid_sweep.search.space import given
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.trainer.config import PRESETS, HybridConfig
+from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, find_workload, load_workload, quality_of
@@ -281,8 +282,7 @@ def cost_classes(spec: SweepSpec) -> dict[str, HybridConfig]:
     """Return a configuration of each class that the sweep can meet; a range stands by its ends and middle."""
     axes = {name: _anchors(spec.space[name]) for name in COST_SETTINGS if name in spec.space}
     swept = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    named = [{**spec.trainer, **point} for point in spec.points]
-    named += [{**PRESETS[name].model_dump(), **spec.trainer} for name in spec.presets]
+    named = [config for _, config in given(spec)]
     configs = [HybridConfig(**{**spec.trainer, **values}) for values in swept]
     configs += [HybridConfig(**values) for values in named]
     return {cost_class(config): config for config in reversed(configs)}

@@ -66,7 +66,7 @@ def given(spec: SweepSpec) -> Iterator[tuple[str, dict[str, Any]]]:
         UserError: where `HybridConfig` refuses one.
     """
     for name in spec.presets:
-        yield "preset", config_of({**PRESETS[name].model_dump(exclude_unset=True), **spec.trainer})
+        yield "preset", config_of({**spec.trainer, **PRESETS[name].model_dump(exclude_unset=True)})
     for point in spec.points:
         yield "point", config_of({**spec.trainer, **point})
 

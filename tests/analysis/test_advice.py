@@ -1,9 +1,12 @@
 """The seed's debugging rules: each speaks of its symptom, and of nothing else."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybrid_sweep.analysis.advice import advice
 
@@ -54,10 +57,10 @@ def test_a_healthy_trial_gets_no_advice() -> None:
 @pytest.mark.parametrize(
     ("symptom", "says"),
     [
-        ("never predicts", ["0.78", "0.85", "confidence_threshold to 0.50"]),
+        ("never predicts", ["0.78", "0.85", "confidence_threshold to 0.5"]),
         ("poor quality", ["5.0 %", "max_predict_steps to 50", "correction_interval to 10"]),
         ("diverges", ["8.0 %", "warmup_steps to 200", "full_steps to 30", "learning rate"]),
-        ("slow", ["24 of at most 80", "max_predict_steps to 100", "confidence_threshold to 0.50"]),
+        ("slow", ["24 of at most 80", "max_predict_steps to 100", "confidence_threshold to 0.5"]),
     ],
 )
 def test_a_symptom_gets_the_seeds_advice_and_no_other(symptom: str, says: list[str]) -> None:
@@ -92,7 +95,51 @@ def test_a_gate_that_nothing_reached_is_lowered_below_what_was_reached() -> None
 
 
 def test_a_gate_that_was_open_is_not_the_reason() -> None:
-    assert advice({**HEALTHY, **SYMPTOMS["never predicts"], "max_confidence": 0.9}) == []
+    (said,) = advice({**HEALTHY, **SYMPTOMS["never predicts"], "max_confidence": 0.9})
+    assert "though confidence reached 0.90 of 0.85" in said and "minimum_cosine" in said
+    assert "confidence_threshold to" not in said
+
+
+def test_the_highest_threshold_that_was_never_reached_is_told_of() -> None:
+    shut = {**HEALTHY, **SYMPTOMS["never predicts"], "confidence_threshold": 0.98, "max_confidence": 0.97}
+    assert advice(shut) == [
+        "Predict never started: confidence reached 0.97 and the threshold is 0.98; "
+        "lower confidence_threshold to 0.5"
+    ]
+
+
+def directions(sentences: list[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for way, name in re.findall(r"(raise|lower) (\w+) to", " ".join(sentences)):
+        found.setdefault(name, set()).add(way)
+    return found
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "predict_phases": st.sampled_from([0, 5]),
+            "max_confidence": st.floats(0, 0.99),
+            "confidence_threshold": st.floats(0.01, 0.98),
+            "val_loss": st.sampled_from([0.9, 1.5]),
+            "warning_rate": st.sampled_from([0.0, 0.5]),
+            "speedup": st.floats(0.5, 4),
+            "backward_reduction_pct": st.floats(0, 90),
+            "max_predict_steps": st.integers(1, 200),
+            "correction_interval": st.sampled_from([0, 5, 15]),
+            "steps": st.sampled_from([100, 400]),
+        }
+    )
+)
+def test_no_run_gets_opposite_advice(changes: dict[str, float]) -> None:
+    assert all(len(ways) == 1 for ways in directions(advice({**HEALTHY, **changes})).values())
+
+
+def test_of_two_symptoms_quality_is_told_before_speed() -> None:
+    both = {**HEALTHY, **SYMPTOMS["poor quality"], **SYMPTOMS["slow"]}
+    first, second = advice(both)
+    assert "lower max_predict_steps to 50" in first
+    assert "max_predict_steps" not in second and "lower confidence_threshold to 0.5" in second
 
 
 def test_a_row_that_measured_nothing_gets_no_advice() -> None:
