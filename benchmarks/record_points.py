@@ -74,6 +74,7 @@ def main():
         "trainer": TRAINER,
         "space": SPACE,
         "unit_costs": costs.to_dict(),
+        "step_seconds": costs.real_step,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -63,6 +63,8 @@ class Recorded:
     def from_parquet(cls, path: Path | str) -> Recorded:
         """Read a table of points as `benchmarks/record_points.py` writes it; seconds are counted work.
 
+        Tables recorded before plain steps held their batches lack `step_seconds`.
+
         Raises:
             UserError: `path` holds no such table.
         """
@@ -78,9 +80,9 @@ class Recorded:
             lists = {name: row.pop(name) for name in list(row) if name.startswith("reports.")}
             names = [name.removeprefix("reports.") for name in lists]
             reports = [dict(zip(names, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-            plain_step = about["unit_costs"]["plain_step"]
+            step_seconds = about.get("step_seconds", about["unit_costs"]["plain_step"])
             runs[complete_hash(config), about["seed"]] = SimulatedRun(
-                reports=tuple((r["step"] * plain_step / r["speedup_counted"], r) for r in reports),
+                reports=tuple((r["step"] * step_seconds / r["speedup_counted"], r) for r in reports),
                 state=row.pop("state"),
                 result={**row, "steps": about["steps"]},
             )

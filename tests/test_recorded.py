@@ -43,7 +43,10 @@ def test_a_results_folder_is_run_again_as_it_was(tmp_path: Path) -> None:
         recorded(Run(trial_id="x", seed=4, config={"max_predict_steps": 50}))
 
 
-def test_a_table_of_points_is_run_in_seconds_of_counted_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("more", "factor"), [({}, 1.0), ({"step_seconds": 0.03}, 3.0)])
+def test_a_table_of_points_is_run_in_seconds_of_counted_work(
+    tmp_path: Path, more: dict[str, float], factor: float
+) -> None:
     path = tmp_path / "points.parquet"
     table = pa.table(
         {
@@ -55,14 +58,20 @@ def test_a_table_of_points_is_run_in_seconds_of_counted_work(tmp_path: Path) -> 
             "reports.speedup_counted": [[1.0, 2.0], [3.0]],
         }
     )
-    about = {"trainer": {"full_steps": 16}, "steps": 200, "seed": 0, "unit_costs": {"plain_step": 0.01}}
+    about = {
+        "trainer": {"full_steps": 16},
+        "steps": 200,
+        "seed": 0,
+        "unit_costs": {"plain_step": 0.01},
+        **more,
+    }
     pq.write_table(table.replace_schema_metadata({"hybrid_sweep": json.dumps(about)}), path)
     recorded = Recorded.from_parquet(path)
     assert len(recorded) == 2
     first = recorded(run(max_predict_steps=50, full_steps=16))
     assert first.reports == (
-        (1.0, {"step": 100, "speedup_counted": 1.0}),
-        (1.0, {"step": 200, "speedup_counted": 2.0}),
+        (factor, {"step": 100, "speedup_counted": 1.0}),
+        (factor, {"step": 200, "speedup_counted": 2.0}),
     )
     assert first.result == {"speedup_counted": 2.0, "quality": 0.97, "steps": 200}
     assert recorded(run(max_predict_steps=60, full_steps=16)).state == "diverged"

@@ -57,6 +57,7 @@ TRIAL_COLUMNS = (
     ),
     Column("arm", "text", "which control it is, empty for a configuration of the sweep"),
     Column("speedup_cpu", "number", "speedup by CPU time of the one thread instead of wall clock", 3),
+    Column("loading_share", "number", "share of a plain step that is waiting for its batch", 3),
     Column("val_accuracy", "number", "accuracy on the validation split at the last step", 4),
     Column("reference_val_accuracy", "number", "the same of plain training with this seed", 4),
     Column("predict_phases", "count", "Predict phases in the whole run"),

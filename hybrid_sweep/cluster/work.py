@@ -222,8 +222,7 @@ class Shared:
             values = dict(point["config"])
             steps, settings = values.pop("steps"), Arm(**values)
             ratio = self.step_ratios.get(arm_costs.cost_class(settings), 1.0)
-            costs, reference = next(iter(self.costs.values())), self.references[point["seed"]]
-            return ArmTrial(workload, settings, steps, reference, costs, ratio, runs)
+            return ArmTrial(workload, settings, steps, self.references[point["seed"]], ratio, runs)
         config, seed = HybridConfig(**point["config"]), point["seed"]
         costs, own_twins = self._costs_of(config), twins if self.controls and not arm else None
 

@@ -1,4 +1,4 @@
-"""What a step of a control costs, beside one of the recipe: AdamW's is not SGD's."""
+"""What a step of a control costs, beside one of the recipe: AdamW's is not SGD's. Both load their batch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def step_ratios(
 
 
 def measure_step_ratio(workload: Workload, seed: int, arm: Arm, steps: int) -> float:
-    """Return the seconds of a control's step over those of a plain step of the recipe.
+    """Return the seconds of a control's step over those of a plain step of the recipe, batches and all.
 
     Recipe and control train by turns, and of each part of the run the quickest step counts: on a busy machine
     it is the one that nothing else delayed.

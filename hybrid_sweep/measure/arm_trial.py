@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure.arms import ArmRun
-from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.run_cache import RunCache
-from hybrid_sweep.measure.score import quality, speedup, speedup_counted
-from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.measure.score import quality, speedup
+from hybrid_sweep.trainer.costs import PlainSteps, Work
 from hybrid_sweep.workload import Workload, quality_of
 
 
@@ -26,14 +25,14 @@ class Evaluation:
         val_loss: held-out loss.
         val_accuracy: held-out accuracy, where the workload gives one.
         seconds: of each kind of work so far.
-        plain_step: mean seconds of a real step so far.
+        plain: `CostMeter.plain`, its real steps with their batches.
     """
 
     step: int
     val_loss: float
     val_accuracy: float | None
     seconds: dict[str, float]
-    plain_step: float
+    plain: PlainSteps
 
 
 class ArmTrial:
@@ -47,8 +46,8 @@ class ArmTrial:
         arm: which control.
         steps: real steps.
         reference: plain training with the same seed; "truncated" is read from it and trains nothing.
-        costs: frozen unit costs, of the recipe.
-        step_ratio: what a step of the arm costs in plain steps of the recipe (`arm_costs.step_ratios`).
+        step_ratio: what a step of the arm costs in plain steps of the recipe, both with the loading of their
+            batch (`arm_costs.step_ratios`).
         runs: where a run that has ended is kept, and found instead of being run again; its seconds are then
             those of the run. None keeps nothing.
 
@@ -64,12 +63,11 @@ class ArmTrial:
         arm: Arm,
         steps: int,
         reference: Reference,
-        costs: UnitCosts,
         step_ratio: float = 1.0,
         runs: RunCache | None = None,
     ) -> None:
         self.state, self.reason, self.from_cache = "running", "", False
-        self._steps, self._reference, self._costs, self._runs = steps, reference, costs, runs
+        self._steps, self._reference, self._runs = steps, reference, runs
         self._step_ratio = step_ratio
         self._kind = quality_of(workload)
         self._run: ArmRun | None = None
@@ -81,7 +79,8 @@ class ArmTrial:
             self.state = "done"
             return
         if runs and (kept := runs.get("arms", **self._parts)):
-            self._ahead, self.from_cache = [Evaluation(**values) for values in kept], True
+            self._ahead = [Evaluation(**{**values, "plain": PlainSteps(*values["plain"])}) for values in kept]
+            self.from_cache = True
             return
         try:
             self._run = ArmRun(workload, reference.seed, arm, steps=steps, eval_every=every)
@@ -132,13 +131,12 @@ class ArmTrial:
             taken, loss, accuracy = newest.step, newest.val_loss, newest.val_accuracy
             seconds = {kind: newest.seconds[kind] for kind in Work}
         step = round(taken * total / self._steps)
-        calls = {**dict.fromkeys(Work, 0), Work.BATCH: taken, Work.PLAIN: taken}
-        own = replace(self._costs, plain_step=self._step_ratio * self._costs.plain_step)
-        counted = speedup_counted(step, calls, own) / self._step_ratio
-        each = newest.plain_step if newest else 0.0
+        counted = step / (taken * self._step_ratio)  # plain steps over its own, whatever they cost
         return {
             # its own plain steps are timed, and the recipe's cost 1 / step_ratio of them
-            "speedup": speedup(step, seconds, calls, each) / self._step_ratio if newest else counted,
+            "speedup": speedup(step, newest.plain, sum(seconds.values())) / self._step_ratio
+            if newest
+            else counted,
             "speedup_counted": counted,
             "quality": quality(self._kind, reference, step, loss, accuracy),
             "val_loss": loss,
@@ -148,6 +146,7 @@ class ArmTrial:
             "backward_calls": taken,
             "forward_only_calls": 0,
             "backward_reduction_pct": 100 * (1 - taken / step),
+            "loading_share": newest.plain.loading_share if newest else None,
             "train_seconds": sum(seconds.values()),
             "steps": step,
         }
@@ -163,5 +162,5 @@ class ArmTrial:
             val_loss=curve.val_loss[-1],
             val_accuracy=curve.val_accuracy[-1] if curve.val_accuracy else None,
             seconds={str(kind): seconds for kind, seconds in self._run.meter.seconds().items()},
-            plain_step=self._run.meter.plain_step(),
+            plain=self._run.meter.plain(),
         )

@@ -24,7 +24,7 @@ from hybrid_sweep.errors import UserError, unknown_name
 ROOT_VARIABLE = "HYBRID_SWEEP_CACHE"
 LIMIT_VARIABLE = "HYBRID_SWEEP_CACHE_BYTES"
 DEFAULT_LIMIT_BYTES = 2_000_000_000
-FORMAT = 1
+FORMAT = 2
 """Of an entry; another one is not read."""
 KIND = re.compile(r"[a-z][a-z0-9_]*")
 KEY = re.compile(r"[0-9a-f]{64}")

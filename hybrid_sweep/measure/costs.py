@@ -24,7 +24,7 @@ class UnitCosts:
 
     Attributes:
         batch: loading a batch.
-        plain_step: a real step: forward, loss, backward, clipping, optimizer, schedule.
+        plain_step: a real step but for its batch: forward, loss, backward, clipping, optimizer, schedule.
         observe: what the trainer adds to a real step.
         update: learning and deciding at the end of a Full phase.
         checkpoint: what comes before the jumps of a Predict phase.
@@ -41,6 +41,11 @@ class UnitCosts:
     jump: float
     forward: float
     score: float
+
+    @property
+    def real_step(self) -> float:
+        """Seconds of a plain step with the loading of its batch."""
+        return self.batch + self.plain_step
 
     def to_dict(self) -> dict[str, float]:
         """Return plain data."""

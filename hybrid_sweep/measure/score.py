@@ -9,37 +9,38 @@ from math import inf, isfinite
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference, no_ratio_of
-from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.costs import PlainSteps, Work
 from hybrid_sweep.trainer.records import Segment
 
 
-def speedup(steps: int, seconds: Mapping[Work, float], calls: Mapping[Work, int], plain_step: float) -> float:
-    """Return the time of N plain steps / all training time, all of it measured within the trial.
+def speedup(steps: int, plain: PlainSteps, total: float) -> float:
+    """Return the time of N plain steps / all training time, all of it measured within the run.
 
-    N plain steps cost what the trial's own plain steps cost, plus `plain_step` for each that it left out, so
-    that what happens once counts once on both sides.
+    N plain steps cost what the run's own plain steps cost, plus their mean for each other step, so that what
+    happens once counts once on both sides. A plain step includes the loading of its batch.
 
     Args:
         steps: logical steps so far.
-        seconds: time of each kind of work, on one clock.
-        calls: units of each kind.
-        plain_step: seconds of a plain step on that clock (`CostMeter.plain_step`).
+        plain: its plain steps.
+        total: seconds of all its work, on the same clock.
     """
-    total, taken = sum(seconds.values()), calls[Work.PLAIN]
-    if total <= 0 or not taken:
+    if total <= 0 or not plain.taken:
         return 0.0
-    return (seconds[Work.PLAIN] + (steps - taken) * plain_step) / total
+    return (plain.seconds + (steps - plain.taken) * plain.mean) / total
 
 
 def speedup_counted(steps: int, calls: Mapping[Work, int], costs: UnitCosts) -> float:
     """Return N · plain step / cost of the counted work, at frozen unit costs: deterministic."""
-    return steps * costs.plain_step / costs.total(calls)
+    return steps * costs.real_step / costs.total(calls)
 
 
 def speedup_bound(
     steps: int, backward_calls: int, forward_only_calls: int, step_seconds: float, forward_seconds: float
 ) -> float:
-    """Return N·s / (n_backward·s + n_forward_only·f): what these passes alone would allow."""
+    """Return N·s / (n_backward·s + n_forward_only·f): what these passes alone would allow.
+
+    s and f are seconds of a plain step and of a forward pass, each with the loading of its batch.
+    """
     return steps * step_seconds / (backward_calls * step_seconds + forward_only_calls * forward_seconds)
 
 

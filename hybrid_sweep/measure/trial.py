@@ -212,7 +212,7 @@ class Trial:
         loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
         averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
         frozen = Arm(name="frozen", tail=averaged)
-        forward = seconds[Work.FORWARD] / meter.calls[Work.FORWARD] if meter.calls[Work.FORWARD] else 0.0
+        plain = meter.plain()
         diverged = self.state == "diverged"
         cuda = self.trainer.plain.parameters[0].is_cuda
         one_thread = torch.get_num_threads() == 1 and not (cuda or self._packed)
@@ -224,8 +224,8 @@ class Trial:
                 s.steps,
                 taken,
                 s.forward_only_calls,
-                meter.plain_step(),
-                forward,
+                plain.mean,
+                meter.forward_pass(),
             ),
             "quality": 0.0 if diverged else self._quality(s.steps),
             "quality_vs_truncated": 0.0 if diverged else self._quality(taken),
@@ -241,6 +241,7 @@ class Trial:
             "behaviour": behaviour(trace),
             "quality_vs_lr_matched": (yield from self._versus(Arm(name="lr_matched", tail=averaged))),
             "speedup_cpu": self._speedup_cpu() if one_thread else None,
+            "loading_share": plain.loading_share,
             "val_accuracy": accuracy,
             "reference_val_accuracy": self.reference.accuracy_at(s.steps),
             "predict_phases": s.predict_phases,
@@ -285,13 +286,13 @@ class Trial:
 
     def _speedup(self) -> float:
         meter = self.trainer.meter
-        return speedup(self.trainer.tally.steps, meter.seconds(), meter.calls, meter.plain_step())
+        return speedup(self.trainer.tally.steps, meter.plain(), sum(meter.seconds().values()))
 
-    def _speedup_cpu(self) -> float:
-        meter = self.trainer.meter
-        cpu, wall = meter.cpu_seconds(), meter.seconds()
-        running = cpu[Work.PLAIN] / wall[Work.PLAIN] if wall[Work.PLAIN] else 0.0
-        return speedup(self.trainer.tally.steps, cpu, meter.calls, running * meter.plain_step())
+    def _speedup_cpu(self) -> float | None:
+        cpu, plain = self.trainer.meter.cpu_seconds(), self.trainer.meter.cpu_plain()
+        if cpu is None or plain is None:
+            return None
+        return speedup(self.trainer.tally.steps, plain, sum(cpu.values()))
 
     def _versus(self, arm: Arm) -> Steps[float | None]:
         """Score the run as if its twin were the reference; infinite where the twin diverged."""

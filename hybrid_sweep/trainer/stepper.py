@@ -48,8 +48,9 @@ class Stepper:
 
     def advancing(self, load: Callable[[int], Any], limit: int) -> Steps[StepResult]:
         """As `advance`, but leave the real step to whoever iterates."""
-        self._meter.start()
-        if self._controller.remaining == 0:
+        decides = self._controller.remaining == 0
+        self._meter.start(always=decides or not self._controller.phase.is_real)
+        if decides:
             self._next_phase()
         if self._controller.phase.is_real:
             return (yield from self._real_step(load))
@@ -79,7 +80,7 @@ class Stepper:
         if self.on_decision:
             self._meter.lap(Work.UPDATE, count=False)
             self.on_decision()
-            self._meter.start()
+            self._meter.start(always=True)
         learned = self._controller.phase.is_real
         self.recovery.leave_phase()
         self._controller.enter(

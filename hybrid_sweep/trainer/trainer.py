@@ -104,6 +104,9 @@ class HybridTrainer:
     def step(self, batch: Any) -> StepResult:
         """Run one logical step; in Predict only a probe looks at `batch`.
 
+        The batch was loaded before the call, so no speedup that `meter` gives knows what that took: `run`
+        loads batches within its clock.
+
         Raises:
             TrainingDiverged: when `max_rollbacks` is exceeded.
         """

@@ -276,7 +276,7 @@ class TestShared:
             while not trial.done:
                 trial.report()
             counted[optimizer] = trial.result()["speedup_counted"]
-        assert counted == pytest.approx({"sgd": 40 / 20, "adamw": 40 / 40})
+        assert counted == pytest.approx({"sgd": 40 / 10, "adamw": 40 / 30})
 
     def test_without_controls(self):
         trial = self.shared(controls=False).trial(POINT, Toy(), {})

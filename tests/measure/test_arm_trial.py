@@ -10,18 +10,34 @@ from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.arms import ArmRun
-from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.cache import Cache
+from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.reference import reference_run
+from hybrid_sweep.measure.run_cache import RunCache
+from hybrid_sweep.trainer import costs
 
-COSTS = UnitCosts(
-    batch=0.1, plain_step=1.0, observe=0.05, update=0.5, checkpoint=0.2, jump=0.1, forward=0.4, score=0.02
-)
+
+def timed(monkeypatch, batch_seconds):
+    """Return a workload whose loss takes a second of a clock that nothing else but its batches moves."""
+    now = [0.0]
+
+    class Timed(Toy):
+        def batch(self, seed, step):
+            now[0] += batch_seconds
+            return super().batch(seed, step)
+
+        def loss(self, model, batch):
+            now[0] += 1.0
+            return super().loss(model, batch)
+
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
+    return Timed()
 
 
 def run(arm, steps=40, workload=None, **options):
     """Return the finished trial and its reports; the reference has 120 steps."""
     workload = workload or Toy()
-    trial = ArmTrial(workload, arm, steps, reference_run(workload, 0, 120, 10), COSTS, **options)
+    trial = ArmTrial(workload, arm, steps, reference_run(workload, 0, 120, 10), **options)
     reports = []
     while not trial.done:
         reports.append(trial.report())
@@ -36,7 +52,7 @@ def test_quality_and_speed_are_those_of_the_logical_steps_that_it_stands_for():
     assert (trial.state, result["steps"], result["backward_calls"]) == ("done", 120, 40)
     assert result["val_loss"] == alone.val_loss[-1]
     assert result["quality"] == reference.val_loss[-1] / alone.val_loss[-1]
-    assert result["speedup_counted"] == pytest.approx(120 * 1.0 / (40 * 1.1))
+    assert result["speedup_counted"] == pytest.approx(120 / 40)
     assert 0 < result["speedup"] < 3.5
     assert [report["step"] for report in reports] == [30, 60, 90, 120]
     assert reports[-1]["quality"] == result["quality"]
@@ -44,8 +60,24 @@ def test_quality_and_speed_are_those_of_the_logical_steps_that_it_stands_for():
 
 def test_a_control_whose_step_costs_more_than_the_recipes_is_slower():
     result = run(Arm(name="tuned", optimizer="adamw", lr=0.01), step_ratio=2.0)[0].result()
-    assert result["speedup_counted"] == pytest.approx(120 * 1.0 / (40 * 2.1))
+    assert result["speedup_counted"] == pytest.approx(120 / (40 * 2.0))
     assert 0 < result["speedup"] < 3.5 / 2
+
+
+@pytest.mark.parametrize("batch_seconds", [0.0, 1.0, 3.0])
+def test_the_recipe_over_all_its_steps_is_not_faster_whatever_a_batch_costs(monkeypatch, batch_seconds):
+    workload = timed(monkeypatch, batch_seconds)
+    result = run(Arm(name="lr", multiplier=1.0), steps=120, workload=workload)[0].result()
+    assert result["speedup"] == result["speedup_counted"] == pytest.approx(1.0)
+    assert result["loading_share"] == pytest.approx(batch_seconds / (1 + batch_seconds))
+
+
+def test_a_control_that_was_kept_has_the_speed_of_its_run(monkeypatch, tmp_path):
+    workload = timed(monkeypatch, 3.0)
+    runs = RunCache(Content(Toy(), {}), Cache(tmp_path))
+    first, again = (run(Arm(name="average"), workload=workload, runs=runs)[0] for _ in range(2))
+    assert again.from_cache and not first.from_cache
+    assert again.result() == first.result()
 
 
 def test_truncated_is_read_from_the_reference_and_trains_nothing():
@@ -57,11 +89,11 @@ def test_truncated_is_read_from_the_reference_and_trains_nothing():
             return super().batch(seed, step)
 
     reference = reference_run(Toy(), 0, 120, 10)
-    trial = ArmTrial(Watched(), Arm(name="truncated"), 40, reference, COSTS)
+    trial = ArmTrial(Watched(), Arm(name="truncated"), 40, reference)
     result = trial.result()
     assert trial.done and not loaded
     assert result["quality"] == reference.val_loss[-1] / reference.val_loss[4]
-    assert result["speedup"] == result["speedup_counted"] == pytest.approx(120 / 44)
+    assert result["speedup"] == result["speedup_counted"] == pytest.approx(120 / 40)
 
 
 def test_a_rate_that_is_too_high_is_a_divergence():

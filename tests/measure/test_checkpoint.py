@@ -19,7 +19,10 @@ COSTS = UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))
 CONFIG = HybridConfig(
     warmup_steps=20, full_steps=10, max_predict_steps=20, confidence_threshold=0.001, horizon_rule="fixed"
 )
-CLOCKED = {"speedup", "speedup_cpu", "speedup_bound", "overhead_pct", "train_seconds", "eval_seconds"}
+CLOCKED = {
+    *("speedup", "speedup_cpu", "speedup_bound", "loading_share"),
+    *("overhead_pct", "train_seconds", "eval_seconds"),
+}
 
 
 def trial_of(workload, config=CONFIG, seed=0, steps=120):

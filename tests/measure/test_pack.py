@@ -27,7 +27,10 @@ FORCED = HybridConfig(
 )
 """It predicts after every Full phase, whatever the losses are."""
 REFERENCES = {seed: reference_run(Toy(), seed, 120, 10) for seed in (0, 1)}
-CLOCKED = {"speedup", "speedup_cpu", "speedup_bound", "overhead_pct", "train_seconds", "eval_seconds"}
+CLOCKED = {
+    *("speedup", "speedup_cpu", "speedup_bound", "loading_share"),
+    *("overhead_pct", "train_seconds", "eval_seconds"),
+}
 COUNTED = {"speedup_counted", "backward_calls", "forward_only_calls", "behaviour", "predict_phases", "steps"}
 COUNTED |= {"micro_corrections", "abort_rate", "realised_horizon_mean", "rollbacks", "backward_reduction_pct"}
 

@@ -23,7 +23,7 @@ JUMPING = HybridConfig(
 )
 RATE = Arm(name="lr", multiplier=3.0)
 TRACE = (Segment("full", 10, 0), Segment("predict", 20, 1, 15))
-CLOCKED = ("speedup", "seconds", "train_seconds")
+CLOCKED = ("speedup", "seconds", "train_seconds", "loading_share")
 
 
 class Watched(Toy):
@@ -64,8 +64,8 @@ def unclocked(values):
 
 
 class TestControls:
-    def trial(self, reference, runs, arm=RATE, costs=COSTS):
-        return run(ArmTrial(Watched(), arm, 40, reference, costs, runs=runs))
+    def trial(self, reference, runs, arm=RATE):
+        return run(ArmTrial(Watched(), arm, 40, reference, runs=runs))
 
     def test_one_that_was_run_has_the_same_reports_and_result_and_trains_nothing(self, reference, runs):
         first, reports = self.trial(reference, runs())
@@ -94,14 +94,6 @@ class TestControls:
         assert str(reports_again) == str(reports)  # an accuracy is not a number
         assert reports_again[-1]["val_loss"] == inf
 
-    def test_other_unit_costs_change_its_score_and_train_nothing(self, reference, runs):
-        dear = UnitCosts(**COSTS.to_dict() | {"batch": 1.0})
-        fresh = self.trial(reference, None, costs=dear)[0].result()
-        self.trial(reference, runs())
-        kept, _ = self.trial(reference, runs(), costs=dear)
-        assert kept.from_cache
-        assert unclocked(kept.result()) == unclocked(fresh)
-
     @pytest.mark.parametrize("what", ["arm", "seed", "steps", "eval_every", "keywords"])
     def test_another_one_is_run(self, reference, runs, what):
         self.trial(reference, runs())
@@ -110,11 +102,11 @@ class TestControls:
         seed, every = int(what == "seed"), 20 if what == "eval_every" else 10
         other = reference_run(Toy(), seed, 120, every)
         kept = runs(lr=0.1) if what == "keywords" else runs()
-        trial, _ = run(ArmTrial(Watched(), arm, 30 if what == "steps" else 40, other, COSTS, runs=kept))
+        trial, _ = run(ArmTrial(Watched(), arm, 30 if what == "steps" else 40, other, runs=kept))
         assert not trial.from_cache and Watched.loaded
 
     def test_one_that_was_cut_short_is_not_kept(self, reference, runs):
-        ArmTrial(Watched(), RATE, 40, reference, COSTS, runs=runs()).report()
+        ArmTrial(Watched(), RATE, 40, reference, runs=runs()).report()
         assert not self.trial(reference, runs())[0].from_cache
 
     def test_one_that_is_read_from_the_reference_is_not_from_the_cache(self, reference, runs):

@@ -18,25 +18,31 @@ from hybrid_sweep.measure.score import (
     speedup_bound,
     speedup_counted,
 )
-from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.costs import PlainSteps, Work
 from hybrid_sweep.trainer.records import Segment
 
 NOTHING = dict.fromkeys(Work, 0)
 REFERENCE = Reference(seed=0, steps=[0, 50, 100], val_loss=[2.4, 1.0, 0.4], val_accuracy=[0.1, 0.8, 0.95])
 
 
+def plain(count, each):
+    return PlainSteps(count, count * each, each, 0.0)
+
+
 class TestSpeedup:
     def test_wall_clock_is_n_plain_steps_over_all_training_time(self):
-        seconds = NOTHING | {Work.PLAIN: 20.0, Work.OBSERVE: 2.0, Work.UPDATE: 1.0, Work.FORWARD: 2.0}
-        calls = NOTHING | {Work.PLAIN: 20, Work.OBSERVE: 20, Work.UPDATE: 1, Work.FORWARD: 5}
-        assert speedup(100, seconds, calls, 1.0) == pytest.approx(100 * 1.0 / 25.0)
+        assert speedup(100, plain(20, 1.0), 25.0) == pytest.approx(100 * 1.0 / 25.0)
 
-    def test_every_kind_of_work_counts_against_it(self):
-        seconds = NOTHING | {Work.PLAIN: 20.0}
-        calls = NOTHING | {Work.PLAIN: 20}
-        best = speedup(100, seconds, calls, 1.0)
-        for kind in set(Work) - {Work.PLAIN}:
-            assert speedup(100, seconds | {kind: 1.0}, calls, 1.0) == pytest.approx(best * 20 / 21)
+    def test_what_happened_once_counts_once_on_both_sides(self):
+        stalled = PlainSteps(20, seconds=20.0 + 5.0, mean=1.0, loading_share=0.0)
+        assert speedup(100, stalled, 30.0) == pytest.approx((100 * 1.0 + 5.0) / 30.0)
+
+    @given(st.integers(1, 10**4), st.floats(1e-6, 10), st.floats(0, 100))
+    def test_plain_training_is_not_faster_whatever_a_batch_costs(self, steps, step, batch):
+        assert speedup(steps, plain(steps, step + batch), steps * (step + batch)) == pytest.approx(1.0)
+
+    def test_a_run_without_a_plain_step_has_none(self):
+        assert speedup(10, PlainSteps(0, 0.0, 0.0, 0.0), 1.0) == 0.0
 
     def test_counted_is_the_same_of_counts_and_frozen_costs(self):
         costs = UnitCosts(
@@ -60,13 +66,14 @@ class TestSpeedup:
             Work.SCORE: 5,
         }
         assert speedup_counted(100, calls, costs) == pytest.approx(
-            100 / (2.5 + 20 + 1 + 1 + 0.2 + 0.3 + 1.5 + 0.05)
+            100 * 1.1 / (2.5 + 20 + 1 + 1 + 0.2 + 0.3 + 1.5 + 0.05)
         )
 
-    @given(st.integers(1, 10**5), st.floats(1e-6, 1e3))
-    def test_training_that_is_plain_and_nothing_else_is_not_faster(self, steps, plain_step):
-        costs = UnitCosts(**dict.fromkeys(COST_NAMES, 1.0) | {"plain_step": plain_step})
-        assert speedup_counted(steps, NOTHING | {Work.PLAIN: steps}, costs) == pytest.approx(1.0)
+    @given(st.integers(1, 10**5), st.floats(1e-6, 1e3), st.floats(0, 1e3))
+    def test_training_that_is_plain_and_nothing_else_is_not_faster(self, steps, plain_step, batch):
+        costs = UnitCosts(**dict.fromkeys(COST_NAMES, 1.0) | {"plain_step": plain_step, "batch": batch})
+        calls = NOTHING | {Work.PLAIN: steps, Work.BATCH: steps}
+        assert speedup_counted(steps, calls, costs) == pytest.approx(1.0)
 
     def test_bound_with_a_forward_on_every_predicted_step(self):
         """Backward costs twice a forward (r=2), 22 % of the steps have one: 2.08 and not 4.5."""
@@ -79,11 +86,10 @@ class TestSpeedup:
     @given(st.integers(1, 1000), st.integers(0, 1000), st.floats(0.01, 1.0))
     def test_no_trainer_beats_its_bound(self, backward, forward_only, forward):
         steps = backward + forward_only
-        seconds = NOTHING | {Work.PLAIN: float(backward), Work.FORWARD: forward_only * forward}
-        calls = NOTHING | {Work.PLAIN: backward, Work.FORWARD: forward_only}
+        seconds = backward + forward_only * forward
         bound = speedup_bound(steps, backward, forward_only, 1.0, forward)
-        assert speedup(steps, seconds, calls, 1.0) == pytest.approx(bound)
-        assert speedup(steps, seconds | {Work.OBSERVE: 0.5}, calls, 1.0) < bound
+        assert speedup(steps, plain(backward, 1.0), seconds) == pytest.approx(bound)
+        assert speedup(steps, plain(backward, 1.0), seconds + 0.5) < bound
 
     def test_overhead_is_the_predictors_own_share(self):
         own = {Work.OBSERVE: 1.0, Work.UPDATE: 2.0, Work.CHECKPOINT: 2.0, Work.JUMP: 1.0, Work.SCORE: 4.0}

@@ -11,7 +11,7 @@ from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure import trial as trial_module
 from hybrid_sweep.measure.arms import ArmRun
-from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.measure.score import behaviour, speedup_counted
@@ -26,7 +26,38 @@ JUMPING = HybridConfig(
     warmup_steps=20, full_steps=10, max_predict_steps=20, confidence_threshold=0.001, horizon_rule="fixed"
 )
 SHUT = JUMPING.replace(confidence_threshold=0.999)
-CLOCKED = {"speedup", "speedup_cpu", "speedup_bound", "overhead_pct", "train_seconds", "eval_seconds"}
+CLOCKED = {
+    *("speedup", "speedup_cpu", "speedup_bound", "loading_share"),
+    *("overhead_pct", "train_seconds", "eval_seconds"),
+}
+
+
+class Clocked(Toy):
+    """A toy whose loss takes a second of a clock that only its batches move beside.
+
+    A loader that prefetches begins with the batch of the next step where it hands out one, and one that
+    sleeps takes no time of the CPU.
+    """
+
+    def __init__(self, monkeypatch, batch_seconds, *, prefetching=False, sleeps=False):
+        super().__init__()
+        self.now, self.cpu, self.ready = 0.0, 0.0, {}
+        self.batch_seconds, self.prefetching, self.sleeps = batch_seconds, prefetching, sleeps
+        monkeypatch.setattr(costs.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(costs.time, "thread_time", lambda: self.cpu)
+
+    def batch(self, seed, step):
+        done = self.ready.pop(step, self.now + self.batch_seconds)
+        waited = max(done - self.now, 0.0)
+        self.now += waited
+        self.cpu += 0.0 if self.sleeps else waited
+        self.ready = {step + 1: self.now + self.batch_seconds} if self.prefetching else {}
+        return super().batch(seed, step)
+
+    def loss(self, model, batch):
+        self.now += 1.0
+        self.cpu += 1.0
+        return super().loss(model, batch)
 
 
 def run(config=JUMPING, workload=None, twins=None, steps=120, eval_every=1, report_every=1):
@@ -95,6 +126,66 @@ class TestAgainstPlainTraining:
         trial, reports = run()
         expected = speedup_counted(120, trial.trainer.meter.calls, COSTS)
         assert trial.result()["speedup_counted"] == reports[-1]["speedup_counted"] == expected
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("batch_seconds", [0.0, 1.0, 3.0])
+    def test_a_shut_gate_has_speedup_1_whatever_a_batch_costs(self, monkeypatch, batch_seconds, packed):
+        workload = Clocked(monkeypatch, batch_seconds)
+        nothing = dict.fromkeys(COST_NAMES, 0.0)
+        prices = UnitCosts(**nothing | {"plain_step": 1.0, "batch": batch_seconds})
+        trial = Trial(workload, SHUT, reference_run(workload, 0, 120, 10), prices, packed=packed)
+        while not trial.done:
+            report = trial.report()
+        result = trial.result()
+        for column in ("speedup", "speedup_counted", "speedup_bound"):
+            assert result[column] == pytest.approx(1.0)
+        assert report["speedup"] == pytest.approx(1.0)
+        assert result["loading_share"] == pytest.approx(batch_seconds / (1 + batch_seconds))
+
+    @pytest.mark.parametrize("settings", [{}, {"correction_interval": 4}, {"correct_steps": 0}], ids=str)
+    @pytest.mark.parametrize("prefetching", [False, True])
+    @pytest.mark.parametrize("batch_seconds", [0.0, 0.5, 1.0, 3.0])
+    def test_speedup_is_what_a_clock_around_both_loops_says(
+        self, monkeypatch, batch_seconds, prefetching, settings
+    ):
+        workload = Clocked(monkeypatch, batch_seconds, prefetching=prefetching)
+        plain = start(workload, 0)
+        began = workload.now
+        for step in range(1, 121):
+            plain(workload.batch(0, step))
+        took = workload.now - began
+        trial = Trial(
+            workload,
+            JUMPING.replace(**settings),
+            reference_run(workload, 0, 120, 10),
+            COSTS,
+            report_every=120,
+        )
+        began = workload.now
+        while not trial.done:
+            trial.report()
+        result = trial.result()
+        assert result["predict_phases"] >= 2
+        assert result["speedup"] == pytest.approx(took / (workload.now - began), rel=0.01)
+        assert result["speedup"] <= result["speedup_bound"] * 1.001
+        hidden = min(1.0, batch_seconds) if prefetching else 0.0
+        expected = (batch_seconds - hidden) / (batch_seconds - hidden + 1)
+        assert result["loading_share"] == pytest.approx(expected, abs=0.03)
+
+    def test_by_cpu_time_a_loader_that_sleeps_costs_nothing(self, monkeypatch):
+        workload = Clocked(monkeypatch, 3.0, sleeps=True)
+        trial = Trial(workload, JUMPING, reference_run(workload, 0, 120, 10), COSTS)
+        while not trial.done:
+            trial.report()
+        result, calls = trial.result(), trial.trainer.meter.calls
+        assert result["speedup_cpu"] == pytest.approx(120 / (calls[Work.PLAIN] + calls[Work.FORWARD]))
+        assert result["speedup"] == pytest.approx(120 * 4 / (4 * calls[Work.PLAIN] + 4 * calls[Work.FORWARD]))
+
+    def test_where_no_cpu_time_was_sampled_its_column_is_empty(self):
+        trial, _ = run()
+        trial.trainer.meter._sampled = dict.fromkeys(Work, (0.0, 0.0))
+        result = trial.result()
+        assert result["speedup_cpu"] is None and result["speedup"] > 0
 
     def test_by_cpu_time_too_what_happens_once_counts_once(self, monkeypatch):
         now, passes = [0.0], iter([1000.0])

@@ -56,11 +56,68 @@ def test_the_cpu_clock_is_read_after_every_seventh_start(clock):
     assert again.cpu_seconds() == meter.cpu_seconds()
 
 
+def test_a_batch_belongs_to_the_pass_that_follows_it(clock):
+    meter, now = CostMeter(), 0.0
+
+    def laps(*parts):
+        nonlocal now
+        meter.start()
+        for kind, seconds in parts:
+            now += seconds
+            clock(now, 0.0)
+            meter.lap(kind)
+
+    laps((Work.BATCH, 1.0), (Work.PLAIN, 2.0), (Work.OBSERVE, 9.0))
+    laps((Work.BATCH, 3.0), (Work.PLAIN, 2.0))
+    assert meter.plain() == (2, 8.0, 3.0, 0.5)
+    laps((Work.JUMP, 7.0))
+    laps((Work.BATCH, 0.25), (Work.FORWARD, 0.75))
+    laps((Work.BATCH, 100.0), (Work.PLAIN, 100.0))  # after a jump: no plain one
+    assert meter.plain() == (2, 8.0, 3.0, 0.5)
+    assert meter.forward_pass() == 1.0
+    laps((Work.BATCH, 0.0), (Work.PLAIN, 2.0))
+    again = CostMeter()
+    again.load_state_dict(meter.state_dict())
+    assert again.plain() == meter.plain() == (3, 10.0, (2.0 + 3.0 + 3.0) / 3, 0.4)
+    assert again.forward_pass() == 1.0
+
+
+def test_one_step_in_a_hundred_counts_no_more_than_the_next(clock):
+    meter, now = CostMeter(), 0.0
+    for i in range(299):
+        clock(now, 0.0)
+        meter.start()
+        now += 500.0 if i in (0, 100, 200) else 2.0 if i == 50 else 1.0
+        clock(now, 0.0)
+        meter.lap(Work.PLAIN)
+    assert meter.plain().mean == pytest.approx((4 * 2.0 + 295) / 299)
+    assert meter.plain().seconds == pytest.approx(3 * 500 + 2 + 295)
+
+
+def test_what_is_rare_has_its_cpu_time_read_always_and_the_rest_is_as_what_was_read(clock):
+    meter = CostMeter()
+    meter.start()
+    clock(4.0, 1.0)
+    meter.lap(Work.PLAIN)  # running a quarter of it
+    meter.start()
+    clock(8.0, 5.0)
+    meter.lap(Work.SCORE)  # not read
+    meter.start(always=True)
+    clock(10.0, 7.0)
+    meter.lap(Work.JUMP)
+    expected = {Work.PLAIN: 1.0, Work.JUMP: 2.0, Work.SCORE: 4.0 * (1.0 + 2.0) / (4.0 + 2.0)}
+    assert meter.cpu_seconds() == dict.fromkeys(Work, 0.0) | expected
+    assert CostMeter().cpu_seconds() is CostMeter().cpu_plain() is None
+
+
 def test_what_is_read_is_a_copy():
     meter = CostMeter()
-    meter.seconds()[Work.PLAIN] = 5.0
-    meter.cpu_seconds()[Work.PLAIN] = 5.0
-    assert meter.seconds()[Work.PLAIN] == meter.cpu_seconds()[Work.PLAIN] == 0.0
+    meter.start()
+    meter.lap(Work.PLAIN)
+    before = meter.seconds()[Work.PLAIN], meter.cpu_seconds()[Work.PLAIN], meter.plain_steps()
+    meter.seconds()[Work.PLAIN] = meter.cpu_seconds()[Work.PLAIN] = 5.0
+    meter.plain_steps().append(5.0)
+    assert (meter.seconds()[Work.PLAIN], meter.cpu_seconds()[Work.PLAIN], meter.plain_steps()) == before
 
 
 class Gpus:
@@ -163,7 +220,7 @@ def test_a_meter_with_prices_counts_and_looks_at_no_clock(clock):
         meter.lap(kind)
     meter.lap(Work.UPDATE, count=False)
     assert meter.seconds() == dict.fromkeys(Work, 0.0) | {Work.BATCH: 1.0, Work.PLAIN: 4.0}
-    assert meter.plain_step() == 2.0
+    assert meter.plain() == (2, 5.0, 2.0, 0.2)
     other = CostMeter()
     other.load_state_dict(meter.state_dict())
     assert other.seconds() == meter.seconds()

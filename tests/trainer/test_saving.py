@@ -196,7 +196,7 @@ def test_seconds_add_up():
     before = run.trainer.meter.seconds()
     other = resumed(CASES["jumps alone"], run.trainer.state_dict())
     assert other.trainer.meter.seconds() == before
-    assert other.trainer.meter.plain_step() == run.trainer.meter.plain_step()
+    assert other.trainer.meter.plain() == run.trainer.meter.plain()
     other.trainer.run(other.load, 400)
     after = other.trainer.meter.seconds()
     assert all(after[kind] > before[kind] for kind in after if kind not in ("forward", "score"))
