@@ -130,6 +130,8 @@ class SweepSpec(Settings):
         about: one sentence for `hybrid-sweep list`.
         workload: what is trained.
         steps: logical steps of a run; None takes the workload's own.
+        max_grad_norm: total norm to which gradients are clipped, of the reference, the controls and the
+            hybrid alike; None takes the workload's own `max_grad_norm`, and clips nothing where it has none.
         seed: the first seed.
         repeats: how many consecutive seeds each point is run with.
         trainer: fields of `HybridConfig` that every trial shares.
@@ -176,6 +178,7 @@ class SweepSpec(Settings):
     about: str = ""
     workload: Annotated[WorkloadChoice, BeforeValidator(_workload_section)]
     steps: int | None = Field(None, ge=1, strict=True)
+    max_grad_norm: float | None = Field(None, gt=0)
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
     repeats: int = Field(1, ge=1, strict=True)
     trainer: dict[str, Any] = Field(default_factory=dict)

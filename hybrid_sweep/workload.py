@@ -37,13 +37,14 @@ class Workload(Protocol):
 
     One instance serves the trials of a process one after the other or (`pack`) in turns, from one thread,
     so it must not remember anything of a trial. It may also have
-    `build_scheduler(optimizer)`, which returns a learning-rate scheduler, and
+    `build_scheduler(optimizer)`, or `build_scheduler(optimizer, steps)`, which returns a learning-rate
+    scheduler, stepped after each logical step; `max_grad_norm`, to which gradients are clipped; and
     `data_checksum()`, which returns a text that changes with the data. It is part of the key under which
     results are kept for later sweeps; without it, a hash of four batches, the initial weights and the
     held-out result of the fresh model stands in, which a change elsewhere in the data escapes.
 
     Attributes:
-        steps: logical steps of a run, where the sweep names none.
+        steps: logical steps of a run; where the sweep names another number, it is set here.
         quality: how held-out results are compared with the reference run. "loss_ratio" needs losses
             above zero; "accuracy_ratio" needs `evaluate` to return "accuracy".
     """
@@ -56,7 +57,7 @@ class Workload(Protocol):
         ...
 
     def build_optimizer(self, model: nn.Module) -> Optimizer:
-        """Return a new optimizer of `model`'s parameters."""
+        """Return a new optimizer of `model`'s parameters, or a list of several that share the loss."""
         ...
 
     def batch(self, seed: int, step: int) -> Any:

@@ -92,6 +92,8 @@ def begin_sweep(
         )
         prepared, curvature, costs = _prepared(spec, place, crew, remeasure)
         references = {seed: each.reference for seed, each in prepared.items()}
+        if warning := prepared[spec.seed].warning:
+            tell(Note(warning))
         if curvature:
             spec, said = with_curvature(spec, curvature.eta_lambda, curvature.why_not)
             tell(Note(said))
@@ -269,7 +271,12 @@ class Place:
         name = travel[1] if travel else spec.workload.name
         place = cls(
             order=WorkloadOrder(
-                name=name, keywords=spec.workload.keywords, device=device, compile=spec.compile
+                name=name,
+                keywords=spec.workload.keywords,
+                device=device,
+                compile=spec.compile,
+                steps=spec.steps,
+                max_grad_norm=spec.max_grad_norm,
             ),
             share=share,
         )

@@ -31,8 +31,9 @@ from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature, measure_curvature
 from hybrid_sweep.measure.packing import Packing, packing
-from hybrid_sweep.measure.reference import Reference, reference_run, start
+from hybrid_sweep.measure.reference import Reference, hybrid_of, reference_run, start
 from hybrid_sweep.measure.run_cache import RunCache
+from hybrid_sweep.measure.schedule import still_made_for
 from hybrid_sweep.measure.sharing import SharedTrial, Store, SweepStore
 from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.measure.workload_check import Finding, refuse, repeats
@@ -40,7 +41,6 @@ from hybrid_sweep.search.space import given
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
-from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, find_workload, load_workload, quality_of
 
 Device = Literal["cpu", "cuda"]
@@ -53,18 +53,31 @@ _built: dict[tuple[str, type], Workload] = {}
 """What this process has built last: preparations and trials of a sweep take the same."""
 BUILT_AGAIN_SECONDS = 5.0
 """A workload that takes longer to build is not built a second time to see whether it is the same."""
+_own_steps: dict[str, int] = {}
+"""Steps of the newest workload of an order, before the sweep told it otherwise."""
 _load_seconds: dict[str, float] = {}
 """How long the newest workload of an order took to build in this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadOrder:
-    """How a worker builds the workload: import string, keywords, device, and how its loss is compiled."""
+    """How a worker builds the workload.
+
+    Attributes:
+        name: import string.
+        keywords: of its class.
+        device: where it trains.
+        compile: how its loss is compiled.
+        steps: logical steps of a run, where the sweep names them; the workload is told.
+        max_grad_norm: to which gradients are clipped, where the sweep names one; the workload is told.
+    """
 
     name: str
     keywords: dict[str, Any]
     device: Device
     compile: str = "none"
+    steps: int | None = None
+    max_grad_norm: float | None = None
 
     def build(self) -> Workload:
         """Return the workload of this process, built and warmed up when it is first asked for.
@@ -98,15 +111,36 @@ class WorkloadOrder:
             UserError: where it cannot be built.
         """
         takes = inspect.signature(find_workload(self.name, **self.keywords)).parameters
-        device = {"device": self.device} if "device" in takes and "device" not in self.keywords else {}
+        told = {"device": self.device, "steps": self.steps}
+        named = {k: v for k, v in told.items() if v is not None and k in takes and k not in self.keywords}
         began = time.perf_counter()
-        workload = load_workload(self.name, **self.keywords, **device)
+        workload = load_workload(self.name, **self.keywords, **named)
         _load_seconds[repr(self)] = time.perf_counter() - began
+        _own_steps[repr(self)] = workload.steps
+        self._tell(workload, "steps", self.steps)
+        self._tell(workload, "max_grad_norm", self.max_grad_norm)
         return workload
+
+    def _tell(self, workload: Workload, name: str, value: float | None) -> None:
+        """Have the workload know what the sweep says of it."""
+        if value is None or getattr(workload, name, None) == value:
+            return
+        try:
+            setattr(workload, name, value)
+        except AttributeError as error:
+            raise UserError(
+                f"{name}={value} of the sweep cannot be set on workload {self.name} ({error}): give it an "
+                f"attribute {name} that can be set, or take {name} out of the sweep"
+            ) from None
 
     def runs(self, workload: Workload) -> RunCache:
         """Return what is kept of the runs of `workload`, which `build` has returned."""
-        keywords = {**self.keywords, "device": self.device, "torch.compile": self.compile}
+        keywords = {
+            **self.keywords,
+            "device": self.device,
+            "torch.compile": self.compile,
+            "max_grad_norm": getattr(workload, "max_grad_norm", None),
+        }
         return RunCache(Content(_uncompiled(workload), keywords, find_workload(self.name, **self.keywords)))
 
     def code(self) -> dict[str, str]:
@@ -149,7 +183,8 @@ def warm_up(workload: Workload) -> None:
     """Load the data and run a few steps on a model of no use, so that no trial pays for a process's start."""
     config = HybridConfig(warmup_steps=8, full_steps=4, max_predict_steps=2, confidence_threshold=0.001)
     plain = start(workload, 0)
-    trainer = HybridTrainer(plain.model, plain.optimizer, config, loss_fn=workload.loss)
+    plain.scheduler = None  # one of a fixed length may be short
+    trainer = hybrid_of(plain, config)
     with suppress(TrainingDiverged):  # the reference will say so better
         trainer.run(lambda step: workload.batch(0, step), min(30, workload.steps))
     trainer.plain.look(workload.batch(0, 1))  # as in Correct, to which a short or diverged run does not come
@@ -325,12 +360,14 @@ class Prepared:
         from_cache: whether an earlier sweep trained it.
         quality: how the workload compares with it.
         code: of the workload, as `WorkloadOrder.code`.
+        warning: what does not go as the sweep says, in a sentence; "" where nothing shows.
     """
 
     reference: Reference
     from_cache: bool
     quality: str
     code: dict[str, str]
+    warning: str = ""
 
 
 def prepare_reference(
@@ -340,7 +377,11 @@ def prepare_reference(
     workload = order.build()
     runs = order.runs(workload) if share else None
     parts = {"seed": seed, "steps": steps or workload.steps, "eval_every": eval_every}
-    about: dict[str, Any] = {"quality": quality_of(workload), "code": order.code()}
+    about: dict[str, Any] = {
+        "quality": quality_of(workload),
+        "code": order.code(),
+        "warning": still_made_for(workload, _own_steps.get(repr(order), workload.steps), parts["steps"]),
+    }
     if runs and (kept := runs.get("references", **parts)):
         return Prepared(reference=Reference(**kept), from_cache=True, **about)
     reference = reference_run(workload, **parts)

@@ -62,12 +62,17 @@ class Runs:
         if config is not None:
             curve: Curve = run_hybrid(self.workload, seed, config, self.steps, test=test)
         elif arm == REFERENCE:
-            curve = ArmRun(self.workload, seed, Arm(name=REFERENCE), steps=self.steps).finish(test=test)
+            recipe = Arm(name=REFERENCE)
+            run = ArmRun(self.workload, seed, recipe, steps=self.steps, recipe_steps=self.steps)
+            curve = run.finish(test=test)
         else:
             hybrid = self.hybrid(trial_id, seed)
             settings = Arm(**json.loads(arm))
             budget = settings.real_steps or hybrid.backward_calls[-1]
-            curve = ArmRun(self.workload, seed, settings, steps=budget, trace=hybrid.trace).finish(test=test)
+            run = ArmRun(
+                self.workload, seed, settings, steps=budget, trace=hybrid.trace, recipe_steps=self.steps
+            )
+            curve = run.finish(test=test)
         values = {"trial_id": trial_id, "arm": arm, "seed": seed, "steps": self.steps}
         self._journal.append({"event": "ran", **values, "curve": asdict(curve)})
         self._curves.setdefault(key, []).append(curve)

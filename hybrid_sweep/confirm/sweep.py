@@ -148,7 +148,12 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the sweep ran on cuda, and torch sees none here: confirm it on such a machine")
     order = WorkloadOrder(
-        name=spec.workload.name, keywords=spec.workload.keywords, device=device, compile=spec.compile
+        name=spec.workload.name,
+        keywords=spec.workload.keywords,
+        device=device,
+        compile=spec.compile,
+        steps=spec.steps,
+        max_grad_norm=spec.max_grad_norm,
     )
     workload = order.build()
     order.refuse_other_code(folder.manifest.get("code") or {})

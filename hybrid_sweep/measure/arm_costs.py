@@ -63,7 +63,7 @@ def measure_step_ratio(workload: Workload, seed: int, arm: Arm, steps: int) -> f
     """
     total = min(BLOCKS * BLOCK_STEPS, steps)
     runs = [
-        ArmRun(workload, seed, each, steps=total, eval_every=BLOCK_STEPS)
+        ArmRun(workload, seed, each, steps=total, eval_every=BLOCK_STEPS, recipe_steps=steps)
         for each in (Arm(name="reference"), arm)
     ]
     while not any(run.done for run in runs):

@@ -83,7 +83,14 @@ class ArmTrial:
             self.from_cache = True
             return
         try:
-            self._run = ArmRun(workload, reference.seed, arm, steps=steps, eval_every=every)
+            self._run = ArmRun(
+                workload,
+                reference.seed,
+                arm,
+                steps=steps,
+                eval_every=every,
+                recipe_steps=reference.steps[-1],
+            )
         except NotApplicable as error:
             self.state, self.reason = "pruned", str(error)
 

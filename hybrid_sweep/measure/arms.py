@@ -19,16 +19,16 @@ from hybrid_sweep.measure.recipe import (
     schedule_free,
     tuned,
 )
-from hybrid_sweep.measure.reference import held_out, start
+from hybrid_sweep.measure.reference import held_out, hybrid_of, start
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import CostMeter, Work
+from hybrid_sweep.trainer.optimizers import evaluated_weights, with_modes
 from hybrid_sweep.trainer.phases import Phase, tail_begin
 from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 from hybrid_sweep.trainer.records import Segment, TrainingDiverged
 from hybrid_sweep.trainer.tail import TailAverage
-from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload
 
 AVERAGED_SHARE = 0.25
@@ -64,23 +64,21 @@ def run_hybrid(
         steps: N, logical steps.
         test: whether the test split is evaluated too, once, at the end.
     """
-    plain = start(workload, seed)
-    trainer = HybridTrainer(
-        plain.model, plain.optimizer, config, loss_fn=workload.loss, lr_scheduler=plain.scheduler
-    )
+    plain = start(workload, seed, steps)
+    trainer = hybrid_of(plain, config)
     log = _Log(trainer.plain, trainer.meter)
-    log.add(0, held_out(workload, plain.model))
+    log.add(0, held_out(workload, plain.model, optimizer=plain.optimizer))
     more, diverged = True, False
     while more:
         try:
             more = trainer.run_cycle(lambda step: workload.batch(seed, step), steps)
-            log.add(trainer.tally.steps, held_out(workload, plain.model))
+            log.add(trainer.tally.steps, held_out(workload, plain.model, optimizer=plain.optimizer))
         except TrainingDiverged:  # its weights may look fine still
             more, diverged = False, True
             log.add(trainer.tally.steps, LOST)
     tested: dict[str, float] = {}
     if test:
-        tested = dict(LOST) if diverged else held_out(workload, plain.model, "test")
+        tested = dict(LOST) if diverged else held_out(workload, plain.model, "test", plain.optimizer)
     return HybridCurve(
         **log.columns(),
         test=_infinite_where_not_finite(tested) if tested else {},
@@ -100,6 +98,8 @@ class ArmRun:
         trace: phases of the hybrid run that `lr_matched` and `frozen` repeat.
         eval_every: logical steps between evaluations; None evaluates at the end alone.
         meter: what measures its work; None takes a stopwatch.
+        recipe_steps: N, for which the recipe's schedule is made; None takes the workload's, or more
+            where it trains for longer.
 
     Attributes:
         plain: what trains.
@@ -123,13 +123,16 @@ class ArmRun:
         trace: Sequence[Segment] | None = None,
         eval_every: int | None = 25,
         meter: CostMeter | None = None,
+        recipe_steps: int | None = None,
     ) -> None:
         if arm.name in REPLAYED and trace is None:
             raise UserError(f"arm {arm.name!r} repeats a hybrid run: give the trace of one")
         self._workload, self._seed, self._arm = workload, seed, arm
-        self.plain = start(workload, seed)
+        replays = arm.name in REPLAYED
+        self._work = _replayed(arm, trace or ()) if replays else [Work.PLAIN] * steps
+        own = len(self._work) if replays else max(workload.steps, steps)
+        self.plain = start(workload, seed, recipe_steps or own)
         self.meter = meter or CostMeter(self.plain.parameters[0].device)
-        self._work = _replayed(arm, trace or ()) if arm.name in REPLAYED else [Work.PLAIN] * steps
         self.steps = len(self._work)
         self.step = 0
         self.done = False
@@ -194,7 +197,6 @@ class ArmRun:
                 self._free = schedule_free(arm, plain.optimizer, self.steps)
                 plain.use(self._free)
                 plain.scheduler = None
-                self._free.train()
 
     def _advance_one(self) -> Steps[None]:
         work = self._work[self.step]
@@ -230,22 +232,24 @@ class ArmRun:
         BatchNorm's buffers belong to the weights that moved them, so they are estimated anew, outside the
         clock, by forward passes over the newest batches.
         """
-        model, free = self.plain.model, self._free
+        model = self.plain.model
         average = self._tail.state_dict()
-        if not (free or average["mean"]):
-            yield
+        if not (self._free or average["mean"]):
+            with evaluated_weights(self.plain.optimizer, model):
+                yield
             return
         kept = {name: value.clone() for name, value in model.state_dict().items()}
         before = random_state()
-        if free:
-            free.eval()
+        modes = with_modes(self.plain.optimizer)
+        for optimizer in modes:
+            optimizer.eval()
         self._tail.finish()
         if self._arm.name not in REPLAYED:  # those hand out what their hybrid would
             newest = range(max(self.step - NORM_BATCHES, 0) + 1, self.step + 1)
             estimate_norms(model, (self._workload.batch(self._seed, s) for s in newest), self.plain.look)
         yield
-        if free:
-            free.train()
+        for optimizer in modes:
+            optimizer.train()
         model.load_state_dict(kept)  # to the last bit, which train() after eval() is not
         self._tail.load_state_dict(average)
         set_random_state(before)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.reference import start
+from hybrid_sweep.measure.reference import hybrid_of, start
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.learning_rates import stateful
+from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.records import TrainingDiverged
-from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload
 
 CYCLES = 16
@@ -87,15 +89,15 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
         guard_tolerance=1e9,
         stop_fraction=0.0,
     )
-    trainer = HybridTrainer(
-        plain.model, plain.optimizer, always, loss_fn=workload.loss, lr_scheduler=plain.scheduler
-    )
+    trainer = hybrid_of(plain, always)
+    rewind = _rewind(trainer.plain)
     fresh = {name: value.clone() for name, value in plain.model.state_dict().items()}
     far = CYCLES * (always.max_predict_steps + always.full_steps + 200)
     seen: dict[Work, list[float]] = {kind: [] for kind in Work}
     seconds, calls = trainer.meter.seconds(), dict(trainer.meter.calls)
     for cycle in range(CYCLES):
         plain.model.load_state_dict(fresh)  # blind jumps in a row would leave every valley
+        rewind()  # nor is a schedule driven past its end
         try:
             trainer.run_cycle(lambda step: workload.batch(seed, (step - 1) % workload.steps + 1), far)
         except TrainingDiverged:
@@ -111,3 +113,20 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
             "lower the learning rate or max_predict_steps, or give unit_costs in the sweep file"
         )
     return UnitCosts(**{field: median(seen[kind]) for kind, field in FIELD_OF.items()})
+
+
+def _rewind(plain: PlainStep) -> Callable[[], None]:
+    """Return what puts the schedule, and the optimizer's settings with it, back to where they are now."""
+    if plain.scheduler is None:
+        return lambda: None
+    schedule, groups = stateful(plain.scheduler), plain.optimizer.param_groups
+    state, own = deepcopy(schedule.state_dict()), plain.state_dict()
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+
+    def rewind() -> None:
+        schedule.load_state_dict(deepcopy(state))
+        for group, before in zip(plain.optimizer.param_groups, settings, strict=True):
+            group.update(before)
+        plain.load_state_dict(own)
+
+    return rewind

@@ -66,7 +66,7 @@ def measure_curvature(workload: Workload, seed: int, steps: int) -> Curvature:
         steps: N, logical steps of a run.
     """
     before = random_state()
-    plain = start(workload, seed)
+    plain = start(workload, seed, steps)
     at = sorted({max(round(share * steps), 1) for share in SHARES})
     newest: deque[Any] = deque(maxlen=BATCHES)
     found: list[float] = []

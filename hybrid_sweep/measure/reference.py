@@ -12,8 +12,13 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.curve import first_at, interpolate
+from hybrid_sweep.measure.schedule import build_schedule, refuse_short_schedule
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.costs import CostMeter
+from hybrid_sweep.trainer.optimizers import OptimizerLike, evaluated_weights
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
+from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
 TARGET_STEPS_RATIO = 1.10
@@ -72,17 +77,18 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
         eval_every: steps between evaluations on the validation split.
 
     Raises:
-        UserError: a held-out loss that is not finite, that ends above where it began, or that the
-            workload's `quality` cannot be taken of.
+        UserError: a schedule that ends before the run; a held-out loss that is not finite, that ends above
+            where it began, or that the workload's `quality` cannot be taken of.
     """
-    plain = start(workload, seed)
+    refuse_short_schedule(start(workload, seed, steps), steps)
+    plain = start(workload, seed, steps)
     at = sorted({*range(0, steps, eval_every), steps})
     results: list[dict[str, float]] = []
     for step in range(steps + 1):
         if step:
             plain(workload.batch(seed, step))
         if step == at[len(results)]:
-            results.append(held_out(workload, plain.model))
+            results.append(held_out(workload, plain.model, optimizer=plain.optimizer))
             _check(results[-1], quality_of(workload), step)
     first, last = results[0]["loss"], results[-1]["loss"]
     if last > first and quality_of(workload) != "accuracy_ratio":
@@ -105,22 +111,48 @@ def peak_memory_bytes(plain: PlainStep) -> int | None:
     return torch.cuda.max_memory_allocated(weights.device) if weights.is_cuda else None
 
 
-def start(workload: Workload, seed: int) -> PlainStep:
-    """Build model, optimizer and schedule, and seed the global random numbers: one start for all arms."""
+def start(workload: Workload, seed: int, steps: int | None = None) -> PlainStep:
+    """Build model, optimizer and schedule, and seed the global random numbers: one start for all arms.
+
+    Args:
+        workload: what to train.
+        seed: of model and global random numbers.
+        steps: N, for which the schedule is made and beyond which it stands still; None takes the workload's.
+    """
+    total = steps or workload.steps
     model = workload.build_model(seed)
     optimizer = workload.build_optimizer(model)
-    build_scheduler = getattr(workload, "build_scheduler", None)
     seed_random_state(seed)
-    scheduler = build_scheduler(optimizer) if build_scheduler else None
-    plain = PlainStep(model, optimizer, workload.loss, scheduler)
+    scheduler = build_schedule(workload, optimizer, total)
+    limit = getattr(workload, "max_grad_norm", None)
+    plain = PlainStep(model, optimizer, workload.loss, scheduler, limit)
+    plain.schedule_steps = total
     if plain.parameters[0].is_cuda:
         torch.cuda.reset_peak_memory_stats(plain.parameters[0].device)
     return plain
 
 
-def held_out(workload: Workload, model: nn.Module, split: str = "val") -> dict[str, float]:
+def hybrid_of(plain: PlainStep, config: HybridConfig, meter: CostMeter | None = None) -> HybridTrainer:
+    """Return the hybrid trainer of what `start` has built."""
+    trainer = HybridTrainer(
+        plain.model,
+        plain.optimizer,
+        config,
+        loss_fn=plain.loss_fn,
+        lr_scheduler=plain.scheduler,
+        max_grad_norm=plain.max_grad_norm,
+        meter=meter,
+    )
+    trainer.plain.schedule_steps = plain.schedule_steps
+    return trainer
+
+
+def held_out(
+    workload: Workload, model: nn.Module, split: str = "val", optimizer: OptimizerLike | None = None
+) -> dict[str, float]:
     """Evaluate on `split`; training goes on as if it had not: same mode, same random numbers.
 
+    With an `optimizer` that has weights of its own for it (`evaluated_weights`), those are evaluated.
     Arms are evaluated at different steps, so a trace of it in one of them would make the comparison unfair.
 
     Raises:
@@ -128,7 +160,8 @@ def held_out(workload: Workload, model: nn.Module, split: str = "val") -> dict[s
     """
     modes = {module: module.training for module in model.modules()}
     before = random_state()
-    result: Any = workload.evaluate(model, split)
+    with evaluated_weights(optimizer, model):
+        result: Any = workload.evaluate(model, split)
     if not isinstance(result, Mapping) or "loss" not in result:
         raise UserError("the workload's evaluate() returns no 'loss': return {'loss': mean held-out loss}")
     set_random_state(before)

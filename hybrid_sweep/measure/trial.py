@@ -16,7 +16,7 @@ from hybrid_sweep.errors import UserError, named, one_line
 from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
-from hybrid_sweep.measure.reference import Reference, held_out, peak_memory_bytes, start
+from hybrid_sweep.measure.reference import Reference, held_out, hybrid_of, peak_memory_bytes, start
 from hybrid_sweep.measure.run_cache import TwinKey
 from hybrid_sweep.measure.score import (
     behaviour,
@@ -31,7 +31,6 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
 from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
-from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, quality_of
 
 FORMAT = 7
@@ -77,16 +76,8 @@ class Trial:
         self._twins = twins
         self._report_every = self._report_at = report_every
         self._packed = packed
-        plain = start(workload, reference.seed)
-        self.trainer = HybridTrainer(
-            plain.model,
-            plain.optimizer,
-            config,
-            loss_fn=workload.loss,
-            lr_scheduler=plain.scheduler,
-            meter=self._priced(),
-        )
         self._steps = reference.steps[-1]
+        self.trainer = hybrid_of(start(workload, reference.seed, self._steps), config, self._priced())
         self._target, self._target_step = reference.target()
         self._target_reached: int | None = None
         self._evaluated: dict[str, float] = {}
@@ -275,7 +266,8 @@ class Trial:
 
     def _evaluate(self) -> None:
         began = time.perf_counter()
-        self._evaluated = held_out(self.workload, self.trainer.model)
+        trainer = self.trainer
+        self._evaluated = held_out(self.workload, trainer.model, optimizer=trainer.optimizer)
         self._eval_seconds += time.perf_counter() - began
         self._evaluated_at = self.trainer.tally.steps
 
@@ -312,6 +304,7 @@ class Trial:
                     trace=trace,
                     eval_every=None,
                     meter=self._priced(),
+                    recipe_steps=self._steps,
                 )
                 yield from run.finishing()
                 twin = self._twins[key] = run.curve()

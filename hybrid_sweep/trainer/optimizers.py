@@ -197,6 +197,28 @@ class StepTaker:
         return str([None if t is None else float(torch.linalg.vector_norm(t)) for t in tensors])
 
 
+def with_modes(optimizer: Any) -> list[Any]:
+    """Return the optimizer, or those of several, with `train()` and `eval()`, as Schedule-Free ones have."""
+    parts = optimizer.parts if isinstance(optimizer, Several) else [optimizer]
+    return [part for part in parts if all(callable(getattr(part, name, None)) for name in ("train", "eval"))]
+
+
+@contextmanager
+def evaluated_weights(optimizer: Any, model: nn.Module) -> Iterator[None]:
+    """Put the weights in place that an optimizer with modes hands out; those of training come back."""
+    parts = with_modes(optimizer)
+    kept = [(p, p.detach().clone()) for p in model.parameters()] if parts else []
+    for part in parts:
+        part.eval()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.train()
+        for p, before in kept:  # to the last bit, which train() after eval() is not
+            p.detach().copy_(before)
+
+
 @contextmanager
 def scaled_rates(optimizer: OptimizerLike, factor: float) -> Iterator[None]:
     """Multiply the learning rates within; they are put back as they were, for a schedule looks at them."""

@@ -15,7 +15,7 @@ from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.trainer.forward import ForwardPass
 from hybrid_sweep.trainer.gradients import clip_, values_of
 from hybrid_sweep.trainer.learning_rates import as_schedule
-from hybrid_sweep.trainer.optimizers import OptimizerLike, StepTaker, as_optimizer, scaled_rates
+from hybrid_sweep.trainer.optimizers import OptimizerLike, StepTaker, as_optimizer, scaled_rates, with_modes
 
 if TYPE_CHECKING:
     from hybrid_sweep.trainer.predictors.groups import LayerGroups
@@ -36,8 +36,9 @@ class PlainStep:
         steps: real steps so far.
         backward_calls: backward passes so far.
         scheduler: stepped once a logical step; None where there is none.
-        schedule_steps: logical steps that the schedule is made for; it is stepped between them and not after
-            the last, so that a table of as many rates will do. None steps it after every one.
+        schedule_steps: logical steps that the schedule is made for, which it is stepped at most; that a table
+            of as many rates has none for the time after the last is no error. None: there may be any number.
+        rehearses: whether a schedule that ends stands still, where it is otherwise refused.
         rate_factor: multiplies the learning rate within each step of the optimizer; None does not.
 
     Raises:
@@ -78,11 +79,14 @@ class PlainStep:
         self.rate_factor: Callable[[], float] | None = None
         self.max_grad_norm = max_grad_norm
         self.backward = backward
+        self.rehearses = False
         self._clipped: Tensor | None = None
         self._scheduled = 0  # steps of the schedule so far
 
     def use(self, optimizer: OptimizerLike) -> None:
-        """Train with `optimizer` from here on."""
+        """Train with `optimizer` from here on, in its mode of training where it has one."""
+        for part in with_modes(optimizer):
+            part.train()
         self.optimizer = optimizer
         self._take = StepTaker(optimizer, self.parameters)
 
@@ -163,7 +167,7 @@ class PlainStep:
         rates = []
         for _ in range(steps):
             rates.append(self.learning_rate)
-            if self.schedule_steps is None or self._scheduled + 1 < self.schedule_steps:
+            if self.schedule_steps is None or self._scheduled < self.schedule_steps:
                 self._step_schedule()
         return fmean(rates) if rates else self.learning_rate
 
@@ -172,6 +176,12 @@ class PlainStep:
         try:
             self.scheduler.step()
         except Exception as error:  # whatever a schedule says at its end
+            if self.rehearses:
+                self.schedule_steps = self._scheduled
+                return
+            if self._scheduled + 1 == self.schedule_steps:  # no step is left for the rate that it lacks
+                self.schedule_steps = self._scheduled
+                return
             raise UserError(
                 f"the learning-rate schedule {type(self.scheduler).__name__} ends after {self._scheduled} "
                 f"steps ({named(error)}): make it for as many as the run has"

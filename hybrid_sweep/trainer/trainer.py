@@ -199,7 +199,8 @@ class HybridTrainer:
 
         From 0.85 down in steps of 0.05 (seed, Adaptive Threshold Tuning) each threshold trains `steps`
         logical steps from here, and so does plain training; quality is the ratio of their held-out losses.
-        Afterwards everything is as it was, the trainer's own threshold too: start a run with the one found.
+        A schedule that ends meanwhile stands still. Afterwards everything is as it was, the trainer's own
+        threshold too: start a run with the one found.
 
         Args:
             batches: as for `run`; an iterable that cannot be started anew is used up.
@@ -231,7 +232,8 @@ class HybridTrainer:
     @contextmanager
     def _rehearsal(self, threshold: float) -> Iterator[None]:
         """Let training go on by another threshold within, unlogged; put everything back on leaving."""
-        state, total = self.state_dict(), self.controller.total_steps
+        state, total, scheduled = self.state_dict(), self.controller.total_steps, self.plain.schedule_steps
+        self.plain.rehearses = True
         self.controller.config = self.config.replace(confidence_threshold=threshold, stop_fraction=0.0)
         try:
             with self._log.paused() if self._log else nullcontext():
@@ -240,6 +242,7 @@ class HybridTrainer:
             self.controller.config = self.config
             self.load_state_dict(state)
             self.controller.total_steps = total
+            self.plain.schedule_steps, self.plain.rehearses = scheduled, False
 
     # Saving
 
