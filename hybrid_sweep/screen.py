@@ -216,6 +216,7 @@ def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
 def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, width: int) -> RenderableType:
     """Return the end of a sweep: its front, its counts, the verdict, and what to type next."""
     from hybrid_sweep.analysis.front_rows import front_rows
+    from hybrid_sweep.analysis.notes import never_predicted
     from hybrid_sweep.analysis.pareto import recommended
     from hybrid_sweep.analysis.plane import quality_kind, speedup_column
 
@@ -234,7 +235,10 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
         parts.append(_line(f"  {row['trial_id']} (seed {row['seed']}) failed: {row['reason']}", "red"))
     if len(failed) > FAILURES_SHOWN:
         parts.append(_line(f"  and {len(failed) - FAILURES_SHOWN} more", "red"))
-    parts += ["", *map(_line, folder.analyzer_lines(trials)), "", _line(f"Results: {folder.path}"), "Next:"]
+    parts += ["", *map(_line, folder.analyzer_lines(trials))]
+    if note := never_predicted(trials):
+        parts.append(_line(note.text, "yellow"))
+    parts += ["", _line(f"Results: {folder.path}"), "Next:"]
     commands = [*(["resume DIR"] if interrupted else []), "report DIR", "pareto DIR"]
     if best is not None:
         commands[-2:-2] = ["confirm DIR", "verdict DIR"]

@@ -11,7 +11,8 @@ from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.spec import load_spec
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.config import PRESETS, HybridConfig
+from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import load_workload
 
 README = Path(__file__).parent.parent / "README.md"
@@ -56,3 +57,19 @@ def test_the_sweep_file_is_one(cnn):
 
 def test_the_picture_is_there():
     assert (README.parent / PICTURE[1]).is_file()
+
+
+def test_a_preset_is_chosen_and_its_threshold_tuned():
+    model = torch.nn.Linear(4, 1)
+    names = {
+        "HybridTrainer": HybridTrainer,
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.01),
+        "loss_fn": lambda model, batch: model(batch).square().mean(),
+        "my_batch": lambda step: torch.randn(8, 4, generator=torch.Generator().manual_seed(step)),
+        "held_out_loss": lambda model: model.weight.square().sum().item() + 1e-3,
+    }
+    exec(block("python", "preset_for_size"), names)
+    assert names["config"] == PRESETS["medium"]
+    assert names["preset_for_loss"](0.8) == PRESETS["mid"]
+    assert names["threshold"] is None or 0 < names["threshold"] <= 0.85

@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
+
+from hybrid_sweep.analysis.pareto import configurations
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
@@ -50,3 +54,33 @@ HORIZON_ANALYSIS = (  # seed, Prediction Horizon Analysis: what it says was foun
     _claim(100, 20, 5.0, 99.2, 17, "monitor quality"),
     _claim(150, 25, 6.5, 97.8, 12, "quality degraded"),
 )
+
+TABLES = {"starting points": STARTING_POINTS, "horizon analysis": HORIZON_ANALYSIS}
+COLUMNS = (
+    *("claimed_in", "trial_id", "max_predict_steps", "correction_interval"),
+    *("claimed_speedup", "speedup", "claimed_quality", "quality", "claimed_backward_pct", "backward_pct"),
+)
+
+
+def claims_table(trials: pd.DataFrame, speedup: str = "speedup") -> pd.DataFrame:
+    """Return the claims beside what this sweep has measured: a row a claim and configuration of its H and I.
+
+    Args:
+        trials: of the sweep.
+        speedup: the column that is its speed.
+    """
+    done = configurations(trials)
+    rows = []
+    for table, claims in TABLES.items():
+        for claim in claims:
+            same = done[
+                (done["max_predict_steps"] == claim.max_predict_steps)
+                & (done["correction_interval"] == claim.correction_interval)
+            ]
+            for row in same.to_dict("records"):
+                backward = 100 - row["backward_reduction_pct"]
+                measured = (claim.speedup, row[speedup], claim.quality, row["quality"])
+                share = (claim.backward_pct, backward)
+                setting = (claim.max_predict_steps, claim.correction_interval)
+                rows.append((table, row["trial_id"], *setting, *measured, *share))
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from hybrid_sweep.analysis.claims import claims_table
 from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.export import encode, write_table
 from hybrid_sweep.analysis.files import replacing
@@ -27,7 +28,7 @@ from hybrid_sweep.analysis.verdict import Verdict, verdict
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal
 
-TABLES = ("trials", "front", "steps")
+TABLES = ("trials", "front", "steps", "claims")
 
 
 class ResultsFolder(SweepFolder):
@@ -101,6 +102,8 @@ class ResultsFolder(SweepFolder):
                 return pareto_front(self.trials(), speedup_column(self.manifest))
             case "steps":
                 return self.steps()
+            case "claims":
+                return claims_table(self.trials(), speedup_column(self.manifest))
         raise unknown_name("table", what, list(TABLES))
 
     def export(self, what: str = "trials", format: str = "csv", to: Path | None = None) -> None:

@@ -37,6 +37,7 @@ def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
         _against_ladder(picture),
         _reaches_too_low(picture),
         _too_few_seeds(picture),
+        never_predicted(trials),
         _not_told_apart(trials, picture),
         _unfinished(trials),
         _stopped(trials),
@@ -120,6 +121,21 @@ def _reaches_too_low(picture: FrontPicture) -> Note | None:
     if not low:
         return None
     return Note("warning", f"By its 95 % interval the recommended point's {', and its '.join(low)}.")
+
+
+def never_predicted(trials: pd.DataFrame) -> Note | None:
+    """Return the warning that some done configurations are plain training: their gate never opened."""
+    done = trials[(trials["state"] == "done") & (trials["arm"] == "")]
+    shut = done[done["predict_phases"] == 0]
+    if shut.empty:
+        return None
+    names, of = shut["trial_id"].unique(), done["trial_id"].nunique()
+    reached = shut["max_confidence"].astype("float64").max()
+    text = f"{_count(len(names), 'configuration')} of {of} never predicted ({names[0]}"
+    text += ", for one)" if len(names) > 1 else ")"
+    return Note(
+        "warning", f"{text}: their confidence reached {reached:.2f} at most; lower confidence_threshold."
+    )
 
 
 def _too_few_seeds(picture: FrontPicture) -> Note | None:

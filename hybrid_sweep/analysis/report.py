@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hybrid_sweep.analysis.checklist import Item, check, recommendation
+from hybrid_sweep.analysis.claims import claims_table
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.analysis.comparison import Confirmation, ratio
 from hybrid_sweep.analysis.figures import front_figure, settings_figure, swept_settings
@@ -77,6 +78,7 @@ def render_report(
         brier=trials.loc[trials["trial_id"] == picture.best, "brier"].mean(),
         verdict=verdict,
         confirmed=list(_compared(confirmation)) if confirmation else [],
+        claims=claims_table(trials, picture.speedup).to_dict("records"),
         columns=TRIAL_COLUMNS,
         data=plain(
             {

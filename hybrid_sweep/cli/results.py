@@ -98,7 +98,10 @@ def export(
             help="csv, json or parquet for a table; toml or json for --trial.", show_default="csv, toml"
         ),
     ] = None,
-    what: Annotated[Literal["trials", "front", "steps"], typer.Option(help="Which table.")] = "trials",
+    what: Annotated[
+        Literal["trials", "front", "steps", "claims"],
+        typer.Option(help="Which table; claims: the original design's figures beside this sweep's."),
+    ] = "trials",
     trial: Annotated[
         str | None, typer.Option(metavar="ID", help="This trial's HybridConfig instead.", show_default=False)
     ] = None,

@@ -97,6 +97,8 @@ def repeats(*points: tuple[float, float], spread: float, alike: bool = False) ->
             "quality_vs_truncated": 1.0,
             "quality_vs_frozen": 1.0,
             "quality_vs_lr_matched": 1.0,
+            "predict_phases": 5,
+            "max_confidence": 0.9,
         }
         for number, (speedup, quality) in enumerate(points)
         for seed in range(3)
@@ -204,3 +206,15 @@ def test_two_seeds_are_said_to_be_too_few(sweep: Callable[..., ResultsFolder]) -
     texts = [note.text for note in honest_notes(folder.trials(), picture)]
     assert "2 seeds are too few for an interval: run with --repeats 3 or more." in texts
     assert not any("not told apart" in text for text in texts)
+
+
+def test_configurations_that_never_predicted_are_told_of(grid60: ResultsFolder) -> None:
+    shut = grid60.trials()["trial_id"].str.endswith("C0.85")
+    phases = grid60.trials()["predict_phases"].where(~shut, 0)
+    texts = [n.text for n in notes_of(grid60, predict_phases=phases, max_confidence=0.84)]
+    assert any(
+        text.startswith("19 configurations of 58 never predicted (H050_I00_C0.85, for one): their confidence")
+        and text.endswith("reached 0.84 at most; lower confidence_threshold.")
+        for text in texts
+    )
+    assert not any("never predicted" in n.text for n in notes_of(grid60))
