@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from hybrid_sweep.errors import UserError, named
+from hybrid_sweep.trainer.parted import Parted
 from hybrid_sweep.trainer.plain import PlainStep, Real
 from hybrid_sweep.trainer.predictors.groups import LayerGroups
 
@@ -36,6 +37,11 @@ class _Member:
     row: int
     gradients: list[Tensor]
 
+    def move(self, weights: Tensor) -> None:
+        """Let the weights live in another vector, unless they have been replaced and live elsewhere."""
+        if self.groups.in_place():
+            self.groups.move(weights)
+
 
 class _Rows:
     """What `size` models are made of: a row each of weights, of gradients and of everything untrained."""
@@ -47,18 +53,18 @@ class _Rows:
 
     def place(self, member: _Member, row: int) -> None:
         """Move a model into a row."""
-        member.groups.move(self.weights[row])
+        member.move(self.weights[row])
         member.row, member.gradients = row, member.groups.views(self.gradients[row])
         for name, value in member.loss.untrained.items():
             self.untrained[name][row].copy_(value)
             value.data = self.untrained[name][row]
 
-    @staticmethod
-    def free(member: _Member) -> None:
+    def free(self, member: _Member) -> None:
         """Give a model memory of its own again."""
-        member.groups.move(torch.empty_like(member.groups.vector))
-        for value in member.loss.untrained.values():
-            value.data = value.clone()
+        member.move(torch.empty_like(member.groups.vector))
+        for name, value in member.loss.untrained.items():
+            if value.untyped_storage().data_ptr() == self.untrained[name].untyped_storage().data_ptr():
+                value.data = value.clone()
 
 
 class FusedStep:
@@ -127,10 +133,14 @@ class FusedStep:
     def _member(self, step: Real) -> _Member:
         """Return whose step it is, moved into a row where it is new."""
         if (member := self._members.get(step.plain)) is not None:
+            if step.groups not in (None, member.groups):
+                raise Unfusable("parameters were unfrozen, added or replaced while it trained")
             return member
         if len(self._members) == self.size:
             raise Unfusable(f"a pack of {self.size} has no room for another model")
         groups, loss = step.groups or LayerGroups.of(step.plain.model), _Loss(step.plain)
+        if isinstance(groups.vector, Parted):
+            raise Unfusable("its parameters are of several types, or on several devices")
         rows = self._rows = self._rows or _Rows(self.size, groups, loss)
         member = _Member(step.plain, groups, loss, 0, [])
         rows.place(member, len(self._members))

@@ -36,6 +36,7 @@ class PlainStep:
         steps: real steps so far.
         backward_calls: backward passes so far.
         scheduler: stepped once a logical step; None where there is none.
+        parameters: those that are trained.
         schedule_steps: logical steps that the schedule is made for, which it is stepped at most; that a table
             of as many rates has none for the time after the last is no error. None: there may be any number.
         rehearses: whether a schedule that ends stands still, where it is otherwise refused.
@@ -57,12 +58,14 @@ class PlainStep:
         backward: Backward = torch.autograd.backward,
     ) -> None:
         self.scheduler = as_schedule(lr_scheduler)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.model = model
+        self.parameters: list[nn.Parameter] = []
+        self._kinds: dict[nn.Parameter, tuple[torch.dtype, torch.device]] = {}
+        self.list_parameters()
         if not self.parameters:
             raise UserError(
                 "the model has no trainable parameter: set requires_grad on what is to be trained"
             )
-        self.model = model
         self.use(as_optimizer(optimizer))
         if foreign := len(_of_optimizer(self.optimizer).difference(map(id, model.parameters()))):
             raise UserError(
@@ -90,6 +93,17 @@ class PlainStep:
         self.optimizer = optimizer
         self._take = StepTaker(optimizer, self.parameters)
 
+    def list_parameters(self) -> None:
+        """Find what is trained; the optimizer's state follows parameters that were converted or moved.
+
+        The gradients of all parameters are measured and clipped, so one that is unfrozen is so at once.
+        """
+        self._all_parameters = list(self.model.parameters())
+        self.parameters[:] = [p for p in self._all_parameters if p.requires_grad]
+        before, self._kinds = self._kinds, {p: (p.dtype, p.device) for p in self._all_parameters}
+        if any(before.get(p, kind) != kind for p, kind in self._kinds.items()):
+            self.optimizer.load_state_dict(self.optimizer.state_dict())
+
     def __call__(self, batch: Any) -> Tensor:
         """Train on `batch`; return its loss, a scalar on the device."""
         return self._step(partial(self._backward, batch))
@@ -102,7 +116,7 @@ class PlainStep:
         """Count a backward pass whose gradient lies in the parameters, and clip that; return `loss`."""
         self.backward_calls += 1
         limit = self.max_grad_norm
-        self._clipped = None if limit is None else clip_(self.parameters, limit)
+        self._clipped = None if limit is None else clip_(self._all_parameters, limit)
         return loss
 
     def _step(self, evaluate: Callable[[], Tensor]) -> Tensor:
@@ -132,7 +146,7 @@ class PlainStep:
         """Return the total norm of the newest gradient, before clipping."""
         if self._clipped is not None:
             return float(self._clipped)
-        gradients = [values_of(p.grad) for p in self.parameters if p.grad is not None]
+        gradients = [values_of(p.grad) for p in self._all_parameters if p.grad is not None]
         return hypot(*torch.stack(torch._foreach_norm(gradients)).tolist()) if gradients else 0.0
 
     def state_dict(self) -> dict[str, Any]:

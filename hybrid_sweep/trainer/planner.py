@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from hybrid_sweep.trainer.corrector import Corrector
 from hybrid_sweep.trainer.dynamics import RssmLite
 from hybrid_sweep.trainer.features import FEATURES, StepHistory
 from hybrid_sweep.trainer.gating import gate_targets, literal_targets
+from hybrid_sweep.trainer.parted import parts_of
 from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
@@ -22,6 +24,7 @@ from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStor
 from hybrid_sweep.trainer.schedule import CorrectionSchedule
 from hybrid_sweep.trainer.tail import TailAverage
 
+logger = logging.getLogger(__name__)
 AUDITS = 3
 """Jumps that the post-recovery audit looks back on."""
 FORECAST_MARGIN = 1
@@ -90,9 +93,8 @@ class JumpPlanner:
 
     def __init__(self, plain: PlainStep, config: HybridConfig) -> None:
         self.config = config
-        self.groups = LayerGroups.of(plain.model)
-        self.predictor = PREDICTORS[config.predictor].of(self.groups, config, plain)
-        self.tail = TailAverage([self.groups.vector])
+        self._plain = plain
+        self.start_predictor()
         self.history = StepHistory()
         self.dynamics = RssmLite(
             hidden_size=config.predictor_hidden_size,
@@ -109,12 +111,36 @@ class JumpPlanner:
         self._new_steps = 0
         self._first_loss: float | None = None
         self._features: tuple[float, ...] = (0.0,) * FEATURES
-        self._plan: Plan | None = None  # of the newest Predict phase, until real steps have judged it
         self._forecast: list[float] = []
         self._loss_correction: float | None = None  # of that forecast
         self._scored: list[Residual] = []  # waiting to be filed
-        self._layers: tuple[LayerResidual, ...] = ()  # as measured over the newest Full phase
         self._audits: deque[bool] = deque(maxlen=AUDITS)
+
+    def start_predictor(self) -> None:
+        """Gather the weights, and let what predicts and averages them begin with those of now."""
+        self.groups = LayerGroups.of(self._plain.model)
+        self.predictor = PREDICTORS[self.config.predictor].of(self.groups, self.config, self._plain)
+        self.tail = TailAverage(list(parts_of(self.groups.vector)))
+        self._plan: Plan | None = None  # of the newest Predict phase, until real steps have judged it
+        self._layers: tuple[LayerResidual, ...] = ()  # as measured over the newest Full phase
+
+    def follow_parameters(self) -> bool:
+        """Take in parameters that were unfrozen, added, replaced, converted or moved.
+
+        No predictor knows how they have moved, so it starts afresh, which the log says.
+
+        Returns:
+            Whether there are any.
+        """
+        if self.groups.holds(self._plain.model):
+            return False
+        self._plain.list_parameters()
+        self.start_predictor()
+        logger.warning(
+            "the model's trainable parameters were unfrozen, added, replaced, converted or moved while it "
+            "trained: the predictor starts afresh with them"
+        )
+        return True
 
     @property
     def level(self) -> float:

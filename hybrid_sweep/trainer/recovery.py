@@ -184,8 +184,21 @@ class Recovery:
             if self._tally.steps - self._checkpoint_at >= self._config.checkpoint_interval:
                 self.take_checkpoint()
 
+    def follow_parameters(self) -> bool:
+        """Take in what has become of the trainable parameters; return whether they are others.
+
+        A jump that they were not part of ends here, and there is no way back to before.
+        """
+        if not self._planner.follow_parameters():
+            return False
+        if self._controller.phase is Phase.PREDICT:
+            self._controller.end_phase()
+        self.take_checkpoint()
+        return True
+
     def force_phase(self, phase: Phase, steps: int) -> None:
         """Enter `phase` for the next `steps` logical steps, whatever the confidence."""
+        self.follow_parameters()
         self.leave_phase()
         self._controller.force_phase(phase, steps)
         self.prepare(phase)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hybrid_sweep.trainer.parted import Parted
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 
 
@@ -87,7 +88,8 @@ _LEAVES = {float, int, str, bool, type(None), Tensor}
 def plain(state: Any) -> Any:
     """Return nested containers as dictionaries, lists, tuples, numbers, strings and tensors.
 
-    So named tuples lose their names, enumerations their type, and arrays become tensors of the same memory.
+    So named tuples lose their names, enumerations their type, and arrays become tensors of the same memory,
+    and a `Parted` the list of its tensors.
     """
     kind = type(state)
     if kind in _LEAVES:  # most of what there is
@@ -98,4 +100,6 @@ def plain(state: Any) -> Any:
         return (list if isinstance(state, list) else tuple)(map(plain, state))
     if isinstance(state, np.ndarray):
         return torch.from_numpy(state)
+    if isinstance(state, Parted):
+        return list(state.parts)
     return str(state) if isinstance(state, StrEnum) else state

@@ -75,6 +75,8 @@ class Stepper:
 
     def _next_phase(self) -> None:
         position = self._position
+        if self.recovery.follow_parameters():
+            position.trusted = False
         if self._controller.phase.is_real and not position.assessed and not self._assess():
             return
         if self.on_decision:

@@ -110,6 +110,7 @@ class HybridTrainer:
         Raises:
             TrainingDiverged: when `max_rollbacks` is exceeded.
         """
+        self._look_at_parameters()
         return self._stepper.advance(lambda _: batch, limit=1)
 
     def run(self, batches: Batches, total_steps: int) -> TrainingStatistics:
@@ -137,6 +138,7 @@ class HybridTrainer:
 
     def cycle(self, load: Callable[[int], Any], total_steps: int) -> Steps[bool]:
         """As `run_cycle`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        self._look_at_parameters()
         self.controller.total_steps = total_steps
         began = self.tally.steps if self.position.cycle_at is None else self.position.cycle_at
         self.position.cycle_at = began
@@ -149,6 +151,11 @@ class HybridTrainer:
         if self.tally.steps == total_steps:
             self.planner.tail.finish()
         return self.tally.steps < total_steps
+
+    def _look_at_parameters(self) -> None:
+        """Follow a model that was converted or moved; one unfrozen is found where its phase ends."""
+        if not self.planner.groups.in_place():
+            self.recovery.follow_parameters()
 
     def at_decisions(self, call: Callable[[], None] | None) -> None:
         """Have `call` called wherever the next phase is about to be decided; what it takes is not charged.

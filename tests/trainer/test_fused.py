@@ -118,7 +118,7 @@ def test_the_weights_of_a_trainer_stay_in_its_vector():
     held = groups[0].vector
     for _ in range(2):
         for (problem, plain), g in zip(pairs, groups, strict=True):
-            g.check()
+            assert g.in_place()
             assert torch.equal(g.flat([p.detach() for p in problem.model.parameters()]), g.vector)
             fused.leave(plain)
     assert groups[0].vector is held

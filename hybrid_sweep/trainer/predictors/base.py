@@ -131,12 +131,7 @@ class Predictor(ABC):
 
     @torch.no_grad()
     def start_full(self) -> None:
-        """Mark where the next Full phase starts.
-
-        Raises:
-            UserError: the model's parameters are no longer those that the trainer was built with.
-        """
-        self.groups.check()
+        """Mark where the next Full phase starts."""
         self._start = self._sample(self.groups.vector)
         self._start_observed = self.observed
 
@@ -157,9 +152,9 @@ class Predictor(ABC):
         self._start_observed = state["start_observed"]
         self._proposed = None if state["proposed"] is None else self._here(state["proposed"])
 
-    def _here(self, saved: Tensor) -> Tensor:
+    def _here(self, saved: Tensor | Sequence[Tensor]) -> Tensor:
         """Return a saved buffer on the device of the weights."""
-        return saved.to(self.groups.vector.device)
+        return self.groups.here(saved)
 
 
 class Linear(Predictor):

@@ -1,8 +1,8 @@
-"""LayerGroups: the trainable parameters in one vector, cut into groups of layers."""
+"""LayerGroups: the trainable parameters in one vector a type and device, cut into groups of layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from math import prod
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.parted import Parted, common_type, parts_of
 
 MAX_GROUPS = 8
 """Layer groups that the weight-delta head scales (seed, Weight Delta Prediction)."""
@@ -20,11 +21,16 @@ CPU_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 64, 512
 
 
 class _Place(NamedTuple):
-    """Where a parameter lies in the vector: `torch.as_strided`'s arguments."""
+    """Where a parameter lies: in the vector of which kind, and there `torch.as_strided`'s arguments.
 
-    size: torch.Size
+    A complex number is two real ones, next to each other.
+    """
+
+    kind: int
+    size: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
+    complex: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,98 +41,96 @@ class LayerGroups:
     so that every gate of the weight-delta head has something to scale. Only a model of less than eight times
     the memory at whose multiples a parameter may begin has fewer groups.
 
-    The parameters become views into one vector, so that what is done to all of them is one call; zeros fill
-    the gaps between them. Whoever puts other tensors in their place (`model.to`, `p.data = …`) takes them
-    out of the vector again.
+    The parameters become views into one vector for each kind (type and device) of theirs, so that what is
+    done to all of them is one call a kind; zeros fill the gaps between them. A group is a stretch of each
+    vector. Whoever puts other tensors in their place (`model.to`, `p.data = …`) takes them out of the vector
+    again, which `holds` tells.
 
     Attributes:
-        vector: the weights [n].
+        vector: the weights [n]; a `Parted` where there are more kinds than one.
         names: name of the first layer of each group, "layer[i/n]" for one of n parts of a layer.
-        sizes: length of each group within the vector.
+        lengths: for each kind, the length of each group within its vector.
     """
 
     vector: Tensor
     names: tuple[str, ...]
-    sizes: list[int]
+    lengths: list[list[int]]
     _places: list[_Place]
     _owners: list[nn.Parameter] = field(repr=False)
 
     @classmethod
     def of(cls, model: nn.Module) -> LayerGroups:
-        """Move the model's trainable parameters into one vector, grouped by the module that owns them.
+        """Move the model's trainable parameters into one vector a kind, grouped by the module that owns them.
 
         Raises:
-            UserError: they differ in type or device, are complex, or two of them are the same memory.
+            UserError: two of them are the same memory.
         """
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        kinds = sorted({f"{p.dtype} on {p.device}" for p in named.values()})
-        if len(kinds) > 1 or any(p.is_complex() for p in named.values()):
-            raise UserError(
-                f"the trainable parameters are {', '.join(kinds)}: "
-                "bring them to one type, which is not complex, on one device"
-            )
-        first: dict[int, str] = {}
+        _refuse_shared_memory(named)
+        names, group_of = _grouped(named)
+        kinds: dict[tuple[torch.dtype, torch.device], int] = {}
+        lengths: list[list[int]] = []
+        units: list[int] = []
+        places = []
         for name, p in named.items():
-            if (begin := p.data_ptr()) and (other := first.setdefault(begin, name)) != name:
-                raise UserError(
-                    f"the parameters {other} and {name} are two of the same memory: make them one parameter, "
-                    f"by `{name} = {other}`"
-                )
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
-        count = min(len(layers), MAX_GROUPS)
-        group_of = {layer: i * count // len(layers) for i, layer in enumerate(layers)}
-        names = {group_of[layer]: layer or "model" for layer in reversed(layers)}
-        sizes, places = [0] * count, []
-        for name, p in named.items():
-            places.append(_Place(p.size(), _dense_stride(p), sum(sizes)))
-            alignment = CPU_ALIGNMENT_BYTES if p.device.type == "cpu" else GPU_ALIGNMENT_BYTES
-            unit = alignment // p.element_size()
-            sizes[group_of[name.rpartition(".")[0]]] += -(-p.numel() // unit) * unit
+            kind = kinds.setdefault((reals(p).dtype, p.device), len(kinds))
+            if kind == len(lengths):
+                alignment = CPU_ALIGNMENT_BYTES if p.device.type == "cpu" else GPU_ALIGNMENT_BYTES
+                units.append(alignment // reals(p).element_size())
+                lengths.append([0] * len(names))
+            places.append(_place(p, kind, sum(lengths[kind])))
+            lengths[kind][group_of[name]] += -(-reals(p).numel() // units[kind]) * units[kind]
+        vectors = [
+            torch.zeros(sum(of_groups), dtype=dtype, device=device)
+            for (dtype, device), of_groups in zip(kinds, lengths, strict=True)
+        ]
         owners = list(named.values())
-        parts, cut = cut_by_size([names[i] for i in range(count)], sizes, MAX_GROUPS, unit)
-        groups = cls(
-            owners[0].new_zeros(sum(sizes)).detach(),
-            parts,
-            cut,
-            places,
-            owners,
-        )
+        parts, cut = cut_by_size(names, lengths, MAX_GROUPS, units)
+        groups = cls(Parted.of(vectors), parts, cut, places, owners)
         for p, view in zip(owners, groups.views(groups.vector), strict=True):
             view.copy_(p.detach())
             p.data = view
         return groups
 
-    def check(self) -> None:
-        """Make sure that the parameters still lie in the vector.
+    @property
+    def sizes(self) -> list[int]:
+        """Length of each group, over all kinds."""
+        return [sum(of_kinds) for of_kinds in zip(*self.lengths, strict=True)]
 
-        Raises:
-            UserError: they do not.
-        """
-        step, begin = self.vector.element_size(), self.vector.data_ptr()
-        if any(
-            p.data_ptr() != begin + step * at.offset
-            for p, at in zip(self._owners, self._places, strict=True)
-            if p.numel()
-        ):
-            raise UserError(
-                "the model's parameters were replaced by other tensors while it trained: convert or move the "
-                "model before the trainer is built, and build one trainer a model"
-            )
+    def holds(self, model: nn.Module) -> bool:
+        """Return whether all that is trainable in the model, and nothing else, lies in the vector."""
+        own, all_of_it = set(map(id, self._owners)), list(model.parameters())
+        trainable = {id(p) for p in all_of_it if p.requires_grad}
+        return trainable <= own <= set(map(id, all_of_it)) and self.in_place()
 
-    def views(self, vector: Tensor) -> list[Tensor]:
+    def in_place(self) -> bool:
+        """Return whether no parameter has been given other memory, as `model.double()` does."""
+        begins = [(part.data_ptr(), part.element_size()) for part in parts_of(self.vector)]
+        for p, place in zip(self._owners, self._places, strict=True):
+            begin, step = begins[place.kind]
+            if p.data_ptr() != begin + step * place.offset and p.numel():
+                return False
+        return True
+
+    def views(self, vector: Tensor, *, real: bool = False) -> list[Tensor]:
         """Return what of a vector [n] belongs to each parameter, in its shape and order in memory.
 
-        Of rows [k, n] it is what belongs to each parameter in all of them, with k in front of its shape.
+        Of rows [k, n] it is what belongs to each parameter in all of them, with k in front of its shape. With
+        `real` a complex parameter comes as real numbers, two in its last dimension.
         """
-        begin, *row = vector.storage_offset(), *vector.stride()[:-1]
-        count = vector.shape[:-1]
-        return [
-            vector.as_strided((*count, *place.size), (*row, *place.stride), begin + place.offset)
-            for place in self._places
-        ]
+        kinds = [(part, part.storage_offset(), part.stride()[:-1]) for part in parts_of(vector)]
+        views = []
+        for kind, size, stride, offset, is_complex in self._places:
+            part, begin, row = kinds[kind]
+            view = part.as_strided((*part.shape[:-1], *size), (*row, *stride), begin + offset)
+            views.append(torch.view_as_complex(view) if is_complex and not real else view)
+        return views
 
     def move(self, vector: Tensor) -> None:
-        """Let the weights live in another vector [n], which takes their values; holders of ours follow."""
+        """Let the weights, of one kind, live in another vector [n], which takes their values.
+
+        Holders of ours follow.
+        """
         vector.copy_(self.vector)
         self.vector.data = vector
         for p, view in zip(self._owners, self.views(self.vector), strict=True):
@@ -135,21 +139,29 @@ class LayerGroups:
     def flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return one tensor a parameter as a fresh vector [n]."""
         vector = torch.zeros_like(self.vector)
-        for view, tensor in zip(self.views(vector), tensors, strict=True):
-            view.copy_(tensor)
+        for view, tensor in zip(self.views(vector, real=True), tensors, strict=True):
+            view.copy_(reals(tensor))
         return vector
 
+    def here(self, saved: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return a saved vector, or what was sampled of one, on the devices of the weights."""
+        parts = parts_of(saved) if isinstance(saved, Tensor) else saved
+        devices = [own.device for own in parts_of(self.vector)]
+        return Parted.of([part.to(device) for part, device in zip(parts, devices, strict=False)])
+
     def squares(self, vector: Tensor) -> list[float]:
-        """Return the squared norm of each group."""
-        squares: list[float] = torch.stack(
-            [torch.dot(v, v) for v in torch.split(vector, self.sizes)]
-        ).tolist()
-        return squares
+        """Return the squared norm of each group, reckoned in single precision or better."""
+        of_kinds: list[list[float]] = [
+            torch.stack([torch.dot(v, v) for v in torch.split(_wide(part), lengths)]).tolist()
+            for part, lengths in zip(parts_of(vector), self.lengths, strict=True)
+        ]
+        return of_kinds[0] if len(of_kinds) == 1 else list(map(sum, zip(*of_kinds, strict=True)))
 
     def scale_(self, vector: Tensor, factors: Sequence[float]) -> None:
         """Multiply each group by its factor, in place."""
-        for part, factor in zip(torch.split(vector, self.sizes), factors, strict=True):
-            part.mul_(factor)
+        for of_kind, lengths in zip(parts_of(vector), self.lengths, strict=True):
+            for part, factor in zip(torch.split(of_kind, lengths), factors, strict=True):
+                part.mul_(factor)
 
     def hold_frozen_(self, vector: Tensor) -> None:
         """Zero what of a vector [n] belongs to parameters that have been frozen since, in place."""
@@ -160,32 +172,83 @@ class LayerGroups:
 
 
 def cut_by_size(
-    names: Sequence[str], sizes: Sequence[int], count: int, unit: int
-) -> tuple[tuple[str, ...], list[int]]:
+    names: Sequence[str], lengths: Sequence[Sequence[int]], count: int, units: Sequence[int]
+) -> tuple[tuple[str, ...], list[list[int]]]:
     """Cut contiguous pieces into `count` parts as equal as can be, no part reaching across two pieces.
 
     Args:
         names: of the pieces.
-        sizes: of the pieces, multiples of `unit`.
-        count: parts wanted; fewer come where there is not a `unit` for each, more where pieces are more.
-        unit: a part is a multiple of it.
+        lengths: for each kind, of the pieces; multiples of its unit.
+        count: parts wanted; fewer come where there is not a unit for each, more where pieces are more.
+        units: of each kind; a part is a multiple of it.
 
     Returns:
-        Names ("name[i/n]" for a part of a piece) and sizes of the parts.
+        Names ("name[i/n]" for a part of a piece) and, for each kind, lengths of the parts.
     """
+    sizes = [sum(of_kinds) for of_kinds in zip(*lengths, strict=True)]
     parts = [1] * len(sizes)
     while sum(parts) < count:
         whole = max(range(len(sizes)), key=lambda i: sizes[i] / parts[i])
-        if sizes[whole] < (parts[whole] + 1) * unit:
+        if sizes[whole] < (parts[whole] + 1) * max(units):
             break
         parts[whole] += 1
-    labels: list[str] = []
-    lengths: list[int] = []
-    for name, size, of in zip(names, sizes, parts, strict=True):
-        ends = [size // unit * i // of * unit for i in range(of + 1)]
-        labels += [f"{name}[{i + 1}/{of}]" if of > 1 else name for i in range(of)]
-        lengths += [end - begin for begin, end in pairwise(ends)]
-    return tuple(labels), lengths
+    labels = [
+        f"{name}[{i + 1}/{of}]" if of > 1 else name
+        for name, of in zip(names, parts, strict=True)
+        for i in range(of)
+    ]
+    return tuple(labels), [
+        [part for size, of in zip(sizes, parts, strict=True) for part in _cut(size, of, unit)]
+        for sizes, unit in zip(lengths, units, strict=True)
+    ]
+
+
+def _cut(size: int, parts: int, unit: int) -> list[int]:
+    """Return the lengths of `parts` parts, multiples of `unit`."""
+    return [
+        end - begin for begin, end in pairwise(size // unit * i // parts * unit for i in range(parts + 1))
+    ]
+
+
+def _grouped(named: Mapping[str, nn.Parameter]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the names of the groups, and the group of each parameter: ascending in model order.
+
+    A layer is a module with parameters of its own; layers are dealt to at most eight groups, as evenly by
+    their number as it goes. What is returned here decides all else: a group's stretch of a vector is the
+    parameters of that group and kind, each rounded up to the alignment.
+    """
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
+    count = min(len(layers), MAX_GROUPS)
+    of_layer = {layer: i * count // len(layers) for i, layer in enumerate(layers)}
+    first = {of_layer[layer]: layer or "model" for layer in reversed(layers)}
+    return tuple(first[i] for i in range(count)), {name: of_layer[name.rpartition(".")[0]] for name in named}
+
+
+def _refuse_shared_memory(named: Mapping[str, nn.Parameter]) -> None:
+    first: dict[int, str] = {}
+    for name, p in named.items():
+        if (begin := p.data_ptr()) and (other := first.setdefault(begin, name)) != name:
+            raise UserError(
+                f"the parameters {other} and {name} are two of the same memory: make them one parameter, "
+                f"by `{name} = {other}`"
+            )
+
+
+def _place(parameter: Tensor, kind: int, offset: int) -> _Place:
+    size, stride = tuple(parameter.shape), _dense_stride(parameter)
+    if parameter.is_complex():
+        return _Place(kind, (*size, 2), (*(2 * s for s in stride), 1), offset, True)
+    return _Place(kind, size, stride, offset, False)
+
+
+def reals(tensor: Tensor) -> Tensor:
+    """Return a tensor as real numbers: of complex ones a view with two in its last dimension."""
+    return torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
+
+
+def _wide(part: Tensor) -> Tensor:
+    """Return a tensor in a type in which sums of squares are safe: itself, unless it is of half precision."""
+    return part.to(common_type([part]))
 
 
 class Sample:
@@ -200,28 +263,43 @@ class Sample:
     SEED = 0
 
     def __init__(self, groups: LayerGroups) -> None:
-        self._sizes = [min(size, self.SIZE) for size in groups.sizes]
         generator = torch.Generator().manual_seed(self.SEED)
-        begins = [0, *accumulate(groups.sizes)]
-        rows = [
-            begin + _spread(size, count, generator)
-            for begin, size, count in zip(begins, groups.sizes, self._sizes, strict=False)
-        ]
-        scales = [
-            (size / max(count, 1)) ** 0.5 for size, count in zip(groups.sizes, self._sizes, strict=True)
-        ]
-        counts = torch.tensor(self._sizes)
-        self._rows = torch.cat(rows).to(groups.vector.device)
-        self._scale = torch.tensor(scales).repeat_interleave(counts).to(groups.vector)
+        parts = parts_of(groups.vector)
+        self._rows: list[Tensor] = []
+        self._scales: list[Tensor] = []
+        self._counts: list[int] = []  # of each group of each kind
+        self._groups = len(groups.names)
+        dtype, device = common_type(parts), parts[0].device
+        for part, sizes in zip(parts, groups.lengths, strict=True):
+            counts, begins = [min(size, self.SIZE) for size in sizes], [0, *accumulate(sizes)]
+            rows = [
+                begin + _spread(size, count, generator)
+                for begin, size, count in zip(begins, sizes, counts, strict=False)
+            ]
+            scales = [(size / max(count, 1)) ** 0.5 for size, count in zip(sizes, counts, strict=True)]
+            scale = torch.tensor(scales).repeat_interleave(torch.tensor(counts))
+            self._rows.append(torch.cat(rows).to(part.device))
+            self._scales.append(scale.to(device, dtype))
+            self._counts += counts
 
     def __call__(self, vector: Tensor) -> Tensor:
-        """Return the sampled coordinates [m] of a vector [n], scaled to stand for all of them."""
-        return vector.index_select(0, self._rows).mul_(self._scale)
+        """Return the sampled coordinates [m] of a vector [n], scaled to stand for all of them.
+
+        Those of several kinds follow each other, where the first kind is and in a type that suits all.
+        """
+        found = [
+            part.index_select(0, rows).to(scale.device, scale.dtype).mul_(scale)
+            for part, rows, scale in zip(parts_of(vector), self._rows, self._scales, strict=True)
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def grams(self, vectors: Sequence[Tensor]) -> list[list[list[float]]]:
         """Return the matrix of inner products of sampled `vectors` [m] within each group."""
-        parts = torch.split(torch.stack(list(vectors)), self._sizes, 1)
-        grams: list[list[list[float]]] = torch.stack([part @ part.T for part in parts]).tolist()
+        parts = torch.split(torch.stack(list(vectors)), self._counts, 1)
+        products = torch.stack([part @ part.T for part in parts])
+        if len(parts) > self._groups:
+            products = products.view(-1, self._groups, *products.shape[1:]).sum(0)
+        grams: list[list[list[float]]] = products.tolist()
         return grams
 
 

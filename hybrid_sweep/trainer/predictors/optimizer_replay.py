@@ -14,7 +14,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.optimizers import OptimizerLike
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors.base import Predictor
-from hybrid_sweep.trainer.predictors.groups import LayerGroups
+from hybrid_sweep.trainer.predictors.groups import LayerGroups, reals
 
 
 class OptimizerReplay(Predictor):
@@ -89,9 +89,9 @@ class OptimizerReplay(Predictor):
             sizes *= ratio if group["nesterov"] else 1.0
             return torch.zeros_like(parameter) if buffer is None else buffer * sizes
         count = float(state["step"])
-        square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+        square = reals(state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"])
         denominator = (square / (1 - float(group["betas"][1]) ** count)).sqrt_().add_(group["eps"])
-        step: Tensor = state["exp_avg"] / denominator
+        step: Tensor = reals(state["exp_avg"]) / denominator  # to Adam, a complex number is two weights
         return step.mul_(sizes / (1 - ratio**count))
 
     def _close(self, steps: int) -> None:

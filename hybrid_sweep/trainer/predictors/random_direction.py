@@ -42,7 +42,7 @@ class RandomDirection(EmaVelocity):
         """Return this cycle's direction, as long as the EMA's displacement."""
         ahead = super().displacement(begin, end)
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._cycle) % 2**63)
-        found = self.groups.flat(self._replacement(self.groups.views(ahead), generator))
+        found = self.groups.flat(self._replacement(self.groups.views(ahead, real=True), generator))
         squares = zip(self.groups.squares(ahead), self.groups.squares(found), strict=True)
         self.groups.scale_(found, [(a / b) ** 0.5 if b else 0.0 for a, b in squares])
         return found

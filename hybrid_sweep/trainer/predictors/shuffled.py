@@ -18,7 +18,7 @@ class Shuffled(RandomDirection):
     """
 
     def _replacement(self, ahead: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-        entries = torch.cat([delta.flatten() for delta in ahead])
+        entries = torch.cat([delta.flatten().to(ahead[0].device) for delta in ahead])
         order = torch.randperm(len(entries), generator=generator).to(entries.device)
         parts = torch.split(entries[order], [delta.numel() for delta in ahead])
         return [part.view_as(delta) for part, delta in zip(parts, ahead, strict=True)]

@@ -44,7 +44,7 @@ def test_fewer_layers_are_cut_into_eight_parts_by_size_none_of_them_across_two_l
 )
 def test_pieces_are_cut_whole_and_as_equally_as_can_be(units, count, unit):
     sizes = [unit * each for each in units]
-    names, parts = cut_by_size([str(i) for i in range(len(sizes))], sizes, count, unit)
+    names, (parts,) = cut_by_size([str(i) for i in range(len(sizes))], [sizes], count, [unit])
     assert len(names) == len(set(names)) == len(parts)
     assert len(parts) == max(min(count, sum(units)), len(sizes)) or min(parts) < 2 * unit
     assert all(part > 0 and part % unit == 0 for part in parts)
@@ -81,7 +81,7 @@ def test_the_vector_can_be_moved_under_whoever_holds_it():
     held, before = groups.vector, groups.vector.clone()
     rows = torch.zeros(3, len(held))
     groups.move(rows[1])
-    groups.check()
+    assert groups.in_place()
     assert held is groups.vector
     assert torch.equal(rows[1], before)
     held.mul_(2)
@@ -127,15 +127,65 @@ def test_each_group_has_its_own_squares_and_factors():
     assert groups.squares(ones) == [16.0, 4.0, 64.0, 16.0, 108.0, 27.0]
 
 
-def test_parameters_of_several_types_are_refused():
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
-    with pytest.raises(UserError, match=r"float32 on cpu, torch.float64 on cpu: bring them to one type"):
-        LayerGroups.of(net)
+def mixed():
+    """Single, double and half precision, and complex numbers, in five layers."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 4),
+        nn.Linear(4, 4).double(),
+        nn.Linear(4, 4).bfloat16(),
+        nn.Linear(4, 4, dtype=torch.complex64),
+        nn.Linear(4, 2),
+    )
 
 
-def test_complex_parameters_are_refused():
-    with pytest.raises(UserError, match="complex64 on cpu: bring them to one type, which is not complex"):
-        LayerGroups.of(nn.Linear(2, 2, dtype=torch.complex64))
+def test_parameters_of_several_types_lie_in_one_vector_a_type():
+    net = mixed()
+    before = [p.detach().clone() for p in net.parameters()]
+    groups = LayerGroups.of(net)
+    assert [part.dtype for part in groups.vector.parts] == [torch.float32, torch.float64, torch.bfloat16]
+    assert groups.lengths == [[32, 0, 0, 0, 48, 32], [0, 24, 0, 0, 0, 0], [0, 0, 32, 32, 0, 0]]
+    assert groups.names == ("0", "1", "2[1/2]", "2[2/2]", "3", "4")
+    assert groups.sizes == [32, 24, 32, 32, 48, 32]
+    assert all(torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True))
+    groups.vector.mul_(2)
+    assert all(torch.equal(p, 2 * b) for p, b in zip(net.parameters(), before, strict=True))
+    doubled = groups.flat([2 * p.detach() for p in net.parameters()])
+    groups.vector.add_(doubled, alpha=-0.5)
+    assert all(not p.any() for p in net.parameters())
+
+
+def test_groups_of_several_types_have_squares_factors_and_samples_as_those_of_one():
+    net = mixed()
+    groups = LayerGroups.of(net)
+    weights = [
+        layer.weight.detach().abs().square().sum() + layer.bias.detach().abs().square().sum() for layer in net
+    ]
+    squares = groups.squares(groups.vector)
+    of_layers = [*squares[:2], squares[2] + squares[3], *squares[4:]]
+    assert of_layers == pytest.approx([float(w) for w in weights], rel=2e-2)  # half precision is rounded
+    sample = Sample(groups)
+    found = sample(groups.vector)
+    assert found.dtype == torch.float64
+    assert [gram[0][0] for gram in sample.grams([found])] == pytest.approx(squares)
+    groups.scale_(groups.vector, [1.0, 2.0, 1.0, 1.0, 1.0, 0.0])
+    assert groups.squares(groups.vector)[5] == 0
+    assert groups.squares(groups.vector)[1] == pytest.approx(4 * float(weights[1]))
+
+
+def test_of_rows_a_complex_parameter_is_its_own_in_each():
+    net = nn.Sequential(nn.Linear(3, 2, dtype=torch.complex128), nn.Linear(2, 2).double())
+    groups = LayerGroups.of(net)
+    rows = torch.stack([groups.vector, 2 * groups.vector])
+    for of_all, own in zip(groups.views(rows), net.parameters(), strict=True):
+        assert torch.equal(of_all[1], 2 * own)
+
+
+def test_half_precision_squares_do_not_overflow():
+    net = nn.Linear(100, 100).half()
+    nn.init.constant_(net.weight, 10)
+    groups = LayerGroups.of(net)
+    assert sum(groups.squares(groups.vector)) == pytest.approx(1e6, rel=1e-3)
 
 
 def test_two_parameters_of_one_memory_are_refused_and_one_parameter_of_two_layers_is_not():
@@ -151,7 +201,7 @@ def test_empty_parameters_are_as_good_as_any():
     lists = nn.ParameterList([torch.empty(0, 2)]), nn.ParameterList([torch.empty(0), torch.ones(2)])
     net = nn.Sequential(nn.Linear(3, 2), *lists)
     groups = LayerGroups.of(net)
-    groups.check()
+    assert groups.in_place()
     assert groups.sizes == [16, 16, 0, 16]
     assert torch.equal(Sample(groups)(groups.vector), groups.vector)
     assert groups.squares(groups.vector)[2:] == [0.0, 2.0]
@@ -167,10 +217,27 @@ def test_parameters_begin_where_the_devices_allocator_would_have_them_begin(devi
 def test_parameters_that_were_replaced_are_noticed():
     net = model()
     groups = LayerGroups.of(net)
-    groups.check()
+    assert groups.holds(net)
     net[1].weight.data = net[1].weight.data.clone()
-    with pytest.raises(UserError, match="replaced by other tensors"):
-        groups.check()
+    assert not groups.in_place()
+    assert not groups.holds(net)
+
+
+def test_what_is_unfrozen_added_or_taken_away_is_noticed_and_what_is_frozen_stays():
+    net = model()
+    net[0].requires_grad_(False)
+    groups = LayerGroups.of(net)
+    net[1].requires_grad_(False)
+    assert groups.holds(net)
+    net[0].weight.requires_grad_(True)
+    assert not groups.holds(net)
+    groups = LayerGroups.of(net)
+    net.append(nn.Linear(3, 1))
+    assert groups.in_place()
+    assert not groups.holds(net)
+    groups = LayerGroups.of(net)
+    del net[3]
+    assert not groups.holds(net)
 
 
 def test_a_small_model_is_sampled_whole():
