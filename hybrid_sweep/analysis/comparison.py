@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,6 +131,7 @@ class Confirmation:
         left_out: points of the front that were not run again.
         tried: how many settings the tuned control was chosen from.
         configurations: how many the sweep had tried, from which its best point was chosen.
+        not_applicable: why, by arm, the controls that this recipe cannot have.
         table: `comparisons`, and of each point `explored_speedup` and `explored_quality`, the values that it
             was chosen by; best point first.
     """
@@ -141,6 +142,7 @@ class Confirmation:
     tried: int
     configurations: int
     table: pd.DataFrame
+    not_applicable: dict[str, str] = field(default_factory=dict)
 
     @property
     def points(self) -> list[str]:
@@ -165,7 +167,7 @@ class Confirmation:
         """Write confirmed.csv and confirmed.json."""
         with replacing(folder / "confirmed.csv") as temporary:
             temporary.write_bytes(encode(self.table, "csv"))
-        names = ("seeds", "min_quality", "left_out", "tried", "configurations")
+        names = ("seeds", "min_quality", "left_out", "tried", "configurations", "not_applicable")
         about = {name: getattr(self, name) for name in names}
         values = plain({**about, "comparisons": self.table.to_dict("records")})
         write_text(folder / "confirmed.json", json.dumps(values, indent=1, allow_nan=False) + "\n")

@@ -124,7 +124,7 @@ def verdict(
             changes = [f"{_capital(_do(rival.arm))}: {rival.name} needs no prediction", *changes]
         text = f"{looks} {why} Run: hybrid-sweep confirm {path}"
         return Verdict(recommendation=outcome, text=text, trial_id=trial_id, advice=changes)
-    outcome, why, instead = _judge(rows, confirmation.min_quality)
+    outcome, why, instead = _judge(rows, confirmation.min_quality, confirmation.not_applicable)
     rival = beaten.get(trial_id)
     if outcome == "ADOPT" and rival is not None and rival.arm not in rows:
         outcome = f"CONFIRM FIRST: {rival.arm}"
@@ -138,6 +138,7 @@ def verdict(
                 _equal_time(rows),
                 _luck(rows[REFERENCE]),
                 *_flattering(confirmation, rows),
+                *_inapplicable(confirmation.not_applicable),
                 why,
             ],
         )
@@ -199,7 +200,9 @@ def judged(row: Mapping[str, Any]) -> Literal["wins", "unclear", "equal", "loses
     return "equal" if found.high <= EQUAL_WITHIN else "unclear"
 
 
-def _judge(rows: Mapping[str, Mapping[str, Any]], min_quality: float) -> tuple[str, str, str]:
+def _judge(
+    rows: Mapping[str, Mapping[str, Any]], min_quality: float, not_applicable: Mapping[str, str]
+) -> tuple[str, str, str]:
     """Return the recommendation, why, and the control to take instead."""
     stand = {arm: judged(row) for arm, row in rows.items()}
     quality, recipe = ratio(rows[REFERENCE], "quality"), rows[REFERENCE]
@@ -222,7 +225,10 @@ def _judge(rows: Mapping[str, Mapping[str, Any]], min_quality: float) -> tuple[s
         why = f"The intervals are too wide to say: {'; '.join(unclear)}."
         return "CONFIRM FIRST: more seeds", why, ""
     if missing := [arm for arm in _NEEDED if arm not in rows]:
-        return f"CONFIRM FIRST: {', '.join(missing)}", "Not every control was run.", ""
+        why = "Not every control was run."
+        if not_applicable.keys() >= set(missing):
+            why = "Prediction pays here, against every control that applies; try a tuned recipe of your own."
+        return f"CONFIRM FIRST: {', '.join(missing)}", why, ""
     return "ADOPT", "Prediction pays here, against every control.", ""
 
 
@@ -267,6 +273,13 @@ def _flattering(confirmation: Confirmation, rows: Mapping[str, Mapping[str, Any]
             f"The tuned baseline was chosen from {confirmation.tried} settings, the point from "
             f"{confirmation.configurations}: tuning_trials capped it."
         )
+
+
+def _inapplicable(reasons: Mapping[str, str]) -> Iterator[str]:
+    """Yield which controls this recipe cannot have, and why."""
+    for arm, reason in reasons.items():
+        name = _SHORT.get(arm, arm.replace("_", " "))
+        yield f"{_capital(name)} is left out: {reason.rpartition(': ')[0] or reason}."
 
 
 def _luck(row: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from statistics import median
 
@@ -59,6 +59,7 @@ class Plan:
         tuning_trials: how many settings the tuned arms are chosen from.
         seeds: fresh ones.
         min_quality: the bar, which sets the target loss.
+        refused: why, by a control's settings as JSON, those that do not apply here.
     """
 
     points: dict[str, HybridConfig]
@@ -67,6 +68,7 @@ class Plan:
     tuning_trials: int
     seeds: list[int]
     min_quality: float
+    refused: dict[str, str] = field(default_factory=dict)
 
     def run(self, runs: Runs) -> Iterator[Progress]:
         """Run what is not there yet; yield before each run. An arm that does not apply here is left out.
@@ -90,8 +92,8 @@ class Plan:
             yield Progress(number, total, _label(key))
             try:
                 runs.add(key, config, test=key[2] != self.tuning_seed)
-            except NotApplicable:
-                continue
+            except NotApplicable as error:
+                self.refused[key[1]] = str(error)
 
     def _work(self, runs: Runs) -> Iterator[tuple[Key, int, HybridConfig | None] | None]:
         """Yield each run with the number of its timing; what comes later depends on those before.
@@ -156,6 +158,17 @@ class Plan:
             if tried:  # of equals, as of those that do not train at all, the smallest learning rate
                 best[arm] = min(tried)[-1]
         return best
+
+    def not_applicable(self, runs: Runs) -> dict[str, str]:
+        """Return why, by name, the arms of which no settings apply to this recipe."""
+        there = {arm for point in self.points for arm in self.controls(runs, point)}
+        reasons = {json.loads(settings)["name"]: reason for settings, reason in self.refused.items()}
+        return {arm: reason for arm, reason in reasons.items() if arm not in there}
+
+    def tuned_on(self) -> int:
+        """Return how many settings the tuned arms were really chosen from, of those that apply here."""
+        refused = [json.loads(settings)["name"] for settings in self.refused]
+        return self.tuning_trials - max(refused.count(arm) for arm in TUNED)
 
     def _equal_time(self, runs: Runs, point: str, arm: str, seed: int) -> Key:
         """Return the run of a control that is given as much training time as the hybrid took.

@@ -115,7 +115,8 @@ def confirm_sweep(
             seeds=plan.seeds,
             min_quality=min_quality,
             left_out=[str(point) for point in front["trial_id"] if point not in chosen],
-            tried=plan.tuning_trials,
+            tried=plan.tuned_on(),
+            not_applicable=plan.not_applicable(runs),
             configurations=tried,
             table=comparisons(pairs).join(explored, on="trial_id"),
         )

@@ -15,7 +15,7 @@ from uuid import uuid4
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import recommended
 from hybrid_sweep.analysis.plane import quality_kind
-from hybrid_sweep.analysis.runs import run_of
+from hybrid_sweep.analysis.runs import INTERRUPTED, run_of
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
@@ -204,6 +204,10 @@ def carry_on(
                 interrupted = loop.run(controls=left(others))
         else:
             tell(Note("nothing is left to run"))
+        if missing := left_out(Journal.events(journal, skip=("reported",)), recorder.arms):
+            folder.write_manifest({**folder.manifest, "left_out": missing})
+            for reason in missing.values():
+                tell(Note(f"a control is left out: {reason}"))
         if masked := len(study.masked):
             folder.write_manifest({**folder.manifest, "masked": masked})
             points = "point" if masked == 1 else "points"
@@ -233,6 +237,13 @@ def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
         elif event["event"] == "retried":
             ended.pop(run_of(event), None)
     return ended
+
+
+def left_out(events: Iterable[Mapping[str, Any]], arms: Mapping[str, str]) -> dict[str, str]:
+    """Return why, by arm, the controls that do not apply to the recipe: no other one is ever pruned."""
+    ended = _ended(events).values()
+    pruned = [e for e in ended if e["state"] == "pruned" and arms.get(e["trial_id"], ABLATION) != ABLATION]
+    return {arms[e["trial_id"]]: e["reason"] for e in pruned if e["reason"] != INTERRUPTED}
 
 
 def _failed(events: Iterable[Mapping[str, Any]]) -> list[Key]:

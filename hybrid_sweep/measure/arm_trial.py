@@ -99,15 +99,21 @@ class ArmTrial:
         """Whether the run has ended."""
         return self.state != "running"
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any] | None:
         """Train to the next evaluation and return the report of it; at the end of the run, set `state`.
+
+        None where it turns out at the first step that the arm does not apply.
 
         Raises:
             RuntimeError: the run is over.
         """
         if self.done:
             raise RuntimeError("the run is over: nothing is left to report")
-        self._seen.append(self._next())
+        try:
+            self._seen.append(self._next())
+        except NotApplicable as error:
+            self.state, self.reason = "pruned", str(error)
+            return None
         over = not self._ahead if self._run is None else self._run.done
         if over:
             diverged = not isfinite(self._seen[-1].val_loss)

@@ -11,9 +11,10 @@ from typing import Any
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
 
 from hybrid_sweep.arm import REPLAYED, Arm
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.recipe import (
+    NotApplicable,
     add_momentum,
     estimate_norms,
     schedule_free,
@@ -33,6 +34,8 @@ from hybrid_sweep.workload import Workload
 
 AVERAGED_SHARE = 0.25
 """Of the steps of `average`, the last ones."""
+RECIPE = ("reference", "truncated", "average", "frozen")
+"""Arms that train with the recipe as it is."""
 LOST = {"loss": inf, "accuracy": 0.0}
 """Held-out results of a run that has diverged."""
 NORM_BATCHES = 20
@@ -143,13 +146,33 @@ class ArmRun:
         self._tail = TailAverage(list(self.plain.parameters))
         self._tail_begin = tail_begin(self.steps, share)
         self._free: SGDScheduleFree | AdamWScheduleFree | None = None
-        self._prepare(trace or ())
+        try:
+            self._prepare(trace or ())
+        except UserError:
+            raise
+        except Exception as error:  # whatever another optimizer says of these parameters
+            raise NotApplicable(
+                f"arm {arm.name!r} cannot be built here ({named(error)}): leave it out"
+            ) from error
         if 0 in self._evaluate_at:
             self._evaluate()
 
     def advance(self) -> None:
-        """Train up to the next evaluation, and evaluate."""
-        alone(self.advancing())
+        """Train up to the next evaluation, and evaluate.
+
+        Raises:
+            NotApplicable: what the arm trains with fails at its first step, as the recipe does not.
+        """
+        try:
+            alone(self.advancing())
+        except UserError:
+            raise
+        except Exception as error:
+            if self.step > 1 or self._arm.name in RECIPE:
+                raise
+            raise NotApplicable(
+                f"arm {self._arm.name!r} cannot train this recipe ({named(error)}): leave it out here"
+            ) from error
 
     def advancing(self) -> Steps[None]:
         """As `advance`, but leave the real steps to whoever iterates, so that many can be taken at once."""
@@ -161,7 +184,8 @@ class ArmRun:
 
     def finish(self, *, test: bool = False) -> Curve:
         """Train to the end; with `test`, evaluate the test split then."""
-        alone(self.finishing())
+        while not self.done:
+            self.advance()
         return self.curve(test=test)
 
     def finishing(self) -> Steps[None]:

@@ -243,3 +243,17 @@ def test_as_json_and_with_advice():
     (sentence,) = json.loads(json.dumps(found.to_dict()))["advice"]
     assert "lower confidence_threshold to 0.31" in sentence
     assert found.lines()[-1] == f"  {sentence}"
+
+
+def test_a_control_that_the_recipe_cannot_have_is_named_and_the_others_decide():
+    reason = "arm 'tuned' cannot train this recipe (RuntimeError: no sparse gradients): leave it out here"
+
+    def found(matched):
+        rows = confirmed(row("reference", WIN), row("lr_matched", matched))
+        return verdict(FRONT, replace(rows, not_applicable={"tuned": reason}), folder="DIR")
+
+    assert found(LOSS).recommendation == "REJECT: lr_matched"
+    best = found(WIN)
+    assert best.recommendation == "CONFIRM FIRST: tuned"
+    assert "baseline is left out: arm 'tuned' cannot train this recipe (RuntimeError: no sp" in best.text
+    assert "against every control that applies" in best.text

@@ -151,3 +151,26 @@ def test_the_target_is_what_the_reference_ends_with_at_the_bar():
 )
 def test_a_control_in_words(arm, said):
     assert described(arm, 0.01) == said
+
+
+def test_a_control_of_which_no_setting_applies_is_left_out_with_its_reason():
+    def loss(key):
+        if '"tuned"' in key[1]:
+            raise NotApplicable("arm 'tuned' cannot train this recipe")
+        return 0.3
+
+    runs, plan = Runs(loss), plan_of("tuned")
+    list(plan.run(runs))
+    assert plan.not_applicable(runs) == {"tuned": "arm 'tuned' cannot train this recipe"}
+    assert set(plan.pairs(runs)["arm"]) == {"reference"}
+
+
+def test_settings_that_do_not_apply_are_not_counted_as_tried():
+    def loss(key):
+        if '"optimizer":"adamw"' in key[1]:
+            raise NotApplicable("no AdamW here")
+        return 0.3
+
+    runs, plan = Runs(loss), plan_of("tuned")
+    list(plan.run(runs))
+    assert (plan.not_applicable(runs), plan.tuned_on()) == ({}, 2)

@@ -7,7 +7,7 @@ from support.killable import new_sweep, sit
 from support.sweeps import sweep
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.driver.sweep import begin
+from hybrid_sweep.driver.sweep import begin, left_out
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.storage import JournalFileBackend
 
@@ -41,3 +41,17 @@ def test_a_journal_whose_event_does_not_say_of_which_run_it_is_is_refused_in_a_s
     folder.journal.append({"event": "started", "trial_id": "H020_I00_C0.85", "config": {}})
     with pytest.raises(UserError, match="the journal is corrupt: a 'started' event has seed=None"):
         sit(folder.path)
+
+
+def test_a_control_that_does_not_apply_is_told_of_once(tmp_path):
+    def finished(name, state, reason):
+        return {"event": "finished", "trial_id": name, "seed": 0, "state": state, "reason": reason}
+
+    events = [
+        finished("tuned_00", "pruned", "no AdamW here"),
+        finished("tuned_01", "pruned", "no AdamW here"),
+        finished("lr_x2", "done", ""),
+        finished("H010", "pruned", "stopped early"),
+    ]
+    arms = {"tuned_00": "tuned", "tuned_01": "tuned", "lr_x2": "lr"}
+    assert left_out(events, arms) == {"tuned": "no AdamW here"}

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from support.sparse import Sparse
 from support.toy import Toy
 
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.arm import Arm
+from hybrid_sweep.measure.arm_costs import step_ratios
 from hybrid_sweep.measure.arm_trial import ArmTrial
 from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.cache import Cache
@@ -120,3 +122,16 @@ def test_the_result_has_columns_of_the_table():
 def test_other_kinds_of_quality(quality):
     same = run(Arm(name="lr", multiplier=1.0), steps=120, workload=Toy(quality=quality))[0]
     assert same.result()["quality"] == 1.0
+
+
+def test_a_control_that_fails_at_its_first_step_is_left_out_with_its_reason():
+    workload = Sparse()
+    reference, costs = reference_run(workload, 0, 40, 10), None
+    trial = ArmTrial(workload, Arm(name="tuned", optimizer="adamw", lr=0.01), 20, reference, costs)
+    assert trial.report() is None
+    assert (trial.done, trial.state, trial.result()) == (True, "pruned", {})
+    assert "'tuned' cannot train this recipe (RuntimeError: Adam does not support sparse" in trial.reason
+    assert step_ratios(
+        workload, 0, [Arm(name="tuned", optimizer="adamw", lr=0.01)], 40, RunCache(Content(workload, {})),
+        fresh=True,
+    ) == {}  # fmt: skip

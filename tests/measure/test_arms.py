@@ -5,12 +5,14 @@ from math import inf
 
 import pytest
 import torch
+from support.sparse import Sparse
 from support.toy import Toy
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR
 
 from hybrid_sweep.arm import Arm, tuning_trials
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.arms import ArmRun, HybridCurve, jump_part, run_hybrid
+from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 from hybrid_sweep.trainer.records import Segment
@@ -391,3 +393,32 @@ def test_an_arm_that_is_not_allowed_is_one_sentence():
         Arm(name="momentum", multiplier=0.5)
     with pytest.raises(UserError, match=r"multiplier=0.*not allowed"):
         Arm(name="lr", multiplier=0)
+
+
+class TestWhatARecipeCannotHave:
+    def test_an_optimizer_that_fails_at_its_first_step(self):
+        arm = ArmRun(Sparse(), 0, Arm(name="tuned", optimizer="adamw", lr=0.01), steps=20)
+        with pytest.raises(NotApplicable, match=r"arm 'tuned' cannot train this recipe \(RuntimeError: Adam"):
+            arm.finish()
+
+    def test_the_learning_rate_can_be_raised_all_the_same(self):
+        assert ArmRun(Sparse(), 0, Arm(name="lr", multiplier=3.0), steps=20).finish().steps[-1] == 20
+
+    @pytest.mark.parametrize(("broken", "arm"), [(1, Arm(name="reference")), (2, Arm(name="lr"))])
+    def test_what_fails_later_or_in_the_recipe_is_an_error(self, broken, arm):
+        class Breaks(Toy):
+            def batch(self, seed, step):
+                if step == broken:
+                    raise RuntimeError("no such row")
+                return super().batch(seed, step)
+
+        with pytest.raises(RuntimeError, match="no such row"):
+            ArmRun(Breaks(), 0, arm, steps=20).finish()
+
+    def test_an_optimizer_that_cannot_be_built(self, monkeypatch):
+        def refuses(*_, **__):
+            raise TypeError("no complex numbers")
+
+        monkeypatch.setattr("hybrid_sweep.measure.arms.tuned", refuses)
+        with pytest.raises(NotApplicable, match=r"arm 'tuned' cannot be built here \(TypeError: no complex"):
+            ArmRun(Toy(), 0, Arm(name="tuned", lr=0.01), steps=20)
