@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_sweep.cluster.work import warm_up
+from hybrid_sweep.cluster.order import warm_up
 from hybrid_sweep.measure.compiled import compiled
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.trainer.plain import PlainStep

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hybrid_sweep.cluster.work import warm_up
+from hybrid_sweep.cluster.order import warm_up
 from hybrid_sweep.measure.costs import measure_unit_costs
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.trial import Trial

@@ -40,8 +40,9 @@ class Workload(Protocol):
     `build_scheduler(optimizer)`, or `build_scheduler(optimizer, steps)`, which returns a learning-rate
     scheduler, stepped after each logical step; `max_grad_norm`, to which gradients are clipped; and
     `data_checksum()`, which returns a text that changes with the data. It is part of the key under which
-    results are kept for later sweeps; without it, a hash of four batches, the initial weights and the
-    held-out result of the fresh model stands in, which a change elsewhere in the data escapes.
+    results are kept for later sweeps, beside the recipe as it is built (`measure.recipe_key`): batches of
+    eight places, held-out results and the first two steps. Without it, a change elsewhere in the data
+    escapes, and a batch whose content cannot be seen has nothing kept.
 
     Attributes:
         steps: logical steps of a run; where the sweep names another number, it is set here.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybrid_sweep.cluster.work import warm_up
+from hybrid_sweep.cluster.order import warm_up
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.trial import Trial

@@ -84,7 +84,7 @@ class Runner:
             self._workload, self._runs, self._twins = other._workload, other._runs, other._twins
         elif self._workload is None:
             workload = self._shared.order.build()
-            self._shared.order.refuse_other_code(self._shared.code)
+            self._shared.order.refuse_other(self._shared.began_with)
             self._runs = self._shared.runs(workload)
             self._twins = {} if self._runs is None else KeptTwins(self._runs)
             self._workload = workload

@@ -17,28 +17,26 @@ from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend, hiring
+from hybrid_sweep.cluster.checking import checked
 from hybrid_sweep.cluster.connection import nodes
 from hybrid_sweep.cluster.crew import Crew, Task
 from hybrid_sweep.cluster.edge_store import start_directory
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.manifest import environment
+from hybrid_sweep.cluster.order import Device, WorkloadOrder
 from hybrid_sweep.cluster.pack_runner import PackRunner
 from hybrid_sweep.cluster.runner import Runner
 from hybrid_sweep.cluster.words import last_words
 from hybrid_sweep.cluster.work import (
-    Device,
     Prepared,
     Shared,
-    WorkloadOrder,
     cost_classes,
     model_file,
-    prepare_check,
     prepare_costs,
     prepare_curvature,
     prepare_packing,
     prepare_reference,
     prepare_step_ratios,
-    prepare_workload,
 )
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, Tell, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on
@@ -84,12 +82,10 @@ def begin_sweep(
     """
     place = Place.of(spec, address)
     with closing(Crew(hiring(Runner, place.share), place.slots(spec))) as crew:
-        spec = _checked(spec, place, crew, tell)
-        tell(
-            Note(
-                f"plain training, seeds {', '.join(map(str, spec.seeds))}: what every trial is compared with"
-            )
-        )
+        with _plain_training(place.order.name):
+            spec = checked(spec, place.order, crew, tell)
+        seeds = ", ".join(map(str, spec.seeds))
+        tell(Note(f"plain training, seeds {seeds}: what every trial is compared with"))
         prepared, curvature, costs = _prepared(spec, place, crew, remeasure)
         references = {seed: each.reference for seed, each in prepared.items()}
         if warning := prepared[spec.seed].warning:
@@ -105,7 +101,7 @@ def begin_sweep(
             steps,
             {
                 **environment(place.order.device),
-                "code": prepared[spec.seed].code,
+                **prepared[spec.seed].began_with,
                 "keep_models": keep_models,
                 "quality": prepared[spec.seed].quality,
                 "unit_costs": next(iter(costs.values())).to_dict(),
@@ -186,7 +182,7 @@ def _carry_on(
         pack=pack,
         report_seconds=report_seconds(spec, pack),
         report_every=spec.report_every,
-        code=manifest.get("code") or {},
+        began_with={name: manifest.get(name) for name in ("code", "recipe", "platform")},
         edges=start_directory() if spec.share and not models else None,
     )
     with ExitStack() as used:
@@ -319,18 +315,6 @@ def _plain_training(name: str) -> Iterator[None]:
         raise UserError(
             f"plain training of {name} fails: {last_words(error)}; mend the workload first"
         ) from None
-
-
-def _checked(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> SweepSpec:
-    """Have one worker look at the workload while the others build it; what cannot be shared is not."""
-    with _plain_training(place.order.name):
-        looks = crew.ask(prepare_check, place.order)
-        for _ in range(crew.size - 1):
-            crew.ask(prepare_workload, place.order)
-        (found,) = crew.hear(looks)
-    for each in found:
-        tell(Note(each.said))
-    return spec.model_copy(update={"share": False}) if found else spec
 
 
 def _prepared(

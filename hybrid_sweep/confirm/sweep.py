@@ -17,7 +17,7 @@ from hybrid_sweep.analysis.pareto import best_point, rivals
 from hybrid_sweep.analysis.plane import MIN_QUALITY, quality_kind, speedup_column
 from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.analysis.table import hybrid_runs
-from hybrid_sweep.cluster.work import WorkloadOrder
+from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.recorder import writing
@@ -157,5 +157,5 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
         max_grad_norm=spec.max_grad_norm,
     )
     workload = order.build()
-    order.refuse_other_code(folder.manifest.get("code") or {})
+    order.refuse_other(folder.manifest)
     return workload

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import torch
 
-from hybrid_sweep.measure.reference import held_out, start
-from hybrid_sweep.trainer.random_state import random_state, set_random_state
+from hybrid_sweep.measure.recipe_key import Recipe, recipe_of
 from hybrid_sweep.workload import Workload
 
 HERE = Path(__file__).parents[1]
@@ -39,22 +37,27 @@ class Content:
         workload: what is trained.
         keywords: what it was built with, the device among them.
         build: what was called with them, where that is not the workload's class.
+        recipe: as it is built, where that is known; a batch without content is another one each time.
     """
 
     def __init__(
-        self, workload: Workload, keywords: Mapping[str, Any], build: Callable[..., Any] | None = None
+        self,
+        workload: Workload,
+        keywords: Mapping[str, Any],
+        build: Callable[..., Any] | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
-        before = random_state()
-        try:
-            self._common = {
-                "workload": [type(workload).__qualname__, dict(keywords)],
-                "code": code_of(type(workload), build),
-                "ours": _own_code(),
-                "data": data_checksum(workload),
-                "platform": _platform(workload),
-            }
-        finally:
-            set_random_state(before)
+        built = recipe or recipe_of(workload)
+        own = getattr(workload, "data_checksum", None)
+        self._common = {
+            "workload": [type(workload).__qualname__, dict(keywords)],
+            "code": code_of(type(workload), build),
+            "ours": _own_code(),
+            "recipe": built.key(),
+            "data": own and str(own()),
+            "unknown": uuid4().hex if built.unknown else "",
+            "platform": platform_of(on_gpu=not built.exact),
+        }
 
     def key(self, **parts: Any) -> str:
         """Return the key of one run: everything that `parts` say apart is another run."""
@@ -62,27 +65,8 @@ class Content:
         return sha256(text.encode()).hexdigest()
 
 
-def data_checksum(workload: Workload) -> str:
-    """Return the checksum of the workload's data that it offers, or what stands in for it.
-
-    That is a hash of four batches, the initial weights and the held-out result of the fresh model.
-    """
-    own = getattr(workload, "data_checksum", None)
-    if own is not None:
-        return str(own())
-    digest = sha256()
-    model = start(workload, 0).model
-    for step in sorted({1, 2, workload.steps // 2 + 1, workload.steps}):
-        _add(digest, workload.batch(0, min(step, workload.steps)))
-    _add(digest, model.state_dict())
-    fresh = held_out(workload, model)
-    _add(digest, {name: f"{value:.4g}" for name, value in fresh.items()})  # a GPU's last bits may differ
-    return digest.hexdigest()
-
-
-def _platform(workload: Workload) -> dict[str, Any]:
-    """Return what the last bit of a result may depend on, beside code and data."""
-    on_gpu = any(p.is_cuda for p in workload.build_model(0).parameters())
+def platform_of(*, on_gpu: bool) -> dict[str, Any]:
+    """Return what the last bit of a result may depend on, beside code, data and recipe."""
     return {
         "packages": {name: version(name) for name in ("hybrid-sweep", "torch", "numpy", "schedulefree")},
         "python": sys.version,
@@ -171,26 +155,3 @@ def _file_digest(module: str, file: Path) -> str:
         return sha256(file.read_bytes()).hexdigest()
     except OSError:
         return "gone"
-
-
-def _add(digest: Any, value: Any) -> None:
-    """Hash what a batch may be made of."""
-    match value:
-        case torch.Tensor():
-            dense = value.detach().cpu()
-            dense = dense.to_dense() if dense.layout is not torch.strided else dense.contiguous()
-            digest.update(f"{dense.dtype}{tuple(dense.shape)}".encode())
-            digest.update(dense.reshape(-1).view(torch.uint8).numpy())
-        case np.ndarray():
-            digest.update(f"{value.dtype}{value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
-        case Mapping():
-            for name in value:
-                digest.update(repr(name).encode())
-                _add(digest, value[name])
-        case list() | tuple():
-            digest.update(f"{type(value).__name__}{len(value)}".encode())
-            for part in value:
-                _add(digest, part)
-        case _:
-            digest.update(repr(value).encode())

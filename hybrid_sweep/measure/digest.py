@@ -35,16 +35,17 @@ class Digest:
         draws: whether an iterator is used up to see what it holds.
         near: whether the numbers of a tensor that is on no CPU are left out of the hash, and kept in
             `numbers`: the last bits of a device may differ from one time to the next.
+        outlined: types of which nothing but the type counts.
 
     Attributes:
         unknown: names of the types whose content cannot be had.
         numbers: the tensors that were left out, on the CPU.
     """
 
-    def __init__(self, *, draws: bool = False, near: bool = False) -> None:
+    def __init__(self, *, draws: bool = False, near: bool = False, outlined: tuple[type, ...] = ()) -> None:
         self.unknown: set[str] = set()
         self.numbers: list[Tensor] = []
-        self._draws, self._near = draws, near
+        self._draws, self._near, self._outlined = draws, near, outlined
         self._inside: dict[int, Any] = {}
 
     def of(self, value: Any) -> str:
@@ -61,6 +62,8 @@ class Digest:
 
     def _composed(self, value: Any) -> str:
         name = type(value).__qualname__
+        if isinstance(value, self._outlined):
+            return _hash(name)
         if isinstance(value, Tensor):
             own = {} if type(value) in (Tensor, Parameter) or value.is_nested else vars(value)
             return _hash(name, self._tensor(value), *([self.of(own)] if own else []))

@@ -15,9 +15,10 @@ from support.nodes import nodes
 from hybrid_sweep.cluster import sitting
 from hybrid_sweep.cluster.edge_store import Directory, start_directory
 from hybrid_sweep.cluster.launch import run_sweep
+from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.cluster.pack_runner import PackRunner
 from hybrid_sweep.cluster.runner import Runner
-from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_class
+from hybrid_sweep.cluster.work import Shared, cost_class
 from hybrid_sweep.driver.events import TrialFinished, TrialReported
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts

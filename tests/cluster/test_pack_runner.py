@@ -7,9 +7,10 @@ import pytest
 from support import toy
 from support.toy import Toy
 
+from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.cluster.pack_runner import PackRunner
 from hybrid_sweep.cluster.runner import Runner
-from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_class
+from hybrid_sweep.cluster.work import Shared, cost_class
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run

@@ -8,8 +8,9 @@ import torch
 from support import toy
 from support.toy import Toy
 
+from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.cluster.runner import Runner
-from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_class
+from hybrid_sweep.cluster.work import Shared, cost_class
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import trial as trial_module
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
@@ -67,7 +68,7 @@ def test_one_report_a_step_and_the_result_with_the_last(shared):
 
 def test_another_workload_than_the_sweep_began_with_is_refused(shared):
     with pytest.raises(UserError, match=r"^toy\.py changed since the sweep began"):
-        Runner(replace(shared(), code={"0 toy.py": "another"})).ready()
+        Runner(replace(shared(), began_with={"code": {"0 toy.py": "another"}})).ready()
 
 
 def test_reports_of_short_cycles_travel_together(shared):

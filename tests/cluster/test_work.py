@@ -1,5 +1,6 @@
 """What runs on the workers: building the workload, preparing a sweep, keeping a model."""
 
+import json
 import platform
 import shutil
 from dataclasses import replace
@@ -10,16 +11,16 @@ import torch
 from support import toy
 from support.toy import Toy
 
+from hybrid_sweep.cluster import order as order_module
 from hybrid_sweep.cluster import work
+from hybrid_sweep.cluster.order import WorkloadOrder, warm_up
 from hybrid_sweep.cluster.work import (
     Shared,
-    WorkloadOrder,
     cost_class,
     model_file,
     prepare_costs,
     prepare_curvature,
     prepare_reference,
-    warm_up,
 )
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import cost_cache
@@ -162,21 +163,36 @@ def make():
 
     def test_a_file_that_was_changed_is_refused_by_name(self, folder):
         mine = order(f"{folder / 'mine.py'}:Toy")
-        code = prepare_reference(mine, 0, 30, 10, False).code
-        mine.refuse_other_code(code)
-        mine.refuse_other_code({})  # of a sweep that kept none
+        before = prepare_reference(mine, 0, 30, 10, False).began_with
+        mine.refuse_other(before)
+        mine.refuse_other({})  # of a sweep that kept none
         with (folder / "mine.py").open("a") as file:
             file.write("# another one\n")
         with pytest.raises(UserError, match=r"^mine\.py changed since the sweep began") as refusal:
-            mine.refuse_other_code(code)
+            mine.refuse_other(before)
         assert platform.node() in str(refusal.value)
+
+    def test_a_recipe_that_was_changed_beside_the_code_is_refused_by_what_it_is(self, folder, monkeypatch):
+        with (folder / "mine.py").open("a") as file:
+            file.write(
+                "\nimport os\nclass Mine(Toy):\n    def build_optimizer(self, model):\n"
+                "        return torch.optim.SGD(model.parameters(), lr=float(os.environ['RATE']))\n"
+            )
+        mine = order(f"{folder / 'mine.py'}:Mine")
+        monkeypatch.setenv("RATE", "0.005")
+        before = json.loads(json.dumps(prepare_reference(mine, 0, 30, 10, False).began_with))
+        mine.refuse_other(before)
+        monkeypatch.setenv("RATE", "0.01")
+        order_module._built.clear()  # as in a new process
+        with pytest.raises(UserError, match=r"^learning rate \(0\.005, now 0\.01\) changed since the sweep"):
+            mine.refuse_other(before)
 
     def test_code_that_is_in_no_file_is_not_compared(self, folder):
         shutil.copy(toy.__file__, folder)
         (folder / "factory.py").write_text(self.FACTORY)
         made = order(f"{folder / 'factory.py'}:make")
         assert made.code() != made.code()
-        made.refuse_other_code(made.code())
+        made.refuse_other(made.began_with())
 
 
 class TestPreparing:

@@ -3,7 +3,7 @@
 from support.toy import Toy
 
 from hybrid_sweep.arm import Arm
-from hybrid_sweep.cluster.work import WorkloadOrder
+from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Runs
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.measure.cache import Cache

@@ -6,7 +6,7 @@ from support.toy import Toy
 from torch.optim import lr_scheduler as torchs
 
 from hybrid_sweep.arm import Arm
-from hybrid_sweep.cluster.work import WorkloadOrder, warm_up
+from hybrid_sweep.cluster.order import WorkloadOrder, warm_up
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import packing
 from hybrid_sweep.measure.arm_costs import measure_step_ratio

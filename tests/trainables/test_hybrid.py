@@ -9,8 +9,9 @@ from support import toy
 from support.local_ray import local_ray
 from support.toy import Toy
 
+from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.cluster.searcher import ParetoScheduler, StudySearcher
-from hybrid_sweep.cluster.work import Shared, WorkloadOrder, cost_classes
+from hybrid_sweep.cluster.work import Shared, cost_classes
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.spec import SweepSpec

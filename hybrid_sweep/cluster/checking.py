@@ -1,0 +1,44 @@
+"""Checking: one worker looks at the workload before anything is trained on it, while the others build it."""
+
+from __future__ import annotations
+
+from hybrid_sweep.cluster.crew import Crew
+from hybrid_sweep.cluster.order import WorkloadOrder, load_seconds, uncompiled
+from hybrid_sweep.driver.events import Note, Tell
+from hybrid_sweep.measure.workload_check import Finding, refuse, repeats
+from hybrid_sweep.spec import SweepSpec
+
+BUILT_AGAIN_SECONDS = 5.0
+"""A workload that takes longer to build is not built a second time to see whether it is the same."""
+
+
+def prepare_check(order: WorkloadOrder) -> list[Finding]:
+    """Look whether the workload repeats what it is asked for; return what a sweep does otherwise then.
+
+    Raises:
+        UserError: it does not.
+    """
+    workload = uncompiled(order.build())
+    quick = load_seconds.get(repr(order), 0.0) <= BUILT_AGAIN_SECONDS
+    found = refuse(repeats(workload, order.load if quick else None))
+    return [each for each in found if each.state == "note"]
+
+
+def prepare_workload(order: WorkloadOrder) -> None:
+    """Build it, so that a preparation which comes later finds it."""
+    order.build()
+
+
+def checked(spec: SweepSpec, order: WorkloadOrder, crew: Crew, tell: Tell) -> SweepSpec:
+    """Have one worker look at the workload; return the sweep as it can be run, and tell what is not shared.
+
+    Raises:
+        RayError: that has failed, or the workload does not repeat.
+    """
+    looks = crew.ask(prepare_check, order)
+    for _ in range(crew.size - 1):
+        crew.ask(prepare_workload, order)
+    (found,) = crew.hear(looks)
+    for each in found:
+        tell(Note(each.said))
+    return spec.model_copy(update={"share": False}) if found else spec
