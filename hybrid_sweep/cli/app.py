@@ -5,20 +5,38 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
-from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hybrid_sweep.cli.cache import app as cache
 from hybrid_sweep.cli.jobs import app as jobs
+from hybrid_sweep.cli.output import Output
 from hybrid_sweep.cli.results import app as results
 from hybrid_sweep.cli.sweeps import app as sweeps
 
 COLLECT_EVERY = 100_000
 """Allocations from one look for garbage to the next: imports and tables are large, and no garbage."""
 
+TRAINS = ("run", "resume", "confirm")
+"""Commands that go on whatever becomes of what they print."""
+INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """The commands; Ctrl-C ends each with one word."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="hybrid-sweep",
     help="When does predicted training really pay? Sweeps of a hybrid predictive trainer, scored honestly.",
     epilog="First look: [cyan]hybrid-sweep run quick[/]. The seed's grid: [cyan]hybrid-sweep run grid60[/].",
@@ -34,18 +52,24 @@ for commands in (sweeps, results, jobs, cache):
 def main() -> None:
     """Run the command line; a mistake of the user becomes one sentence and exit code 2."""
     atexit.register(gc.freeze)  # else the interpreter looks at all that torch has made, for a second
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without × shows ? for it
+    output = Output()
+    sys.exit(output.code(_run(output)))
+
+
+def _run(output: Output) -> int:
+    """Run one command; return its exit code."""
     try:
-        app()
+        app(obj=output)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1 if end.code else 0
     except ValueError as error:
         from hybrid_sweep.errors import UserError
 
         if not isinstance(error, UserError):
             raise
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
 
 
 def _show_version(wanted: bool) -> None:
@@ -64,5 +88,7 @@ def _common(
     ] = False,
 ) -> None:
     """Options of the program itself."""
+    if isinstance(context.obj, Output):
+        context.obj.trains = context.invoked_subcommand in TRAINS
     if context.invoked_subcommand != "confirm":  # which trains in this process: models go in cycles
         gc.set_threshold(COLLECT_EVERY)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import Any
 
 import ray
 
-from hybrid_sweep.driver.interrupts import held_back
+from hybrid_sweep.driver.interrupts import as_interrupts, held_back, unheard_by_children
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.workload import travelling
@@ -38,7 +39,9 @@ NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 def connected(
     spec: SweepSpec, address: str | None, meanwhile: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
-    """Connect to a cluster, or start a local one for as long as the sweep runs; SIGTERM counts as Ctrl-C.
+    """Connect to a cluster, or start a local one for as long as the sweep runs.
+
+    SIGTERM and SIGHUP count as Ctrl-C meanwhile.
 
     Args:
         spec: the sweep.
@@ -62,23 +65,27 @@ def connected(
         options["address"] = address
         if travel := travelling(spec.workload.name):
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
-    try:
-        with ThreadPoolExecutor(1) as beside:
-            done = beside.submit(meanwhile)
-            try:
-                with held_back():  # in the midst of it processes are left, or a lock that others wait for
-                    ray.init(**options)
-            except Exception as error:  # Ray has no common one for what may go wrong here
-                raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
-            done.result()
-    except BaseException:
-        _end_ray()
-        raise
-    with _terminated_as_interrupted():
+    with as_interrupts(), _without_lines_of_ray():
         try:
+            _start_ray(address, options, meanwhile)
             yield
         finally:
             _end_ray()
+
+
+def _start_ray(address: str | None, options: dict[str, Any], meanwhile: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(1) as beside:
+        done = beside.submit(meanwhile)
+        try:
+            # in the midst of it processes are left, or a lock that others wait for; and a closed terminal
+            # tells all of them, which have their end from here
+            with held_back(), unheard_by_children(signal.SIGHUP):
+                ray.init(**options)
+        except SystemExit:  # of Ray's own handler of SIGTERM
+            raise KeyboardInterrupt from None
+        except Exception as error:  # Ray has no common one for what may go wrong here
+            raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {error}") from None
+        done.result()
 
 
 def nodes() -> list[dict[str, float]]:
@@ -103,16 +110,31 @@ def _end_ray() -> None:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM, which ends jobs and containers, wind the sweep down; Ray's own handler exits."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _without_lines_of_ray() -> Iterator[None]:
+    """Keep to what we say: a thread of Ray prints of each worker that dies, in colours and many words."""
+    before = sys.stdout
+    sys.stdout = _WithoutRay(before)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if isinstance(sys.stdout, _WithoutRay):
+            sys.stdout = before
+
+
+class _WithoutRay:
+    """A stream that takes nothing from threads that are called `ray...`."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write it, unless a thread of Ray does."""
+        if threading.current_thread().name.startswith("ray"):
+            return len(text)
+        return int(self._stream.write(text) or 0)
 
 
 def _refuse_unreachable(address: str) -> None:

@@ -20,6 +20,7 @@ from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs
+from hybrid_sweep.driver.interrupts import as_interrupts
 from hybrid_sweep.driver.recorder import writing
 from hybrid_sweep.driver.sweep import recorded_spec
 from hybrid_sweep.errors import UserError, unknown_name
@@ -82,7 +83,7 @@ def confirm_sweep(
     no_front = UserError(f"{path} has no front, no configuration is done: run or resume the sweep first")
     if folder.table("front").empty and not folder.is_driven:
         raise no_front  # before the lock, which is a file
-    with folder.driven(), writing(folder.path, "confirm"):
+    with as_interrupts(), folder.driven(), writing(folder.path, "confirm"):
         front = folder.table("front")
         speed, kind = speedup_column(folder.manifest), quality_kind(folder.manifest)
         beaten = rivals(front, folder.trials(), speed, kind)

@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C and SIGTERM, where they can be borne."""
+"""Interrupts: Ctrl-C, SIGTERM and SIGHUP, where they can be borne."""
 
 from __future__ import annotations
 
@@ -6,32 +6,69 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a program: Ctrl-C; a job, container or service that is to stop; a terminal that is closed."""
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Have a first Ctrl-C and a first SIGTERM wait for the end of the block; a second one does not.
+    """Have the first of each of `ENDING` wait for the end of the block; a second one does not.
 
-    Signals that are ignored stay so, and handlers that are set within stay.
+    Signals that are ignored stay so; handlers that are set within are gone after it.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    before = _heard(ENDING)
     waiting: list[int] = []
 
     def handler(number: int, _: object) -> None:
         waiting.append(number)
         signal.signal(number, before[number])
 
-    both = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: former for number, former in both.items() if former not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, handler)
     try:
         yield
     finally:
         for number, former in before.items():
-            if signal.getsignal(number) is handler:
-                signal.signal(number, former)
+            signal.signal(number, former)
     for number in waiting:
         signal.raise_signal(number)
+
+
+@contextmanager
+def as_interrupts() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP wind things down within the block as Ctrl-C does, unless they are ignored.
+
+    Raises:
+        KeyboardInterrupt: when one of them comes.
+    """
+    before = _heard((signal.SIGTERM, signal.SIGHUP))
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+@contextmanager
+def unheard_by_children(number: signal.Signals) -> Iterator[None]:
+    """Have processes that this thread starts within the block not hear a signal, whoever sends it to all.
+
+    One that comes to this process meanwhile is heard at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _heard(numbers: tuple[signal.Signals, ...]) -> dict[int, Any]:
+    """Return the handlers of those that are not ignored; none off the main thread: no other may set them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers = {int(number): signal.getsignal(number) for number in numbers}
+    return {n: former for n, former in handlers.items() if former not in (signal.SIG_IGN, None)}

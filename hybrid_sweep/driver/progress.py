@@ -174,9 +174,11 @@ class SweepProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._live:
             self._live.stop()
+        if kind is KeyboardInterrupt and not self._begun:
+            self._print("Interrupted before the first trial: nothing was written.", "yellow")
 
     def __call__(self, event: SweepEvent) -> None:
         """Take one event and show it."""

@@ -4,12 +4,14 @@ import gc
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import ray
 from support.local_ray import quiet
 
 from hybrid_sweep.cluster.connection import connected
+from hybrid_sweep.driver.interrupts import ENDING
 from hybrid_sweep.spec import SweepSpec
 
 
@@ -44,9 +46,11 @@ def test_ray_ends_with_the_block(calls):
 class TestAnInterruptWaits:
     SPEC = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp")
 
-    def test_until_ray_has_begun_which_then_ends(self, calls, monkeypatch):
+    @pytest.mark.parametrize("number", ENDING)
+    def test_until_ray_has_begun_which_then_ends(self, calls, monkeypatch, number):
         def init(**options):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has a handler of its own
             calls.append("init")
 
         monkeypatch.setattr(ray, "init", init)
@@ -54,7 +58,7 @@ class TestAnInterruptWaits:
             pytest.fail("it goes on")
         assert calls == ["init", "shutdown"]
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", ENDING)
     def test_until_ray_has_ended(self, calls, monkeypatch, number):
         def shutdown():
             signal.raise_signal(number)
@@ -64,6 +68,15 @@ class TestAnInterruptWaits:
         with pytest.raises(KeyboardInterrupt), connected(self.SPEC, None):
             pass
         assert calls == ["init", "shutdown"]
+
+
+def test_lines_of_threads_of_ray_are_not_shown(calls, capsys):
+    with connected(SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp"), None):
+        beside = threading.Thread(target=print, args=("A worker died",), name="ray_listen_error_messages")
+        beside.start()
+        beside.join()
+        print("ours")
+    assert capsys.readouterr().out == "ours\n"
 
 
 def test_ends_with_nobody_looking_for_garbage(calls, monkeypatch):
