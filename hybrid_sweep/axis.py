@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hybrid_sweep.errors import Section, shown
+from hybrid_sweep.errors import EXACT_AS_FLOAT, Section, shown, whole
 
 
 class _Conditional(Section):
@@ -49,6 +49,11 @@ class Range(_Conditional):
             raise ValueError(f"low={self.low} has no logarithm: give a low above 0, or log: false")
         if self.log and self.step is not None:
             raise ValueError("log and step exclude each other: keep one")
+        if max(abs(self.low), abs(self.high)) > EXACT_AS_FLOAT:
+            raise ValueError(
+                f"a range beyond ±2^53 is not drawn from exactly (it is {self.low} to {self.high}): "
+                "list the values"
+            )
         low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step or 0))
         if step > high - low:  # in decimals, as they were written: 0.03 - 0.01 is not 0.02 in floats
             raise ValueError(f"step={self.step} is wider than the range from {self.low} to {self.high}")
@@ -68,6 +73,24 @@ def _axis(value: Any) -> Any:
 
 Axis = Annotated[Any, BeforeValidator(_axis)]
 """A list of values, a `Choice` or a `Range`."""
+
+
+def in_whole_numbers(axis: Any, field: str) -> Any:
+    """Return the axis of a setting that takes whole numbers only, each of its numbers as one.
+
+    Raises:
+        ValueError: the step of a range is none.
+    """
+    if isinstance(axis, Range):
+        numbers = {name: whole(getattr(axis, name)) for name in ("low", "high", "step")}
+        if isinstance(step := numbers["step"], float):
+            raise ValueError(
+                f"{field} takes whole numbers, and step={step:g} leads between them: "
+                f"write step: {max(round(step), 1)}, or another whole number"
+            )
+        return axis.model_copy(update=numbers)
+    values = [whole(value) for value in values_of(axis) or []]
+    return axis.model_copy(update={"values": values}) if isinstance(axis, Choice) else values
 
 
 def refuse_repeated(values: list[Any]) -> None:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from reprlib import Repr
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 LONGEST = 1000
 """Characters of what an error says, where a reason is told."""
@@ -56,6 +56,21 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
     close = get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return UserError(f"unknown {kind} {name!r}{hint}; known: {', '.join(known)}")
+
+
+EXACT_AS_FLOAT = 2**53
+"""The largest whole number of which a float is surely no other: JavaScript and samplers count in floats."""
+
+
+def whole(value: Any) -> Any:
+    """Return a whole number whatever its spelling, 1e1 or 10.0; anything else as it is."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT_AS_FLOAT:
+        return int(value)
+    return value
+
+
+Whole = BeforeValidator(whole)
+"""Of a strict int: takes a whole number in any spelling."""
 
 
 class Settings(BaseModel):

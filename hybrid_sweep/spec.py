@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from hybrid_sweep.axis import Axis, condition, refuse_contradictions, samples_of, values_of
-from hybrid_sweep.errors import Section, Settings, UserError, unknown_name
+from hybrid_sweep.axis import Axis, condition, in_whole_numbers, refuse_contradictions, samples_of, values_of
+from hybrid_sweep.errors import Section, Settings, UserError, Whole, unknown_name, whole
+from hybrid_sweep.paths import user_path
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
-from hybrid_sweep.workload import SEPARATOR
+from hybrid_sweep.workload import locate_workload
 from hybrid_sweep.yaml_file import parse_yaml
 
 PACKAGED = "search_spaces"  # reached by name, as content: never imported as code
 DEFAULT_TRIALS = 50
 Cost = Annotated[float, Field(ge=0)]
+FolderName = Annotated[str, AfterValidator(lambda path: str(user_path(path)))]
 
 
 class WorkloadChoice(Section):
@@ -111,6 +113,7 @@ def _workload_section(value: Any) -> Any:
 
 
 def _pack_size(value: Any) -> Any:
+    value = whole(value)
     if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError("write a whole number of at least 1, or auto")
     return value
@@ -177,36 +180,36 @@ class SweepSpec(Settings):
     name: Annotated[str, AfterValidator(_file_name)]
     about: str = ""
     workload: Annotated[WorkloadChoice, BeforeValidator(_workload_section)]
-    steps: int | None = Field(None, ge=1, strict=True)
+    steps: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
     max_grad_norm: float | None = Field(None, gt=0)
-    seed: int = Field(0, ge=0, lt=2**63, strict=True)
-    repeats: int = Field(1, ge=1, strict=True)
+    seed: Annotated[int, Whole] = Field(0, ge=0, lt=2**63, strict=True)
+    repeats: Annotated[int, Whole] = Field(1, ge=1, strict=True)
     trainer: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, Axis] = Field(default_factory=dict)
     sampler: Literal["tpe", "gp", "nsga2", "random", "grid"] = "tpe"
-    trials: int | None = Field(None, ge=1, strict=True)
+    trials: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
     presets: list[str] = Field(default_factory=list)
     points: list[dict[str, Any]] = Field(default_factory=list)
     constraints: Constraints = Field(default_factory=lambda: Constraints.model_validate({}))
     mask: Mask | None = Field(default_factory=lambda: Mask.model_validate({}))
     early_stopping: EarlyStopping | None = None
-    stop_when_flat: int | None = Field(None, ge=2, strict=True)
+    stop_when_flat: Annotated[int | None, Whole] = Field(None, ge=2, strict=True)
     storage: str | None = None
-    warm_start: list[str] = Field(default_factory=list)
-    max_retries: int = Field(3, ge=0, strict=True)
+    warm_start: list[FolderName] = Field(default_factory=list)
+    max_retries: Annotated[int, Whole] = Field(3, ge=0, strict=True)
     checkpoint_seconds: float = Field(30.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Literal["none", "default", "reduce-overhead"] = "none"
-    concurrency: int | None = Field(None, ge=1, strict=True)
+    concurrency: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
     pack: Annotated[int | Literal["auto"], BeforeValidator(_pack_size)] = 1
     timing: Literal["measured", "counted"] = "measured"
-    eval_every: int = Field(25, ge=1, strict=True)
-    report_every: int = Field(1, ge=1, strict=True)
+    eval_every: Annotated[int, Whole] = Field(25, ge=1, strict=True)
+    report_every: Annotated[int, Whole] = Field(1, ge=1, strict=True)
     unit_costs: UnitCosts | None = None
     controls: Literal["none", "basic", "full"] = "basic"
     share: bool = True
-    tuning_trials: int | None = Field(None, ge=1, strict=True)
+    tuning_trials: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
     hypervolume_reference: ReferencePoint = ReferencePoint()
 
     @property
@@ -224,6 +227,22 @@ class SweepSpec(Settings):
     def speedup_column(self) -> Literal["speedup", "speedup_counted"]:
         """The column of the results that the front is made of."""
         return "speedup_counted" if self.timing == "counted" else "speedup"
+
+    @field_validator("space")
+    @classmethod
+    def _whole_where_the_setting_is(cls, space: dict[str, Any]) -> dict[str, Any]:
+        counts = [name for name, field in HybridConfig.model_fields.items() if field.annotation is int]
+        return {
+            name: in_whole_numbers(axis, name) if name in counts else axis for name, axis in space.items()
+        }
+
+    @model_validator(mode="after")
+    def _seeds_that_are_there(self) -> Self:
+        if self.seed > (last := 2**63 - self.repeats):
+            raise ValueError(
+                f"seed={self.seed} is not allowed with repeats={self.repeats}: at most {last} is"
+            )
+        return self
 
     @model_validator(mode="after")
     def _settings_of_the_trainer(self) -> Self:
@@ -293,8 +312,8 @@ def parse_changes(changes: Iterable[str]) -> dict[str, str]:
 def load_spec(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
     """Read a sweep, packaged or the user's own, and change some of its fields.
 
-    A workload given as a file is looked for beside the sweep file; one given as an override, or with a
-    packaged sweep, in the current folder. Its path is made absolute either way.
+    A workload given as a file or module is looked for beside the sweep file; one given as an override, or
+    with a packaged sweep, in the current folder. What is found is named by its whole path.
 
     Args:
         name_or_path: a packaged name ("grid60") or a path to a YAML file.
@@ -303,7 +322,7 @@ def load_spec(name_or_path: str | Path, overrides: Mapping[str, Any] | None = No
     Raises:
         UserError: for an unknown sweep, field or override, or a value that is not allowed.
     """
-    path = Path(name_or_path)
+    path = user_path(name_or_path)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         text, folder = _read(path), path.parent
         source, default_name = str(path), path.stem
@@ -319,12 +338,12 @@ def load_spec(name_or_path: str | Path, overrides: Mapping[str, Any] | None = No
     if not isinstance(values, dict):
         raise UserError(f"{source} is not a sweep: expected `key: value` lines such as `name:` and `space:`")
     values.setdefault("name", default_name)
-    _locate_workload(values, folder)
+    locate_workload(values, folder)
     for dotted, value in (overrides or {}).items():
         _override(
             values, dotted, parse_yaml(value, f"{dotted}={value!r}") if isinstance(value, str) else value
         )
-    _locate_workload(values, Path())
+    locate_workload(values, Path())
     try:
         return SweepSpec(**values)
     except UserError as error:
@@ -381,16 +400,3 @@ def _refuse_unknown(dotted: str) -> None:
         raise unknown_name("key", dotted, [f"{section}.{name}" for name in inside[section]])
     if fields and section not in inside and section != "workload":
         raise UserError(f"unknown key {dotted!r}: {section} is a single value; write {section}=VALUE")
-
-
-def _locate_workload(values: dict[str, Any], folder: Path) -> None:
-    """Make the path of a workload file absolute, in place, where `folder` holds it."""
-    workload = values.get("workload")
-    name = workload.get("name") if isinstance(workload, dict) else workload
-    if not isinstance(name, str):
-        return
-    file, separator, attribute = name.rpartition(SEPARATOR)
-    path = folder / file
-    if file.endswith(".py") and path.is_file():
-        located = f"{path.resolve()}{separator}{attribute}"
-        values["workload"] = {**workload, "name": located} if isinstance(workload, dict) else located

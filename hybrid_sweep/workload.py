@@ -9,12 +9,15 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections import deque
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from hybrid_sweep.errors import UserError, named, unknown_name
+from hybrid_sweep.paths import user_path
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,7 +105,7 @@ def find_workload(name: str, **keywords: Any) -> Any:
         UserError: as `load_workload`, for all that shows before the class is called.
     """
     source, attribute = _split(name)
-    module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
+    module = _import_file(user_path(source)) if source.endswith(".py") else _import_module(source)
     found = getattr(module, attribute, None)
     if not callable(found):
         classes = [
@@ -145,15 +148,56 @@ def packaged_workloads() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def located(name: str, folder: Path) -> str:
+    """Return the name with the whole path of its file, where `folder` holds that: it then holds anywhere.
+
+    `pkg.mod:Class` is such a file too, as for `python -m`, unless it is content of this package.
+    """
+    source, separator, attribute = name.rpartition(SEPARATOR)
+    if source.endswith(".py"):
+        candidates = [user_path(source)]
+    elif source and source.partition(".")[0] != PACKAGED:
+        module = Path(*source.split("."))
+        candidates = [module.with_name(f"{module.name}.py"), module / "__init__.py"]
+    else:
+        candidates = []
+    found = (folder / path for path in candidates if (folder / path).is_file())
+    return next((f"{path.resolve()}{separator}{attribute}" for path in found), name)
+
+
+def locate_workload(values: dict[str, Any], folder: Path) -> None:
+    """Name the workload of a sweep file's values by its whole path, in place, as `located` does."""
+    workload = values.get("workload")
+    name = workload.get("name") if isinstance(workload, dict) else workload
+    if isinstance(name, str):
+        found = located(name, folder)
+        values["workload"] = {**workload, "name": found} if isinstance(workload, dict) else found
+
+
+def workload_file(name: str) -> Path | None:
+    """Return the file of a workload that is given as one, whole; None for a module."""
+    source, _ = _split(name)
+    return user_path(source).resolve() if source.endswith(".py") else None
+
+
 def travelling(name: str) -> tuple[Path, str] | None:
     """Return the folder that must travel to other machines with a workload file, and its name over there.
 
-    A worker whose current folder is a copy of that folder loads the workload by the returned name.
+    A worker whose current folder is a copy of that folder loads the workload by the returned name. The
+    folder is that of the file, or that in which its package lies.
     None for a module, which every machine has installed.
     """
-    source, attribute = _split(name)
-    path = Path(source)
-    return (path.resolve().parent, f"{path.name}{SEPARATOR}{attribute}") if path.suffix == ".py" else None
+    if (path := workload_file(name)) is None:
+        return None
+    top = _package(path)
+    folder = top.parent if top else path.parent
+    return folder, f"{path.relative_to(folder).as_posix()}{SEPARATOR}{_split(name)[1]}"
+
+
+def _package(path: Path) -> Path | None:
+    """Return the folder of the outermost package that a file belongs to; None where it belongs to none."""
+    folders = takewhile(lambda folder: (folder / "__init__.py").is_file(), path.parents)
+    return deque(folders, maxlen=1).pop() if (path.parent / "__init__.py").is_file() else None
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -183,31 +227,52 @@ def _import_module(dotted: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     """Import a file under a name of its own, with its folder on the path so that it finds its neighbours.
 
-    The name depends on what the file holds: a notebook that edits it gets what it wrote.
+    A file of a package is imported with that package, which lies in a folder on the path too. A file
+    beside others finds them by relative imports as well. The name depends on what the file holds: a
+    notebook that edits it gets what it wrote.
     """
     path = path.resolve()
     try:
-        there = path.is_file()
+        content = path.read_bytes() if path.is_file() else None
     except OSError:
-        there = False
-    if not there:
+        content = None
+    if content is None:
         raise UserError(f"no workload file {path}: check the path (it is read from the current folder)")
-    name = f"workload_{path.stem}_{sha256(bytes(path) + path.read_bytes()).hexdigest()[:8]}"
+    top = _package(path)
+    first = top / "__init__.py" if top else path
+    stem = "".join(c if c.isalnum() else "_" for c in (top.name if top else path.stem))
+    head = f"workload_{stem}_{sha256(bytes(path) + content).hexdigest()[:8]}"
+    inside = path.relative_to(top).with_suffix("").parts if top else ()
+    name = ".".join([head, *(part for part in inside if part != "__init__")])
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} cannot be imported: a workload is a .py file")
-    module = importlib.util.module_from_spec(spec)
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    sys.modules[name] = module
+    for folder in dict.fromkeys([path.parent, top.parent if top else path.parent]):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    _forget(first)
     try:
-        spec.loader.exec_module(module)
+        _execute(head, first)
+        return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
+        _forget(first)
         raise UserError(f"workload file {path} cannot be imported: {_last_line(error, path)}") from error
-    return module
+
+
+def _execute(name: str, path: Path) -> None:
+    """Import a file as the package called `name`: its own relative imports then look in its folder."""
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
+    if spec is None or spec.loader is None:
+        raise ImportError("a workload is a .py file")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def _forget(path: Path) -> None:
+    """Forget what was imported as the package of this file before it was edited, or as a part of that."""
+    heads = [n for n, m in sys.modules.items() if "." not in n and getattr(m, "__file__", None) == str(path)]
+    old = [head for head in heads if head.startswith("workload_")]
+    for name in [name for name in sys.modules if name.partition(".")[0] in old]:
+        del sys.modules[name]
 
 
 def _last_line(error: BaseException, file: Path | None = None) -> str:

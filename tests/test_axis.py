@@ -139,3 +139,52 @@ def test_each_axis_comes_after_those_that_it_depends_on(names):
 )
 def test_an_axis_is_described_as_a_reader_would_write_it(axis, text):
     assert described(axis) == text
+
+
+@pytest.mark.parametrize("spelt", [10, 10.0, 1e1, "1e1", "10.0"])
+def test_a_setting_of_whole_numbers_is_drawn_in_whole_numbers_whatever_their_spelling(spelt):
+    axis = spec({"max_predict_steps": {"low": 2e1, "high": "100", "step": spelt}}).space["max_predict_steps"]
+    assert axis.whole
+    assert (axis.low, axis.high, axis.step) == (20, 100, 10)
+    assert {type(value) for value in samples_of(axis)} == {int}
+
+
+@pytest.mark.parametrize("values", [[5e1, 75.0], {"values": [5e1, 75.0]}])
+def test_so_are_lists_of_them(values):
+    listed = values_of(spec({"max_predict_steps": values}).space["max_predict_steps"])
+    assert [(value, type(value)) for value in listed] == [(50, int), (75, int)]
+
+
+def test_a_setting_of_any_numbers_keeps_its_spelling():
+    assert not spec({"divergence_threshold": {"low": 1.0, "high": 5.0}}).space["divergence_threshold"].whole
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        ({"low": 20, "high": 100, "step": 0.5}, "takes whole numbers, and step=0.5 leads between them"),
+        ({"low": 20, "high": 100, "step": 2.5}, "write step: 2"),
+        ({"low": 20.5, "high": 100}, "max_predict_steps=20.5 is not allowed"),
+        ({"low": 20, "high": 100.5}, "max_predict_steps=100.5 is not allowed"),
+        ({"low": 20.5, "high": 100.5, "log": True}, "max_predict_steps=20.5 is not allowed"),
+        ([50, 75.5], "max_predict_steps=75.5 is not allowed"),
+        ({"values": [50, 75.5]}, "max_predict_steps=75.5 is not allowed"),
+        ([50, 5e1], "it holds 50.0 twice"),
+    ],
+)
+def test_what_a_setting_cannot_take_is_refused_with_the_file(axis, said):
+    with pytest.raises(UserError, match=said):
+        spec({"max_predict_steps": axis})
+
+
+def test_a_range_is_not_drawn_from_where_floats_have_gaps():
+    with pytest.raises(UserError, match="list the values"):
+        spec({"predictor_seed": {"low": 0, "high": 2**60}})
+    assert spec({"predictor_seed": [2**60, 2**60 + 1]}).space["predictor_seed"] == [2**60, 2**60 + 1]
+
+
+@pytest.mark.parametrize("field", ["steps", "repeats", "trials", "concurrency", "seed", "pack", "eval_every"])
+def test_fields_of_the_sweep_take_any_spelling_of_a_whole_number(field):
+    assert getattr(spec({}, **{field: 2e1}), field) == 20
+    with pytest.raises(UserError, match=f"{field}=20.5 is not allowed"):
+        spec({}, **{field: 20.5})

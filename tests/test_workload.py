@@ -6,10 +6,12 @@ import textwrap
 import pytest
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.content import code_of
 from hybrid_sweep.workload import (
     METHODS,
     find_workload,
     load_workload,
+    located,
     packaged_workloads,
     quality_of,
     travelling,
@@ -87,6 +89,72 @@ def test_a_module_is_loaded_by_its_dotted_name(net, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert load_workload("net:Net").steps == 30
     del sys.modules["net"]
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package with a workload in a part of it, which finds its data by relative and by whole names."""
+    project, text = tmp_path / "project", NET.replace("steps = 30", "steps = STEPS + MORE + MOST")
+    inner = project / "mypkg_7" / "models"
+    inner.mkdir(parents=True)
+    (inner / "__init__.py").touch()
+    (inner.parent / "__init__.py").write_text("MOST = 100\n")
+    (inner.parent / "data.py").write_text("STEPS = 7\n")
+    (inner / "more.py").write_text("MORE = 20\n")
+    imports = "from .. import MOST\nfrom ..data import STEPS\nfrom .more import MORE\nimport mypkg_7.data\n"
+    (inner / "net.py").write_text(imports + textwrap.dedent(text))
+    monkeypatch.chdir(project)
+    yield project
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mypkg_7"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["mypkg_7/models/net.py:Net", "mypkg_7.models.net:Net"])
+def test_a_file_of_a_package_is_loaded_with_its_relative_imports(package, name):
+    here = located(name, package)
+    assert here == f"{package}/mypkg_7/models/net.py:Net"
+    assert load_workload(here).steps == 127
+    assert travelling(here) == (package, "mypkg_7/models/net.py:Net")
+    code = code_of(type(load_workload(here)), None)
+    assert {"0 models/net.py", "0 data.py", "0 models/more.py", "0 __init__.py"} <= set(code)
+
+
+def test_an_edited_package_is_loaded_as_it_is_now_and_only_once(package):
+    name = "mypkg_7/models/net.py:Net"
+    assert load_workload(name).steps == 127
+    (package / "mypkg_7" / "data.py").write_text("STEPS = 8\n")
+    file = package / "mypkg_7" / "models" / "net.py"
+    file.write_text(file.read_text() + "\n# edited\n")
+    assert load_workload(name).steps == 128
+    assert len([module for module in sys.modules if module.startswith("workload_mypkg_7_")]) == 4 + 1
+
+
+def test_a_workload_may_be_the_package_itself(package):
+    first = package / "mypkg_7" / "__init__.py"
+    first.write_text(
+        "from .data import STEPS\n" + textwrap.dedent(NET.replace("steps = 30", "steps = STEPS"))
+    )
+    assert load_workload(located("mypkg_7:Net", package)).steps == 7
+
+
+def test_files_beside_each_other_may_import_relatively(net, tmp_path):
+    (tmp_path / "beside_net.py").write_text("STEPS = 9\n")
+    text = "from .beside_net import STEPS\n" + textwrap.dedent(NET.replace("steps = 30", "steps = STEPS"))
+    assert load_workload(net(text)).steps == 9
+
+
+def test_what_a_package_lacks_is_told_in_a_sentence(package):
+    (package / "mypkg_7" / "data.py").unlink()
+    said = refusal("mypkg_7/models/net.py:Net")
+    assert "cannot be imported: ModuleNotFoundError: No module named" in said
+    assert "(net.py, line 2)" in said
+
+
+def test_content_of_this_package_and_modules_elsewhere_keep_their_names(tmp_path):
+    (tmp_path / "trainables").mkdir()
+    (tmp_path / "trainables" / "regression.py").touch()
+    for name in ("trainables.regression:Regression", "no.such:Class", "Class", ":Class", "no/such.py:Class"):
+        assert located(name, tmp_path) == name
 
 
 def test_a_file_finds_its_neighbours_and_may_hold_dataclasses(net, tmp_path):

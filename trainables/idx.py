@@ -15,6 +15,7 @@ import platformdirs
 import pooch
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.paths import user_path
 
 DATA_VARIABLE: Final = "HYBRID_SWEEP_DATA"
 URL_VARIABLE: Final = "HYBRID_SWEEP_MNIST_URL"
@@ -79,7 +80,7 @@ def parse_idx(content: bytes, dimensions: int, source: str) -> Bytes:
 
 def _read(name: str, stem: str, dimensions: int) -> Bytes:
     root = os.environ.get(DATA_VARIABLE)
-    folder = Path(root, name) if root else None
+    folder = user_path(root) / name if root else None
     if folder is not None and folder.is_dir():
         path = _existing(folder, stem)
         return parse_idx(path.read_bytes(), dimensions, str(path))

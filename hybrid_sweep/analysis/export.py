@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,17 +17,29 @@ FORMATS = ("csv", "json", "parquet")
 def encode(table: pd.DataFrame, format: str) -> bytes:
     """Return `table` in one of `FORMATS`; JSON is a list of records, with null for what is not a number.
 
+    CSV has a line a row, whatever its cells hold, so that `head`, `wc` and `sort` work.
+
     Raises:
         UserError: an unknown format.
     """
     match format:
         case "csv":
-            return table.to_csv(index=False).encode()
+            return _in_lines(table).to_csv(index=False, lineterminator="\n").encode()
         case "json":
             return (table.to_json(orient="records", indent=1, double_precision=12) + "\n").encode()
         case "parquet":
             return table.to_parquet(index=False)
     raise UserError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+
+
+def _in_lines(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` with a space for each line break in a cell."""
+    words = table.select_dtypes(["str", "object"]).columns
+    return table.assign(**{name: table[name].map(_in_line, na_action="ignore") for name in words})
+
+
+def _in_line(cell: Any) -> Any:
+    return " ".join(map(str.strip, cell.splitlines())) if isinstance(cell, str) and cell else cell
 
 
 def write_table(table: pd.DataFrame, format: str, to: Path | None) -> None:

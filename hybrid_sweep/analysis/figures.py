@@ -12,6 +12,7 @@ import pandas as pd
 from hybrid_sweep.analysis.columns import SETTINGS
 from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, error_bars, ladder, staircase
 from hybrid_sweep.analysis.plots import NAMES, QUALITY_LABELS, SPEED_LABELS
+from hybrid_sweep.errors import EXACT_AS_FLOAT
 
 Figure = dict[str, Any]
 """`data` and `layout` as Plotly's JavaScript takes them; "--name" stands for that colour of the page."""
@@ -121,8 +122,14 @@ def setting_values(trials: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Return a setting's value in each trial, from its column or from the trial's whole configuration."""
     if name in SETTINGS:
         return trials[name]
-    values = trials["config"].map(lambda text: json.loads(text or "{}").get(name))
-    return values.map(lambda value: json.dumps(value) if isinstance(value, (list, dict)) else value)
+    return trials["config"].map(lambda text: _as_axis(json.loads(text or "{}").get(name)))
+
+
+def _as_axis(value: Any) -> Any:
+    """Return a setting as an axis can hold it: a whole number that a float would round is a word."""
+    if isinstance(value, (list, dict)) or (isinstance(value, int) and abs(value) > EXACT_AS_FLOAT):
+        return json.dumps(value)
+    return value
 
 
 def _dominated(picture: FrontPicture) -> Figure:

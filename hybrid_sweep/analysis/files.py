@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.paths import user_path
 
 
 @contextmanager
@@ -17,6 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: `path` is a folder.
     """
+    path = user_path(path)
     if path.is_dir() or not path.name:
         raise UserError(f"{str(path)!r} is a folder: give the name of a file to write")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

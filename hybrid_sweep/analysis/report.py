@@ -23,6 +23,7 @@ from hybrid_sweep.analysis.reliability import constant_brier, reliability
 from hybrid_sweep.analysis.summary import analyze
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
+from hybrid_sweep.errors import EXACT_AS_FLOAT
 from hybrid_sweep.journal import plain
 
 _MOST_CHECKED = 100  # front points with a checklist of their own
@@ -174,11 +175,14 @@ def _table(trials: pd.DataFrame, picture: FrontPicture) -> dict[str, Any]:
     columns = [column for column in TRIAL_COLUMNS if column.name not in ("reason", "reliability", "config")]
     columns += [column for column in TRIAL_COLUMNS if column.name == "reason"]  # the widest at the end
     rows = trials[[column.name for column in columns]]
+    seeds_as_text = bool((rows["seed"] > EXACT_AS_FLOAT).any())
+    if seeds_as_text:
+        rows = rows.astype({"seed": "str"})
     return {
         "columns": [
             {
                 "name": column.name,
-                "text": column.kind == "text",
+                "text": column.kind == "text" or (column.name == "seed" and seeds_as_text),
                 "digits": column.digits,
                 "meaning": column.meaning,
                 "first": column.name in _SHOWN_FIRST and _tells(rows[column.name]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -15,8 +15,13 @@ from filelock import FileLock, Timeout
 from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal, plain
+from hybrid_sweep.paths import user_path
 
-MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
+MANIFEST, JOURNAL, LOCK = "manifest.json", "journal.jsonl", ".driver.lock"
+
+
+class Taken(UserError):
+    """A place for results where something is already, or is about to be."""
 
 
 class SweepFolder:
@@ -29,14 +34,46 @@ class SweepFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path | str) -> Self:
-        """Return a new, empty results folder.
+    @contextmanager
+    def claimed(cls, path: Path) -> Iterator[None]:
+        """Hold a new or empty folder for a sweep that is about to begin; one left empty is removed again.
+
+        Raises:
+            Taken: something is there already, or another process holds it.
+            UserError: it cannot be made.
+        """
+        cls.refuse_taken(path)
+        made = [place for place in (path, *path.parents) if not place.exists()]
+        lock = FileLock(path / LOCK)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise _taken(path) from None
+        except OSError as error:
+            raise UserError(f"cannot make the folder {path} ({error.strerror}): choose another") from None
+        try:
+            if _content(path):  # of one that held it a moment ago
+                raise _taken(path)
+            yield
+        finally:
+            if not _content(path):
+                (path / LOCK).unlink(missing_ok=True)
+                for place in made:
+                    with suppress(OSError):  # another sweep's results lie there by now
+                        place.rmdir()
+            lock.release()
+
+    @classmethod
+    def create(cls, path: Path | str, *, claimed: bool = False) -> Self:
+        """Return a new, empty results folder; one that was `claimed` is there and ours already.
 
         Raises:
             UserError: something is there already, or the folder cannot be made.
         """
-        folder = Path(path)
-        cls.refuse_taken(folder)
+        folder = user_path(path)
+        if not claimed:
+            cls.refuse_taken(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / JOURNAL).touch()
@@ -44,20 +81,20 @@ class SweepFolder:
             raise UserError(f"cannot make the folder {folder} ({error.strerror}): choose another") from None
         return cls(folder)
 
-    @staticmethod
-    def refuse_taken(folder: Path) -> None:
+    @classmethod
+    def refuse_taken(cls, folder: Path) -> None:
         """Refuse a place where something is already, or where nothing can be written.
 
         Raises:
-            UserError: it is a file, a folder that is not empty, or lies where no folder can be made.
+            Taken: it is a file, a folder that is not empty, or one that a sweep is about to write to.
+            UserError: it lies where no folder can be made.
         """
+        folder = user_path(folder)
         try:
-            taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+            taken = folder.exists() and (not folder.is_dir() or _content(folder) or cls(folder).is_driven)
             there = next(place for place in [folder, *folder.absolute().parents] if place.exists())
             if taken:
-                raise UserError(
-                    f"{folder} exists already: choose another folder for the results, or remove it first"
-                )
+                raise _taken(folder)
             if not there.is_dir():
                 raise UserError(f"cannot make the folder {folder} ({there} is a file): choose another")
             TemporaryDirectory(dir=there).cleanup()  # a file system may refuse whom its permissions do not
@@ -71,7 +108,7 @@ class SweepFolder:
         Raises:
             UserError: there is none, it is not one of ours, or its manifest is corrupt.
         """
-        folder = cls(Path(path))
+        folder = cls(user_path(path))
         try:
             there = folder.path.is_dir()
         except OSError:
@@ -149,7 +186,7 @@ class SweepFolder:
         Raises:
             UserError: another process drives it.
         """
-        lock = FileLock(self.path / ".driver.lock")
+        lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=1)  # a look by `is_driven` takes no longer
         except Timeout:
@@ -168,9 +205,9 @@ class SweepFolder:
     @property
     def is_driven(self) -> bool:
         """Whether a process drives the sweep at this moment."""
-        if not (self.path / ".driver.lock").exists():
+        if not (self.path / LOCK).exists():
             return False
-        lock = FileLock(self.path / ".driver.lock")
+        lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -183,7 +220,7 @@ class SweepFolder:
     def _is_locked(self) -> bool:
         """Whether somebody holds the lock, as far as one may only read."""
         try:
-            with (self.path / ".driver.lock").open() as file:
+            with (self.path / LOCK).open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -221,3 +258,12 @@ class SweepFolder:
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest; not-a-number becomes null."""
         write_text(self.path / MANIFEST, json.dumps(plain(manifest), indent=1, allow_nan=False) + "\n")
+
+
+def _content(folder: Path) -> set[str]:
+    """Return the names in a folder, but for the lock that a sweep leaves which did not come to begin."""
+    return {file.name for file in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
+
+
+def _taken(folder: Path) -> Taken:
+    return Taken(f"{folder} exists already: choose another folder for the results, or remove it first")

@@ -24,6 +24,8 @@ def trials_table(events: Iterable[Event]) -> pd.DataFrame:
     for row in rows:
         if isinstance(row.get("config"), Mapping):  # no result has brought its text
             row["config"] = json.dumps(row["config"])
+        elif "\n" in (text := str(row.get("config") or "")):  # an older journal has it over many lines
+            row["config"] = " ".join(text.split())
     table = pd.DataFrame(rows, columns=[column.name for column in TRIAL_COLUMNS])
     for column in TRIAL_COLUMNS:
         if column.kind == "text":
@@ -70,6 +72,9 @@ def _superseded(table: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _numbers(values: pd.Series[Any], *, whole: bool) -> pd.Series[Any]:
+    """Return numbers; whole ones, such as seeds, pass through no float, which would round them at 2^53."""
+    if whole and pd.api.types.is_integer_dtype(values.dtype):
+        return values.astype("Int64")
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     if whole and (numbers.isna() | (numbers % 1 == 0)).all():
         return numbers.astype("Int64")
@@ -77,5 +82,11 @@ def _numbers(values: pd.Series[Any], *, whole: bool) -> pd.Series[Any]:
 
 
 def _numbers_or_text(values: pd.Series[Any], *, whole: bool) -> pd.Series[Any]:
-    numbers = _numbers(values, whole=whole)
-    return numbers if numbers.notna().sum() == values.notna().sum() else values.map(str, na_action="ignore")
+    """Return numbers where there is nothing else; an id such as "1e5" is a word, and stays one."""
+    numeric = pd.api.types.is_numeric_dtype(values.dtype) or all(map(_is_number, values))
+    return _numbers(values, whole=whole) if numeric else values.map(str, na_action="ignore")
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether it is a number as a journal holds one: nothing, or an infinity as text, too."""
+    return value is None or isinstance(value, int | float) or value in ("inf", "-inf")

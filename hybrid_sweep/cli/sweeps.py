@@ -105,10 +105,11 @@ def run(
     """
     from hybrid_sweep import screen
     from hybrid_sweep.analysis.sweep_folder import SweepFolder
+    from hybrid_sweep.paths import user_path
     from hybrid_sweep.search.space import grid
     from hybrid_sweep.spec import load_spec, parse_changes
 
-    earlier = [str(folder.absolute()) for folder in warm_start or []]
+    earlier = [str(user_path(folder).absolute()) for folder in warm_start or []]
     options = {
         "steps": steps,
         "seed": seed,

@@ -12,13 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from hybrid_sweep.driver.interrupts import as_interrupts, held_back, unheard_by_children
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.workload import travelling
 
@@ -59,7 +59,7 @@ def connected(
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         for variable in FOLDER_VARIABLES:
             if folder := os.environ.get(variable):
-                os.environ[variable] = str(Path(folder).resolve())  # workers stand in another folder
+                os.environ[variable] = str(user_path(folder).resolve())  # workers stand in another folder
         options |= {"address": "local", "include_dashboard": False, "num_cpus": _local_cpus(spec)}
     else:
         options["address"] = address

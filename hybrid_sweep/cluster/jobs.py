@@ -28,6 +28,7 @@ from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.connection import KNOCK_SECONDS, NOT_TRAVELLING
 from hybrid_sweep.cluster.parcel import unpack
 from hybrid_sweep.errors import UserError, one_line
+from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import load_spec, packaged_sweeps, parse_changes
 from hybrid_sweep.workload import SEPARATOR, travelling
 
@@ -211,6 +212,7 @@ class Jobs:
                 results that arrived damaged.
         """
         state = self.status(job)
+        to = user_path(to)
         ResultsFolder.refuse_taken(to)
         unpack(self._packed(state), to)
         folder = ResultsFolder.open(to)
@@ -287,7 +289,7 @@ def _stage(stage: Path, sweep: str, workload: Path | None) -> str:
         (stage / entry.name).symlink_to(entry)
     if sweep in packaged_sweeps():
         return sweep
-    path = Path(sweep)
+    path = user_path(sweep)
     (stage / SWEEP_FOLDER).mkdir()
     shutil.copy(path, stage / SWEEP_FOLDER)
     return f"{SWEEP_FOLDER}/{path.name}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hybrid_sweep.analysis.sweep_folder import SweepFolder
+from hybrid_sweep.analysis.sweep_folder import SweepFolder, Taken
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
+from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.workload import find_workload
 
@@ -31,7 +33,7 @@ def run_sweep(
 
     Args:
         spec: what to run.
-        out: a new or empty folder; None makes `results/<name>-<time>`.
+        out: a new or empty folder; None makes `results/<name>-<time>`, with -2 where that is taken.
         address: an existing Ray cluster; None starts a local one and ends it.
         keep_models: "front" keeps the trained weights of the front, in `models/` of the results folder,
             which on a cluster must be shared by its nodes.
@@ -43,16 +45,17 @@ def run_sweep(
             nothing has been written then.
     """
     tell = on_event or _tell_nobody
-    path = (out or Path("results") / f"{spec.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}").absolute()
-    SweepFolder.refuse_taken(path)
+    if out is not None:
+        SweepFolder.refuse_taken(out)
     _refuse(spec)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
-    with ExitStack() as session:
+    with ExitStack() as claim, ExitStack() as session:
+        path = _claimed(claim, spec, out)
         _connect(session, spec, address, tell)
         from hybrid_sweep.cluster.sitting import begin_sweep
 
-        return begin_sweep(spec, path, address, session.close, keep_models, remeasure, tell)
+        return begin_sweep(spec, path, claim.close, address, session.close, keep_models, remeasure, tell)
 
 
 def resume_sweep(
@@ -90,6 +93,24 @@ def resume_sweep(
         from hybrid_sweep.cluster.sitting import go_on
 
         return go_on(folder, spec, address, session.close, retry_failed, tell)
+
+
+def _claimed(claim: ExitStack, spec: SweepSpec, out: Path | None) -> Path:
+    """Hold the results folder for this sweep, before anything is trained for it; return its path.
+
+    Raises:
+        UserError: the folder that is asked for is taken, or no folder can be made.
+    """
+    if out is not None:
+        path = user_path(out).absolute()
+        claim.enter_context(SweepFolder.claimed(path))
+        return path
+    first = Path("results").absolute() / f"{spec.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    for path in chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2))):
+        with suppress(Taken):  # by a sweep that began in the same second
+            claim.enter_context(SweepFolder.claimed(path))
+            return path
+    raise AssertionError("count does not end")
 
 
 def _refuse(spec: SweepSpec) -> None:

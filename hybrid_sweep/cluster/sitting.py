@@ -14,7 +14,6 @@ import ray
 from ray.exceptions import RayError
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.cluster.backend import RayBackend, hiring
 from hybrid_sweep.cluster.checking import checked
@@ -23,6 +22,7 @@ from hybrid_sweep.cluster.crew import Crew, Task
 from hybrid_sweep.cluster.edge_store import start_directory
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.manifest import environment
+from hybrid_sweep.cluster.models import keep_front
 from hybrid_sweep.cluster.order import Device, WorkloadOrder
 from hybrid_sweep.cluster.pack_runner import PackRunner
 from hybrid_sweep.cluster.runner import Runner
@@ -31,7 +31,6 @@ from hybrid_sweep.cluster.work import (
     Prepared,
     Shared,
     cost_classes,
-    model_file,
     prepare_costs,
     prepare_curvature,
     prepare_packing,
@@ -60,6 +59,7 @@ REPORT_EVERY_SECONDS = 0.5
 def begin_sweep(
     spec: SweepSpec,
     path: Path,
+    unclaim: Callable[[], object],
     address: str | None,
     end_ray: Callable[[], object],
     keep_models: Literal["none", "front"],
@@ -70,7 +70,8 @@ def begin_sweep(
 
     Args:
         spec: what to run.
-        path: a new or empty folder.
+        path: a folder that is held for this sweep.
+        unclaim: lets go of it, once it holds the sweep.
         address: of a Ray cluster; None where it was started for this sweep.
         end_ray: leaves it, while the tables are written.
         keep_models: as in `launch.run_sweep`.
@@ -111,7 +112,9 @@ def begin_sweep(
                 **({"curvature": curvature.to_dict()} if curvature else {}),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
             },
+            claimed=True,
         )
+        unclaim()
         kept = sum(each.from_cache for each in prepared.values())
         return _carry_on(folder, spec, place, end_ray, _TellsWhatWasKept(tell, kept), crew)
 
@@ -209,7 +212,7 @@ def _carry_on(
         def finish(folder: ResultsFolder) -> None:
             used.close()
             if models:
-                _keep_front(folder, models)
+                keep_front(folder, models)
             with ThreadPoolExecutor(1) as beside:  # Ray mostly waits while it ends, too
                 written = beside.submit(folder.export_all)
                 try:
@@ -381,18 +384,3 @@ def _packing(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> dict[str,
     if found.why:
         tell(Note(found.why))
     return {"pack": {"asked": spec.pack, **found.to_dict()}}
-
-
-def _keep_front(folder: ResultsFolder, models: Path) -> None:
-    """Delete the weights of every run that is not on the front, once no run can get there any more."""
-    trials = folder.trials()
-    open_still = trials["state"].isin(["running", "failed"]) | (trials["reason"] == INTERRUPTED)
-    if open_still.any():
-        return
-    on_front = set(folder.table("front")["trial_id"])
-    kept = {
-        model_file(t, s) for t, s in zip(trials["trial_id"], trials["seed"], strict=True) if t in on_front
-    }
-    for file in models.iterdir():
-        if file.name not in kept:
-            file.unlink()

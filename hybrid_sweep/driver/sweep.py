@@ -23,6 +23,7 @@ from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
+from hybrid_sweep.paths import user_path
 from hybrid_sweep.search.asked import Asked
 from hybrid_sweep.search.controls import Control, ablations, controls
 from hybrid_sweep.search.halving import refuse_unjudged
@@ -47,7 +48,9 @@ class SweepOutcome:
     interrupted: bool
 
 
-def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) -> ResultsFolder:
+def begin(
+    path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any], *, claimed: bool = False
+) -> ResultsFolder:
     """Make the results folder of a new sweep.
 
     Args:
@@ -55,17 +58,19 @@ def begin(path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any]) 
         spec: the sweep.
         steps: logical steps of a run.
         measured: what else the manifest says: references, unit costs, environment.
+        claimed: whether the folder is held for this sweep, as by `ResultsFolder.claimed`.
 
     Raises:
         UserError: an earlier sweep to learn from does not fit, early stopping could judge nothing, there is
             no room for the folder, or its storage does not take it; nothing has been written then.
     """
+    path = user_path(path)
     refuse_unjudged(spec, steps)
     known = [
         point for earlier in spec.warm_start for point in known_points(ResultsFolder.open(earlier), spec)
     ]
     sweep_id = uuid4().hex
-    folder = ResultsFolder.create(path)
+    folder = ResultsFolder.create(path, claimed=claimed)
     try:
         StorageView.open(spec.storage, path, f"{spec.name}-{sweep_id}", new=True)
         for point in known:

@@ -20,6 +20,7 @@ import platformdirs
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from hybrid_sweep.errors import UserError, unknown_name
+from hybrid_sweep.paths import user_path
 
 ROOT_VARIABLE = "HYBRID_SWEEP_CACHE"
 LIMIT_VARIABLE = "HYBRID_SWEEP_CACHE_BYTES"
@@ -186,7 +187,7 @@ class Cache:
 
 def _root() -> Path:
     if given := os.environ.get(ROOT_VARIABLE):
-        return Path(given).absolute()
+        return user_path(given).absolute()
     return platformdirs.user_cache_path("hybrid-sweep", appauthor=False) / "runs"
 
 

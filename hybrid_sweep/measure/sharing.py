@@ -154,7 +154,11 @@ class SharedTrial:
     def result(self) -> dict[str, Any]:
         """Return the columns of the run, at the step that it has reached."""
         settings = {name: getattr(self._config, name) for name in SWEPT}
-        result = {**(self._result or self._own.result()), **settings, "config": self._config.to_json()}
+        result = {
+            **(self._result or self._own.result()),
+            **settings,
+            "config": self._config.to_json(indent=None),
+        }
         if self.following:
             result |= {"followed_seconds": result["train_seconds"], "eval_seconds": 0.0}
         return result

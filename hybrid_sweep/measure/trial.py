@@ -252,7 +252,7 @@ class Trial:
             "eval_seconds": self._eval_seconds,
             "steps": s.steps,
             "reliability": json.dumps(s.reliability),
-            "config": self.config.to_json(),
+            "config": self.config.to_json(indent=None),
         }
 
     def _training(self) -> Steps[bool]:

@@ -11,6 +11,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hybrid_sweep.axis import Range, condition, in_order, values_of
+from hybrid_sweep.errors import EXACT_AS_FLOAT
 
 
 def distribution(axis: Any) -> BaseDistribution:
@@ -108,6 +109,8 @@ def _lies_on(axis: Any, value: Any) -> bool:
 def _spacing(values: list[Any]) -> Decimal | None:
     """Return the one distance between neighbours, once sorted; None where there is none."""
     if len(values) < 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+        return None
+    if max(map(abs, values)) > EXACT_AS_FLOAT:  # samplers count in floats
         return None
     exact = sorted(_decimal(value) for value in values)
     gaps = {after - before for before, after in pairwise(exact)}

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from hybrid_sweep.errors import UserError, one_line
+from hybrid_sweep.paths import user_path
 
 FILE = "optuna.journal"
 ALLOWED = "sqlite:///FILE, postgresql://USER@HOST/DATABASE, or none for a journal file in the results folder"
@@ -220,6 +221,8 @@ def _parse(url: str) -> URL:
     except (ArgumentError, ValueError):  # whose text may hold a piece of the password
         raise UserError(f"storage={masked(url)!r} is no URL: write {ALLOWED}") from None
     file = parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:")
+    if file and parsed.database:
+        parsed = parsed.set(database=str(user_path(parsed.database)))
     if not file and parsed.drivername != "postgresql+psycopg":
         raise UserError(f"storage={masked(url)!r} is not allowed: write {ALLOWED}")
     return parsed

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, model_validator
 
-from hybrid_sweep.errors import Settings, UserError, unknown_name
+from hybrid_sweep.errors import Settings, UserError, Whole, unknown_name
+from hybrid_sweep.paths import user_path
 
-Count = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Whole, Field(ge=0, strict=True)]
+Positive = Annotated[int, Whole, Field(ge=1, strict=True)]
 OpenUnit = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -54,7 +55,7 @@ class HybridConfig(Settings):
 
     warmup_steps: Positive = 100
     full_steps: Positive = 20
-    max_predict_steps: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 80
+    max_predict_steps: Annotated[int, Whole, Field(ge=1, le=1_000_000, strict=True)] = 80
     correction_interval: Count = 0
     correction_schedule: Literal["fixed", "adaptive"] = "fixed"
     confidence_threshold: OpenUnit = 0.85
@@ -88,10 +89,10 @@ class HybridConfig(Settings):
     checkpoint_interval: Positive = 1000
     confidence_rule: Literal["three_term", "seed"] = "three_term"
     calibration: Literal["none", "binned", "isotonic"] = "binned"
-    predictor_hidden_size: Annotated[int, Field(ge=1, le=64, strict=True)] = 32
-    predictor_members: Annotated[int, Field(ge=1, le=8, strict=True)] = 1
+    predictor_hidden_size: Annotated[int, Whole, Field(ge=1, le=64, strict=True)] = 32
+    predictor_members: Annotated[int, Whole, Field(ge=1, le=8, strict=True)] = 1
     bptt_steps: Positive = 3
-    predictor_seed: int = 0
+    predictor_seed: Annotated[int, Whole, Field(strict=True)] = 0
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
@@ -112,9 +113,9 @@ class HybridConfig(Settings):
         """Return a validated copy with `changes`."""
         return HybridConfig(**{**self.model_dump(), **changes})
 
-    def to_json(self) -> str:
-        """Return the whole configuration as a JSON object."""
-        return json.dumps(self.model_dump(), indent=2)
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the whole configuration as a JSON object, with `indent=None` in one line."""
+        return json.dumps(self.model_dump(), indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> HybridConfig:
@@ -137,7 +138,7 @@ class HybridConfig(Settings):
         Raises:
             UserError: where the file is missing, of another kind, or does not hold a configuration.
         """
-        path = Path(path)
+        path = user_path(path)
         readers = {".toml": cls.from_toml, ".json": cls.from_json}
         if path.suffix not in readers:
             raise UserError(f"{path}: a configuration is a .toml or .json file; rename it or export one")

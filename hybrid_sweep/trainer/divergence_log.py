@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hybrid_sweep.paths import user_path
 from hybrid_sweep.trainer.divergence import DivergenceSignal
 
 LOG_HEADER = "step,loss,predicted_loss,deviation,gradient_norm,confidence,level"
@@ -20,7 +21,7 @@ class DivergenceLog:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._file = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._file = user_path(path).open("w", encoding="utf-8", buffering=1)
         self._paused = False
         self._write(LOG_HEADER)
 

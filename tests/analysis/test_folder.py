@@ -12,6 +12,7 @@ import pytest
 
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.analysis.folder import ResultsFolder, load_results
+from hybrid_sweep.analysis.sweep_folder import LOCK, Taken
 from hybrid_sweep.errors import UserError
 
 
@@ -71,6 +72,33 @@ def test_create_refuses_what_is_taken(tmp_path: Path) -> None:
         ResultsFolder.create(file / "below")
     with pytest.raises(UserError, match="cannot make the folder"):
         ResultsFolder.create(tmp_path / ("x" * 300))
+
+
+def test_a_folder_is_held_for_one_sweep_before_it_begins(tmp_path: Path) -> None:
+    place = tmp_path / "results" / "sweep"
+    with ResultsFolder.claimed(place):
+        with pytest.raises(Taken, match="exists already"), ResultsFolder.claimed(place):
+            pass
+        with pytest.raises(Taken, match="exists already"):
+            ResultsFolder.create(place)
+        ResultsFolder.create(place, claimed=True)
+    with pytest.raises(Taken, match="exists already"), ResultsFolder.claimed(place):
+        pass
+    with ResultsFolder.open(place).driven():
+        pass
+
+
+def test_a_sweep_that_does_not_begin_leaves_nothing_and_its_place_is_free(tmp_path: Path) -> None:
+    place = tmp_path / "results" / "sweep"
+    with pytest.raises(KeyboardInterrupt), ResultsFolder.claimed(place):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    place.mkdir(parents=True)
+    (place / LOCK).touch()  # as one that was killed has left it
+    ResultsFolder.refuse_taken(place)
+    with ResultsFolder.claimed(place):
+        assert ResultsFolder(place).is_driven
+    assert not list(place.iterdir())
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made_of_it(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def axis(value, field="max_predict_steps"):
         ("max_predict_steps", [100, 50, 75], IntDistribution(50, 100, step=25)),
         ("max_predict_steps", [50, 75, 150], CategoricalDistribution([50, 75, 150])),
         ("max_predict_steps", [50], CategoricalDistribution([50])),
+        ("predictor_seed", [2**60, 2**60 + 1], CategoricalDistribution([2**60, 2**60 + 1])),
         ("max_predict_steps", {"values": [50, 75]}, IntDistribution(50, 75, step=25)),
         ("confidence_threshold", [0.4, 0.6, 0.8], FloatDistribution(0.4, 0.8, step=0.2)),
         ("confidence_threshold", [0.4, 0.6, 0.85], CategoricalDistribution([0.4, 0.6, 0.85])),

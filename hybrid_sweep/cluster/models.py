@@ -1,0 +1,26 @@
+"""Trained weights that stay in a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.runs import INTERRUPTED
+from hybrid_sweep.cluster.work import model_file
+
+
+def keep_front(folder: ResultsFolder, models: Path) -> None:
+    """Delete the weights of every run that is not on the front, once no run can get there any more.
+
+    Files of other names are left alone: whatever they are, they are not known to be off the front.
+    """
+    trials = folder.trials()
+    open_still = trials["state"].isin(["running", "failed"]) | (trials["reason"] == INTERRUPTED)
+    if open_still.any():
+        return
+    on_front = set(folder.table("front")["trial_id"])
+    for trial_id, seed in zip(trials["trial_id"], trials["seed"], strict=True):
+        file = models / model_file(trial_id, seed)
+        file.with_suffix(".tmp").unlink(missing_ok=True)  # a half that a lost worker has left
+        if trial_id not in on_front:
+            file.unlink(missing_ok=True)
