@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from hybrid_sweep.cluster.crew import Crew
 from hybrid_sweep.cluster.order import WorkloadOrder, load_seconds, uncompiled
 from hybrid_sweep.driver.events import Note, Tell
+from hybrid_sweep.measure.saved_whole import STATE, whole
 from hybrid_sweep.measure.workload_check import Finding, refuse, repeats
 from hybrid_sweep.spec import SweepSpec
 
@@ -20,8 +23,8 @@ def prepare_check(order: WorkloadOrder) -> list[Finding]:
     """
     workload = uncompiled(order.build())
     quick = load_seconds.get(repr(order), 0.0) <= BUILT_AGAIN_SECONDS
-    found = refuse(repeats(workload, order.load if quick else None))
-    return [each for each in found if each.state == "note"]
+    looks = chain(repeats(workload, order.load if quick else None), whole(workload))
+    return [each for each in refuse(looks) if each.state == "note"]
 
 
 def prepare_workload(order: WorkloadOrder) -> None:
@@ -29,8 +32,11 @@ def prepare_workload(order: WorkloadOrder) -> None:
     order.build()
 
 
-def checked(spec: SweepSpec, order: WorkloadOrder, crew: Crew, tell: Tell) -> SweepSpec:
-    """Have one worker look at the workload; return the sweep as it can be run, and tell what is not shared.
+def checked(spec: SweepSpec, order: WorkloadOrder, crew: Crew, tell: Tell) -> tuple[SweepSpec, str]:
+    """Have one worker look at the workload, and tell what is not shared.
+
+    Returns:
+        the sweep as it can be run; and why its runs cannot be saved, "" where they can.
 
     Raises:
         RayError: that has failed, or the workload does not repeat.
@@ -41,4 +47,5 @@ def checked(spec: SweepSpec, order: WorkloadOrder, crew: Crew, tell: Tell) -> Sw
     (found,) = crew.hear(looks)
     for each in found:
         tell(Note(each.said))
-    return spec.model_copy(update={"share": False}) if found else spec
+    unsaved = next((each.said for each in found if each.about == STATE), "")
+    return (spec.model_copy(update={"share": False}) if found else spec), unsaved

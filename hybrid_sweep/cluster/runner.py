@@ -92,9 +92,9 @@ class Runner:
     def start(self, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
         """Take on a trial, in `point`'s trial_id, seed, config and arm, from its checkpoint if there is one.
 
-        A control has no checkpoint: it begins anew.
+        A control has no checkpoint: it begins anew; so does a run whose state cannot be saved whole.
         """
-        self._point, self._from, self._trial = point, checkpoint, None
+        self._point, self._from, self._trial = point, checkpoint if self._shared.saves else None, None
 
     def step(self) -> dict[str, Any]:
         """Train; return the newest `report`, those of `earlier` cycles, and a `checkpoint` when one is due.
@@ -191,6 +191,8 @@ class Runner:
         self._checkpoint_at = time.monotonic()
         if isinstance(trial, ArmTrial) or (isinstance(trial, SharedTrial) and trial.following):
             return None  # it would be as fast anew
+        if not self._shared.saves:
+            return None  # another run would go on from it
         try:
             return to_bytes(trial.state_dict())
         except UserError as error:

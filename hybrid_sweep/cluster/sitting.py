@@ -84,7 +84,7 @@ def begin_sweep(
     place = Place.of(spec, address)
     with closing(Crew(hiring(Runner, place.share), place.slots(spec))) as crew:
         with _plain_training(place.order.name):
-            spec = checked(spec, place.order, crew, tell)
+            spec, unsaved = checked(spec, place.order, crew, tell)
         seeds = ", ".join(map(str, spec.seeds))
         tell(Note(f"plain training, seeds {seeds}: what every trial is compared with"))
         prepared, curvature, costs = _prepared(spec, place, crew, remeasure)
@@ -103,6 +103,7 @@ def begin_sweep(
             {
                 **environment(place.order.device),
                 **prepared[spec.seed].began_with,
+                "unsaved": unsaved,
                 "keep_models": keep_models,
                 "quality": prepared[spec.seed].quality,
                 "unit_costs": next(iter(costs.values())).to_dict(),
@@ -147,6 +148,8 @@ def go_on(
             f"the sweep began on {began_on}, and its references and unit costs do not hold on "
             f"{place.order.device}: resume it where there is {began_on}"
         )
+    if unsaved := folder.manifest.get("unsaved"):
+        tell(Note(unsaved))
     return _carry_on(folder, spec, place, end_ray, _TellsWhatWasKept(tell), retry_failed=retry_failed)
 
 
@@ -185,6 +188,7 @@ def _carry_on(
         pack=pack,
         report_seconds=report_seconds(spec, pack),
         report_every=spec.report_every,
+        saves=not manifest.get("unsaved"),
         began_with={name: manifest.get(name) for name in ("code", "recipe", "platform")},
         edges=start_directory() if spec.share and not models else None,
     )

@@ -60,6 +60,7 @@ class Shared:
         report_seconds: wall clock for which a worker goes on before it reports, for a cycle at least; with 0
             each cycle is reported by itself, as early stopping needs it.
         report_every: logical steps between the reports of a trial, as in the sweep file.
+        saves: whether a run can be saved and gone on from; else it begins from its start.
         began_with: the workload with which the sweep began, as `WorkloadOrder.began_with`.
         edges: the actor by which nodes find each other's, an `edge_store.Directory`; None on a single node.
     """
@@ -79,6 +80,7 @@ class Shared:
     pack: int = 1
     report_seconds: float = 0.0
     report_every: int = 1
+    saves: bool = True
     began_with: dict[str, Any] = field(default_factory=dict)
     edges: Any = None
 

@@ -174,16 +174,17 @@ def _attributes(plain: PlainStep, twin: PlainStep) -> dict[str, str]:
 
     What is not the same when it is built again, such as a count of the models so far, decides nothing.
     """
-    found, again = _held(plain), _held(twin)
+    found, again = attributes_of(plain), attributes_of(twin)
     return {place: digest for place, digest in found.items() if again.get(place) == digest}
 
 
-def _held(plain: PlainStep) -> dict[str, str]:
+def attributes_of(plain: PlainStep) -> dict[str, str]:
+    """Return hashes of what modules, optimizers and schedule hold beside torch's own, by its place."""
     owners: list[tuple[str, Any]] = list(plain.model.named_modules())
     owners += [(f"optimizer {number}", each) for number, each in enumerate(_optimizers(plain.optimizer))]
     owners += [("schedule", plain.scheduler)] if plain.scheduler is not None else []
     return {
-        f"{name}.{attribute}": Digest(outlined=(nn.Module, Optimizer)).of(value)
+        f"{name}.{attribute}".removeprefix("."): Digest(outlined=(nn.Module, Optimizer)).of(value)
         for name, owner in owners
         for attribute, value in getattr(owner, "__dict__", {}).items()
         if attribute not in TORCHS_OWN

@@ -196,6 +196,13 @@ class TestCheckpoints:
             assert losses(rest) == losses(reports[i + 1 :])
             assert unclocked(rest[-1]["finished"]) == unclocked(reports[-1]["finished"])
 
+    def test_state_that_cannot_be_saved_whole_is_neither_saved_nor_gone_on_from(self, shared):
+        first, *_ = run(started(saving(shared(), 0), config()))
+        worker = started(replace(saving(shared(), 0), saves=False), config(), first["checkpoint"])
+        said = worker.step()
+        assert said["report"]["step"] == first["report"]["step"]
+        assert said["checkpoint"] is worker.checkpoint() is worker.stop_now(True)["checkpoint"] is None
+
     def test_the_next_trial_of_the_worker_begins_at_its_beginning(self, shared):
         first, *_ = run(started(saving(shared(), 0), config()))
         worker = started(shared(), config(), first["checkpoint"])
