@@ -54,8 +54,8 @@ def _whole(workload: Workload) -> Iterator[Finding]:
             state="problem",
             said="the same seed trains otherwise when it is started again in the same process, so that a "
             "result depends on the runs before it: keep nothing of a run in the workload, a module or a "
-            "class, and draw from torch's, NumPy's or Python's global random numbers, which a run seeds, or from "
-            "(seed, step)",
+            "class, and draw from the global random numbers of torch, NumPy or Python, which a run seeds, "
+            "or from (seed, step)",
         )
         return
     yield Finding(about="training", state="ok", said="the same losses when a seed is started again")
