@@ -141,13 +141,8 @@ def test_a_jump_of_several_types_goes_as_far_as_each_type_by_itself():
 @pytest.mark.parametrize("single", [False, True])
 def test_a_model_made_double_while_it_trains_is_followed(make, at, single, caplog):
     problem = problem_of(lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1)), make)
+    problem.loss = loss = in_the_type_of_the_model
     trainer = trainer_of(problem)
-
-    def loss(model, batch):
-        x, y = batch
-        return F.mse_loss(model(x.to(model[0].weight.dtype)), y.to(model[0].weight.dtype))
-
-    trainer.plain.loss_fn = loss
     drive(trainer, problem, at, single)
     problem.model.double()
     drive(trainer, problem, 160, single)
@@ -157,6 +152,11 @@ def test_a_model_made_double_while_it_trains_is_followed(make, at, single, caplo
     assert trainer.planner.groups.holds(problem.model)
     assert trainer.planner.groups.vector.dtype == torch.float64
     assert loss(problem.model, problem.batch(500)) < 1.0
+
+
+def in_the_type_of_the_model(model, batch):
+    dtype = model[0].weight.dtype
+    return F.mse_loss(model(batch[0].to(dtype)), batch[1].to(dtype))
 
 
 def drive(trainer, problem, total, single):
@@ -247,11 +247,10 @@ def test_a_rollback_never_goes_back_behind_what_was_unfrozen():
 
 def test_a_model_that_changes_within_a_horizon_ends_it():
     problem = Problem()
+    problem.loss = in_the_type_of_the_model
     trainer = trainer_of(problem)
     while trainer.controller.phase is not Phase.PREDICT:
         trainer.step(problem.batch(trainer.tally.steps + 1))
     problem.model.double()
-    x, y = problem.batch(1)
-    trainer.plain.loss_fn = lambda model, _: F.mse_loss(model(x.double()), y.double())
-    told = trainer.step(None)
+    told = trainer.step(problem.batch(1))
     assert told.phase is Phase.CORRECT
