@@ -16,6 +16,7 @@ from hybrid_sweep.trainer.forward import ForwardPass
 from hybrid_sweep.trainer.gradients import clip_, values_of
 from hybrid_sweep.trainer.learning_rates import as_schedule
 from hybrid_sweep.trainer.optimizers import OptimizerLike, StepTaker, as_optimizer, scaled_rates, with_modes
+from hybrid_sweep.trainer.supported import refuse_unsupported
 
 if TYPE_CHECKING:
     from hybrid_sweep.trainer.predictors.groups import LayerGroups
@@ -44,8 +45,8 @@ class PlainStep:
 
     Raises:
         UserError: for a schedule that needs a metric, an optimizer or schedule that lacks something
-            (`as_optimizer`, `as_schedule`), a model without trainable parameters, an optimizer that has
-            others than the model's, or a norm that is not positive.
+            (`as_optimizer`, `as_schedule`), a model that cannot be trained here (`refuse_unsupported`) or has
+            nothing to train, an optimizer that has others than the model's, or a norm that is not positive.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class PlainStep:
         max_grad_norm: float | None = None,
         backward: Backward = torch.autograd.backward,
     ) -> None:
+        refuse_unsupported(model)
         self.scheduler = as_schedule(lr_scheduler)
         self.model = model
         self.parameters: list[nn.Parameter] = []

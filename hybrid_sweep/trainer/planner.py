@@ -94,6 +94,7 @@ class JumpPlanner:
     def __init__(self, plain: PlainStep, config: HybridConfig) -> None:
         self.config = config
         self._plain = plain
+        self.groups = LayerGroups.of(plain.model)
         self.start_predictor()
         self.history = StepHistory()
         self.dynamics = RssmLite(
@@ -117,12 +118,16 @@ class JumpPlanner:
         self._audits: deque[bool] = deque(maxlen=AUDITS)
 
     def start_predictor(self) -> None:
-        """Gather the weights, and let what predicts and averages them begin with those of now."""
-        self.groups = LayerGroups.of(self._plain.model)
+        """Let what predicts and averages the weights begin with those of now."""
         self.predictor = PREDICTORS[self.config.predictor].of(self.groups, self.config, self._plain)
         self.tail = TailAverage(list(parts_of(self.groups.vector)))
         self._plan: Plan | None = None  # of the newest Predict phase, until real steps have judged it
         self._layers: tuple[LayerResidual, ...] = ()  # as measured over the newest Full phase
+
+    def finish(self) -> None:
+        """End a run: where there is an average of its tail, training would go on from that, afresh."""
+        if self.tail.finish():
+            self.start_predictor()
 
     def follow_parameters(self) -> bool:
         """Take in parameters that were unfrozen, added, replaced, converted or moved.
@@ -135,6 +140,7 @@ class JumpPlanner:
         if self.groups.holds(self._plain.model):
             return False
         self._plain.list_parameters()
+        self.groups = LayerGroups.of(self._plain.model)
         self.start_predictor()
         logger.warning(
             "the model's trainable parameters were unfrozen, added, replaced, converted or moved while it "

@@ -156,9 +156,17 @@ class Recovery:
         self._marks = self._position.real_at, self._position.jump_at
 
     def rollback(self) -> None:
-        """Restore every part; the count of logical steps goes on, and the learning-rate schedule with it."""
+        """Restore every part; the count of logical steps goes on, and the learning-rate schedule with it.
+
+        Where no schedule was handed over the caller may step one, so the rates stay what they are.
+        """
         self.leave_phase()
+        self.follow_parameters()
+        rates = [group["lr"] for group in self._plain.optimizer.param_groups]
         self._checkpoint.restore(*self.stateful())
+        if self._plain.scheduler is None:
+            for group, rate in zip(self._plain.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
         self._tally.rollbacks += 1
         since = self._tally.steps - self._checkpoint_at
         real_at, jump_at = self._marks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from math import isfinite
+from math import isclose, isfinite
 from statistics import fmean
 from typing import Any
 
@@ -167,8 +167,7 @@ class Stepper:
         if into == 0:
             ahead = min(length, controller.remaining)
             self._foresee(load, ahead, limit)
-            rate = self._plain.skip(ahead)
-            self._planner.jump(ahead, rate / self._position.mean_learning_rate if self._scheduled else 1.0)
+            self._planner.jump(ahead, self._rate_ratio(self._plain.skip(ahead)))
         self._tick(min(limit, length - into, controller.remaining))
         self._position.jump_at = self._tally.steps
         self._meter.lap(Work.JUMP)
@@ -188,9 +187,15 @@ class Stepper:
         oracle.foresee(load, self._tally.steps, begin, ahead, self._meter)
         self._tally.backward_calls = self._plain.backward_calls
 
-    @property
-    def _scheduled(self) -> bool:
-        return self._plain.scheduler is not None and self._position.mean_learning_rate > 0
+    def _rate_ratio(self, rate: float) -> float:
+        """Return the mean learning rate of a horizon over that of the averaged updates.
+
+        Without a schedule here the caller may have one; a constant rate is its own mean but for rounding.
+        """
+        mean = self._position.mean_learning_rate
+        if mean <= 0 or (self._plain.scheduler is None and isclose(rate, mean)):
+            return 1.0
+        return rate / mean
 
     def _late_forecast(self, ahead: int, decisions: int) -> float:
         """Return a predicted loss while the forecast that it belongs to is the newest."""

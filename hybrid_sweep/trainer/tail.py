@@ -38,11 +38,12 @@ class TailAverage:
         self._steps += 1
 
     @torch.no_grad()
-    def finish(self) -> None:
-        """Put the average into the parameters, where there is one, and forget it."""
-        if self._mean:
-            torch._foreach_copy_(self._parameters, self._mean)
-        self._mean, self._steps = [], 0
+    def finish(self) -> bool:
+        """Put the average into the parameters and forget it; return whether there was one."""
+        mean, self._mean, self._steps = self._mean, [], 0
+        if mean:
+            torch._foreach_copy_(self._parameters, mean)
+        return bool(mean)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average so far, copied."""

@@ -105,7 +105,8 @@ class HybridTrainer:
         """Run one logical step; in Predict only a probe looks at `batch`.
 
         The batch was loaded before the call, so no speedup that `meter` gives knows what that took: `run`
-        loads batches within its clock.
+        loads batches within its clock. Each call is one logical step, in Predict too, so a schedule that the
+        caller steps once a call keeps count; a jump is scaled by the rate that it finds in the optimizer.
 
         Raises:
             TrainingDiverged: when `max_rollbacks` is exceeded.
@@ -116,12 +117,17 @@ class HybridTrainer:
     def run(self, batches: Batches, total_steps: int) -> TrainingStatistics:
         """Train until logical step `total_steps`, without loading the batches of predicted steps.
 
+        The end is that of this call: `step` goes on after it without one, and another `run` until its own. A
+        schedule must be given as `lr_scheduler`, for several logical steps pass at once in Predict.
+
         Args:
             batches: `batches(step)` with step from 1; or a sequence, wrapped around; or an iterable, which
                 cannot skip: it is drawn from only when a batch is used, and started anew when it ends.
-            total_steps: N; no jump reaches into the last `stop_fraction` of it.
+            total_steps: N, counted from the first step of all; no jump reaches into the last `stop_fraction`
+                of it.
 
         Raises:
+            UserError: more steps are done already.
             TrainingDiverged: when `max_rollbacks` is exceeded.
         """
         load = as_loader(batches)
@@ -138,8 +144,20 @@ class HybridTrainer:
 
     def cycle(self, load: Callable[[int], Any], total_steps: int) -> Steps[bool]:
         """As `run_cycle`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        if total_steps < self.tally.steps:
+            raise UserError(
+                f"total_steps={total_steps} is not allowed after {self.tally.steps} steps: it counts from "
+                f"the first step of all, so k more are total_steps={self.tally.steps} + k"
+            )
         self._look_at_parameters()
         self.controller.total_steps = total_steps
+        try:
+            yield from self._until(load, total_steps)
+        finally:
+            self.controller.total_steps = None
+        return self.tally.steps < total_steps
+
+    def _until(self, load: Callable[[int], Any], total_steps: int) -> Steps[None]:
         began = self.tally.steps if self.position.cycle_at is None else self.position.cycle_at
         self.position.cycle_at = began
         while self.tally.steps < total_steps:
@@ -149,8 +167,7 @@ class HybridTrainer:
         self.position.cycle_at = None
         self.recovery.settle()
         if self.tally.steps == total_steps:
-            self.planner.tail.finish()
-        return self.tally.steps < total_steps
+            self.planner.finish()
 
     def _look_at_parameters(self) -> None:
         """Follow a model that was converted or moved; one unfrozen is found where its phase ends."""
@@ -239,7 +256,7 @@ class HybridTrainer:
     @contextmanager
     def _rehearsal(self, threshold: float) -> Iterator[None]:
         """Let training go on by another threshold within, unlogged; put everything back on leaving."""
-        state, total, scheduled = self.state_dict(), self.controller.total_steps, self.plain.schedule_steps
+        state, scheduled = self.state_dict(), self.plain.schedule_steps
         self.plain.rehearses = True
         self.controller.config = self.config.replace(confidence_threshold=threshold, stop_fraction=0.0)
         try:
@@ -248,7 +265,6 @@ class HybridTrainer:
         finally:
             self.controller.config = self.config
             self.load_state_dict(state)
-            self.controller.total_steps = total
             self.plain.schedule_steps, self.plain.rehearses = scheduled, False
 
     # Saving

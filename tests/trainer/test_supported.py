@@ -1,0 +1,81 @@
+"""What cannot be trained here is refused in one sentence before the first step."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import distribute_tensor, init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.supported import refuse_unsupported
+from hybrid_sweep.trainer.trainer import HybridTrainer
+
+
+def refused(model):
+    """Return what a trainer says of it."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(UserError) as caught:
+        HybridTrainer(model, optimizer, HybridConfig(), loss_fn=lambda model, batch: model(batch).sum())
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_wrappers_are_refused_and_the_model_inside_them_is_not(alone):
+    net = nn.Linear(2, 1)
+    said = refused(DistributedDataParallel(net))
+    assert said.startswith(
+        "the model is a DistributedDataParallel: distributed training is not supported yet"
+    )
+    assert "one process a run" in said
+    assert refused(nn.DataParallel(net)).startswith("the model is a DataParallel")
+    assert refused(nn.Sequential(nn.Linear(2, 2), nn.DataParallel(net))).startswith(
+        "the module 1 is a DataPar"
+    )
+    refuse_unsupported(net)
+
+
+def test_sharded_parameters_are_refused(alone):
+    mesh = init_device_mesh("cpu", (1,))
+    net = nn.Linear(2, 1)
+    net.weight = nn.Parameter(distribute_tensor(net.weight.detach(), mesh))
+    assert "the parameter weight is a DTensor" in refused(net)
+    assert "is a FSDPModule" in refused(fully_shard(nn.Linear(2, 1), mesh=mesh))
+
+
+def rank(index, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=index, world_size=2)
+    said = [refused(net) for net in (nn.Linear(2, 1), DistributedDataParallel(nn.Linear(2, 1)))]
+    dist.destroy_process_group()
+    Path(folder, f"said{index}").write_text("\n".join(said), encoding="utf-8")
+
+
+def test_each_of_two_processes_is_told_before_the_first_step(tmp_path):
+    mp.spawn(rank, (str(tmp_path),), nprocs=2)
+    for index in range(2):
+        plain, wrapped = (tmp_path / f"said{index}").read_text(encoding="utf-8").splitlines()
+        assert "this process is one of 2 of a process group" in plain
+        assert wrapped.startswith("the model is a DistributedDataParallel")
+
+
+def test_a_lazy_layer_is_refused_until_it_has_seen_a_batch():
+    net = nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(1))
+    said = refused(net)
+    assert "the parameter 1.weight of a lazy layer has no shape yet: pass a batch through the model" in said
+    net(torch.zeros(1, 2))
+    PlainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda model, batch: model(batch).sum())
