@@ -12,6 +12,7 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.curve import first_at, interpolate
+from hybrid_sweep.measure.model import built_model, modes_kept
 from hybrid_sweep.measure.schedule import build_schedule, refuse_short_schedule
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter
@@ -120,7 +121,7 @@ def start(workload: Workload, seed: int, steps: int | None = None) -> PlainStep:
         steps: N, for which the schedule is made and beyond which it stands still; None takes the workload's.
     """
     total = steps or workload.steps
-    model = workload.build_model(seed)
+    model = built_model(workload, seed)
     optimizer = workload.build_optimizer(model)
     seed_random_state(seed)
     scheduler = build_schedule(workload, optimizer, total)
@@ -158,15 +159,12 @@ def held_out(
     Raises:
         UserError: the workload gives no loss, or something that is no number.
     """
-    modes = {module: module.training for module in model.modules()}
     before = random_state()
-    with evaluated_weights(optimizer, model):
+    with modes_kept(model), evaluated_weights(optimizer, model):
         result: Any = workload.evaluate(model, split)
     if not isinstance(result, Mapping) or "loss" not in result:
         raise UserError("the workload's evaluate() returns no 'loss': return {'loss': mean held-out loss}")
     set_random_state(before)
-    for module, training in modes.items():
-        module.training = training
     return {str(name): _number(name, value) for name, value in result.items()}
 
 

@@ -8,6 +8,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.measure.model import built_model
 from hybrid_sweep.workload import Workload
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def still_made_for(workload: Workload, before: int, steps: int) -> str:
     """
     if before == steps or not hasattr(workload, "build_scheduler"):
         return ""
-    optimizer = workload.build_optimizer(workload.build_model(0))
+    optimizer = workload.build_optimizer(built_model(workload, 0))
     held = dict(_numbers(build_schedule(workload, optimizer, steps)))
     name = next((name for name, value in held.items() if value == before), "")
     if not name or steps in held.values():

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.digest import Digest, near
+from hybrid_sweep.measure.model import built_model
 from hybrid_sweep.measure.reference import held_out
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
 from hybrid_sweep.workload import Workload
@@ -99,7 +100,7 @@ def _batches(workload: Workload, again: Workload) -> Finding:
 
 def _models(workload: Workload, again: Workload) -> Finding:
     def weights(of: Workload, elsewhere: int) -> _Content:
-        return _content(lambda: of.build_model(0).state_dict(), elsewhere=elsewhere)
+        return _content(lambda: built_model(of, 0).state_dict(), elsewhere=elsewhere)
 
     if weights(workload, 1).same(weights(again, 2)):
         return Finding(about="model", state="ok", said="the same weights when build_model is asked again")
@@ -112,7 +113,7 @@ def _models(workload: Workload, again: Workload) -> Finding:
 
 
 def _evaluations(workload: Workload, again: Workload) -> Finding:
-    model = workload.build_model(0)
+    model = built_model(workload, 0)
     results = []
     for elsewhere, of in enumerate((workload, workload, again)):
         seed_random_state(elsewhere)
