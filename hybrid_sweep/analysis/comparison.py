@@ -35,7 +35,7 @@ PAIR_COLUMNS = {
     "hybrid_seconds_to_target": "the same of the hybrid",
     "seconds": "training seconds of the control's whole run, median of the timings",
     "hybrid_seconds": "the same of the hybrid",
-    "backward_calls": "backward passes of the control: as many as the hybrid's, but for the reference",
+    "backward_calls": "backward passes of the control: the steps of both are as many, not the reference's",
     "hybrid_backward_calls": "backward passes of the hybrid",
     "test_loss": "the control's loss on the test split at the end of its run",
     "hybrid_test_loss": "the same of the hybrid",

@@ -181,7 +181,7 @@ class Plan:
         owner = "" if arm == REFERENCE else point
         control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
         ratio = median(c.seconds[-1] for c in hybrid) / median(c.seconds[-1] for c in control)
-        steps = max(round(control[0].backward_calls[-1] * ratio), 1)
+        steps = max(round(control[0].real_steps * ratio), 1)
         if arm in REPLAYED:
             steps = min(steps, runs.steps)
         own = Arm(name="truncated") if arm == REFERENCE else Arm(**json.loads(settings))

@@ -68,7 +68,7 @@ class Runs:
         else:
             hybrid = self.hybrid(trial_id, seed)
             settings = Arm(**json.loads(arm))
-            budget = settings.real_steps or hybrid.backward_calls[-1]
+            budget = settings.real_steps or hybrid.real_steps
             run = ArmRun(
                 self.workload, seed, settings, steps=budget, trace=hybrid.trace, recipe_steps=self.steps
             )

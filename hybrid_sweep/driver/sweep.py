@@ -35,7 +35,7 @@ from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import SweepSpec
 
-FORMAT = 5
+FORMAT = 6
 """Of a results folder: what its journal and manifest hold. Another one is read, but not carried on."""
 
 

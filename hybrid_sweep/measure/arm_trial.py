@@ -22,6 +22,7 @@ class Evaluation:
 
     Attributes:
         step: real steps so far.
+        backward_calls: backward passes so far.
         val_loss: held-out loss.
         val_accuracy: held-out accuracy, where the workload gives one.
         seconds: of each kind of work so far.
@@ -29,6 +30,7 @@ class Evaluation:
     """
 
     step: int
+    backward_calls: int
     val_loss: float
     val_accuracy: float | None
     seconds: dict[str, float]
@@ -156,7 +158,7 @@ class ArmTrial:
             "reference_val_loss": reference.loss_at(step),
             "val_accuracy": accuracy,
             "reference_val_accuracy": reference.accuracy_at(step),
-            "backward_calls": taken,
+            "backward_calls": newest.backward_calls if newest else round(taken * reference.passes),
             "forward_only_calls": 0,
             "backward_reduction_pct": 100 * (1 - taken / step),
             "loading_share": newest.plain.loading_share if newest else None,
@@ -172,6 +174,7 @@ class ArmTrial:
         curve = self._run.curve()
         return Evaluation(
             step=self._run.step,
+            backward_calls=curve.backward_calls[-1],
             val_loss=curve.val_loss[-1],
             val_accuracy=curve.val_accuracy[-1] if curve.val_accuracy else None,
             seconds={str(kind): seconds for kind, seconds in self._run.meter.seconds().items()},

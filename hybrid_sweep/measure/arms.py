@@ -346,6 +346,7 @@ class _Log:
             "backward_calls": list(self.backward_calls),
             "seconds": list(self.seconds),
             "val_loss": list(self.val_loss),
+            "passes": self._plain.passes,
             "val_accuracy": list(self.val_accuracy) if len(self.val_accuracy) == len(self.steps) else None,
         }
 

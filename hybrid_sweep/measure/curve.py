@@ -19,6 +19,7 @@ class Curve:
             not (on CUDA: of the device's time line).
         val_loss: on the validation split; infinite from where the run has diverged, which ends it.
         val_accuracy: on the same split, where the workload gives one.
+        passes: backward passes of a real step, on the average of the run: more than one of LBFGS or SAM.
         test: results on the test split at the end; {} unless asked for.
     """
 
@@ -27,7 +28,13 @@ class Curve:
     seconds: list[float]
     val_loss: list[float]
     val_accuracy: list[float] | None = None
+    passes: float = 1.0
     test: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def real_steps(self) -> int:
+        """Real steps of the whole run."""
+        return round(self.backward_calls[-1] / self.passes)
 
     def seconds_to(self, loss: float) -> float:
         """Return the training seconds at which validation loss first reaches `loss`; inf where it never does.

@@ -36,6 +36,7 @@ class Reference:
         val_loss: held-out loss at each of them.
         val_accuracy: held-out accuracy at each of them, where the workload gives one.
         peak_memory_bytes: CUDA's peak allocation; None on a CPU.
+        passes: backward passes of a step, on average: more than one of LBFGS or SAM.
     """
 
     seed: int
@@ -43,6 +44,7 @@ class Reference:
     val_loss: list[float]
     val_accuracy: list[float] | None
     peak_memory_bytes: int | None = None
+    passes: float = 1.0
 
     def loss_at(self, step: int) -> float:
         """Return the held-out loss at `step`, interpolated in log loss (linearly where it is not > 0)."""
@@ -103,6 +105,7 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
         val_loss=[r["loss"] for r in results],
         val_accuracy=[r["accuracy"] for r in results] if "accuracy" in results[0] else None,
         peak_memory_bytes=peak_memory_bytes(plain),
+        passes=plain.passes,
     )
 
 

@@ -33,7 +33,7 @@ from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
 from hybrid_sweep.workload import Workload, quality_of
 
-FORMAT = 7
+FORMAT = 8
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""
@@ -125,6 +125,7 @@ class Trial:
             "micro_corrections": tally.micro_corrections,
             "confidence": state.confidence,
             "divergence_events": tally.warning_steps,
+            "real_steps": tally.real_steps,
             "backward_calls": tally.backward_calls,
             "forward_only_calls": tally.forward_only_calls,
             "seconds": sum(self.trainer.meter.seconds().values()),

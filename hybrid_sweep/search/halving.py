@@ -32,7 +32,7 @@ class Place:
         return cls(
             step,
             None if speedup is None or quality is None else (speedup, quality),
-            report.get("backward_calls", 0) < step,
+            report.get("real_steps", report.get("backward_calls", 0)) < step,
         )
 
 

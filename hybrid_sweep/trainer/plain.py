@@ -171,6 +171,11 @@ class PlainStep:
         return {i: p for i, p in enumerate(self.parameters) if id(p) not in known}
 
     @property
+    def passes(self) -> float:
+        """Backward passes of a real step, on average so far; 1 before the first."""
+        return self.backward_calls / self.steps if self.steps else 1.0
+
+    @property
     def learning_rate(self) -> float:
         """Learning rate of the next step, the mean over the optimizer's parameter groups."""
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]

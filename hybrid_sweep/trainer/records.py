@@ -11,6 +11,7 @@ from hybrid_sweep.trainer.calibration import ReliabilityBin
 from hybrid_sweep.trainer.confidence import Confidence
 from hybrid_sweep.trainer.divergence import DivergenceSignal
 from hybrid_sweep.trainer.phases import Phase
+from hybrid_sweep.trainer.plain import PlainStep
 
 Signal = Callable[[], DivergenceSignal | None]
 """What the monitor says of a step, once it is asked."""
@@ -162,6 +163,7 @@ class Tally:
     """The books of a run: counts that only ever grow, and the phases as they were run."""
 
     steps: int = 0
+    real_steps: int = 0
     backward_calls: int = 0
     forward_only_calls: int = 0
     loss_sum: float = 0.0
@@ -181,8 +183,12 @@ class Tally:
 
     @property
     def backward_reduction_pct(self) -> float:
-        """100·(1 − backward calls / logical steps)."""
-        return 100 * (1 - self.backward_calls / self.steps) if self.steps else 0.0
+        """100·(1 − real steps / logical steps), whatever number of backward passes a real step takes."""
+        return 100 * (1 - self.real_steps / self.steps) if self.steps else 0.0
+
+    def count(self, plain: PlainStep) -> None:
+        """Take note of the real steps so far, an oracle's among them, and of their backward passes."""
+        self.real_steps, self.backward_calls = plain.steps, plain.backward_calls
 
     def state_dict(self) -> dict[str, Any]:
         """Return the books."""
@@ -243,7 +249,8 @@ class TrainingStatistics:
     """A run so far.
 
     Attributes:
-        backward_reduction_pct: 100·(1 − backward calls / logical steps).
+        backward_reduction_pct: 100·(1 − real steps / logical steps): what was saved of the backward passes of
+            plain training with the same optimizer, also where LBFGS or SAM takes several a step.
         average_loss: mean of the measured training losses.
         quality_score: reference held-out loss / held-out loss, where both were given; else None.
         max_confidence_reached: highest confidence of any decision.

@@ -115,7 +115,7 @@ class Stepper:
         rate = self._plain.learning_rate
         measured = yield Real(self._plain, batch, self._planner.groups)
         self._meter.lap(Work.PLAIN)
-        self._tally.backward_calls = self._plain.backward_calls
+        self._tally.count(self._plain)
         norm = self._gradient_norm()
         at = self._position
         keep = self._config.velocity_decay if at.mean_learning_rate else 0.0
@@ -185,7 +185,7 @@ class Stepper:
             raise UserError("predictor='oracle' trains on batches to come: drive it with run(), not step()")
         begin = self._controller.steps_in_current_phase
         oracle.foresee(load, self._tally.steps, begin, ahead, self._meter)
-        self._tally.backward_calls = self._plain.backward_calls
+        self._tally.count(self._plain)
 
     def _rate_ratio(self, rate: float) -> float:
         """Return the mean learning rate of a horizon over that of the averaged updates.

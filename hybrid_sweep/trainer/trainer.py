@@ -314,7 +314,7 @@ class HybridTrainer:
             setattr(self.position, name, value)
         self.tally.load_state_dict(state["tally"])
         self.meter.load_state_dict(state["meter"])
-        self.plain.backward_calls = self.tally.backward_calls
+        self.plain.steps, self.plain.backward_calls = self.tally.real_steps, self.tally.backward_calls
 
     # Telling
 

@@ -126,8 +126,8 @@ def test_other_kinds_of_quality(quality):
 
 def test_a_control_that_fails_at_its_first_step_is_left_out_with_its_reason():
     workload = Sparse()
-    reference, costs = reference_run(workload, 0, 40, 10), None
-    trial = ArmTrial(workload, Arm(name="tuned", optimizer="adamw", lr=0.01), 20, reference, costs)
+    reference = reference_run(workload, 0, 40, 10)
+    trial = ArmTrial(workload, Arm(name="tuned", optimizer="adamw", lr=0.01), 20, reference)
     assert trial.report() is None
     assert (trial.done, trial.state, trial.result()) == (True, "pruned", {})
     assert "'tuned' cannot train this recipe (RuntimeError: Adam does not support sparse" in trial.reason

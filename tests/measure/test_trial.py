@@ -10,7 +10,8 @@ from support.toy import Toy
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure import trial as trial_module
-from hybrid_sweep.measure.arms import ArmRun
+from hybrid_sweep.measure.arm_trial import ArmTrial
+from hybrid_sweep.measure.arms import ArmRun, run_hybrid
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import reference_run, start
@@ -362,3 +363,31 @@ class TestDiverging:
         with pytest.raises(RuntimeError, match="broken"):
             while not trial.done:
                 trial.report()
+
+
+class Curved(Toy):
+    """Trained by an optimizer that evaluates its step several times."""
+
+    def build_optimizer(self, model):
+        return torch.optim.LBFGS(model.parameters(), lr=0.05, max_iter=3)
+
+
+def test_the_reduction_of_an_optimizer_of_several_evaluations_is_that_of_its_steps():
+    config = HybridConfig(
+        warmup_steps=10, full_steps=5, max_predict_steps=20, confidence_threshold=0.001, minimum_cosine=-1.0,
+        horizon_rule="fixed", guard_tolerance=1e9,
+    )  # fmt: skip
+    reference = reference_run(Curved(), 0, 120, 40)
+    trial = Trial(Curved(), config, reference, COSTS)
+    while not trial.done:
+        report = trial.report()
+    result = trial.result()
+    real = sum(s.length for s in trial.trainer.trace() if s.phase in ("warmup", "full"))
+    assert result["backward_reduction_pct"] == 100 * (1 - real / 120) > 0
+    assert result["backward_calls"] > 120 > report["real_steps"] == real
+    assert reference.passes > 2
+    shorter = ArmTrial(Curved(), Arm(name="truncated"), 40, reference).result()
+    assert shorter["backward_calls"] == round(40 * reference.passes)
+    run = ArmRun(Curved(), 0, Arm(name="reference"), steps=40)
+    assert run.finish().real_steps == 40
+    assert run_hybrid(Curved(), 0, config, 120).real_steps == real
