@@ -239,9 +239,7 @@ class SweepSpec(Settings):
     @model_validator(mode="after")
     def _seeds_that_are_there(self) -> Self:
         if self.seed > (last := 2**63 - self.repeats):
-            raise ValueError(
-                f"seed={self.seed} is not allowed with repeats={self.repeats}: at most {last} is"
-            )
+            raise ValueError(f"seed={self.seed} is too large for repeats={self.repeats}: at most {last}")
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import inspect
 import sys
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -178,6 +179,11 @@ def workload_file(name: str) -> Path | None:
     """Return the file of a workload that is given as one, whole; None for a module."""
     source, _ = _split(name)
     return user_path(source).resolve() if source.endswith(".py") else None
+
+
+def is_known(code: Mapping[str, str] | None, file: Path) -> bool:
+    """Return whether a file is one of those that a sweep trained, by the digests in its manifest."""
+    return sha256(file.read_bytes()).hexdigest() in (code or {}).values()
 
 
 def travelling(name: str) -> tuple[Path, str] | None:
