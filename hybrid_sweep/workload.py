@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Quality = Literal["loss_ratio", "accuracy_ratio", "loss_gap"]
+Mode = Literal["min", "max"]
 SEPARATOR = ":"
 PACKAGED = "trainables"  # reached by name, as content: never imported as code
 METHODS = {  # name -> arguments it is called with
@@ -52,10 +53,16 @@ class Workload(Protocol):
         steps: logical steps of a run; where the sweep names another number, it is set here.
         quality: how held-out results are compared with the reference run. "loss_ratio" needs losses
             above zero; "accuracy_ratio" needs `evaluate` to return "accuracy".
+        metric: what `evaluate` returns beside the loss that is compared instead ("auc", "perplexity");
+            with "loss_gap" by its gap, else by its ratio, which needs values above zero. A sweep file may
+            name it, too. None compares the loss, or with "accuracy_ratio" the accuracy.
+        mode: whether a larger ("max", the default) or a smaller metric is better.
     """
 
     steps: int
     quality: Quality = "loss_ratio"
+    metric: str | None = None
+    mode: Mode = "max"
 
     def build_model(self, seed: int) -> nn.Module:
         """Return a new model; the same `seed` gives the same weights."""
@@ -126,8 +133,19 @@ def find_workload(name: str, **keywords: Any) -> Any:
 
 
 def quality_of(workload: Workload) -> str:
-    """Return how the workload's held-out results are compared: "loss_ratio" where it does not say."""
-    return str(getattr(workload, "quality", "loss_ratio"))
+    """Return how the workload's held-out results are compared: "loss_ratio" where it does not say.
+
+    Of a metric of its own it is "max_ratio", "min_ratio", "max_gap" or "min_gap".
+    """
+    quality = str(getattr(workload, "quality", "loss_ratio"))
+    if getattr(workload, "metric", None) is None:
+        return quality
+    return f"{getattr(workload, 'mode', 'max')}_{'gap' if quality == 'loss_gap' else 'ratio'}"
+
+
+def metric_of(workload: Workload) -> str:
+    """Return what is kept of held-out results beside the loss: the workload's metric, else "accuracy"."""
+    return str(getattr(workload, "metric", None) or "accuracy")
 
 
 def packaged_workloads() -> dict[str, str]:
@@ -336,5 +354,8 @@ def _check(workload: Any, name: str) -> None:
     steps = getattr(workload, "steps", None)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise UserError(f"workload {name}: steps={steps!r} is not allowed: a whole number of at least 1")
-    if quality_of(workload) not in get_args(Quality):
-        raise unknown_name(f"quality of workload {name}", quality_of(workload), list(get_args(Quality)))
+    told = {"quality": ("loss_ratio", Quality), "mode": ("max", Mode)}
+    for attribute, (usual, allowed) in told.items():
+        value = str(getattr(workload, attribute, usual))
+        if value not in get_args(allowed):
+            raise unknown_name(f"{attribute} of workload {name}", value, list(get_args(allowed)))

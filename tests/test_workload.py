@@ -12,6 +12,7 @@ from hybrid_sweep.workload import (
     find_workload,
     load_workload,
     located,
+    metric_of,
     packaged_workloads,
     quality_of,
     travelling,
@@ -313,3 +314,18 @@ def test_a_file_travels_with_its_folder(net, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     assert load_workload(name).steps == 30
     assert travelling("trainables.mnist_mlp:MnistMlp") is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind", "metric"),
+    [
+        ({}, "loss_ratio", "accuracy"),
+        ({"quality": "accuracy_ratio"}, "accuracy_ratio", "accuracy"),
+        ({"metric": "auc"}, "max_ratio", "auc"),
+        ({"metric": "perplexity", "mode": "min"}, "min_ratio", "perplexity"),
+        ({"metric": "reward", "quality": "loss_gap"}, "max_gap", "reward"),
+    ],
+)
+def test_what_is_compared_follows_from_quality_metric_and_mode(attributes, kind, metric):
+    workload = type("Own", (), attributes)()
+    assert (quality_of(workload), metric_of(workload)) == (kind, metric)

@@ -18,6 +18,10 @@ SPEED_LABELS = {
 QUALITY_LABELS = {
     "loss_ratio": "quality: held-out loss of plain training / of the trial",
     "accuracy_ratio": "quality: held-out accuracy of the trial / of plain training",
+    "max_ratio": "quality: held-out metric of the trial / of plain training",
+    "min_ratio": "quality: held-out metric of plain training / of the trial",
+    "max_gap": "quality: 1 − gap to plain training's held-out metric / what that gained",
+    "min_gap": "quality: 1 − gap to plain training's held-out metric / what that gained",
     "loss_gap": "quality: 1 − gap to plain training's held-out loss / what that gained",
 }
 

@@ -166,6 +166,8 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
         compile=spec.compile,
         steps=spec.steps,
         max_grad_norm=spec.max_grad_norm,
+        metric=spec.metric,
+        mode=spec.mode,
     )
     workload = order.build()
     order.refuse_other(folder.manifest)
