@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -113,7 +114,7 @@ def find_workload(name: str, **keywords: Any) -> Any:
         UserError: as `load_workload`, for all that shows before the class is called.
     """
     source, attribute = _split(name)
-    module = _import_file(user_path(source)) if source.endswith(".py") else _import_module(source)
+    module = _imported(source)
     found = getattr(module, attribute, None)
     if not callable(found):
         classes = [
@@ -234,6 +235,37 @@ def _split(name: str) -> tuple[str, str]:
     return source, attribute
 
 
+class _SweepWithin(BaseException):
+    """Stops an import at a sweep that a script runs: what stands above it is what a worker needs."""
+
+
+_importing: list[str] = []
+
+
+def stop_within_import() -> None:
+    """End the import of a workload here, where one is going on: no sweep runs within another."""
+    if _importing:
+        raise _SweepWithin
+
+
+def _imported(source: str) -> ModuleType:
+    if source == "__main__":
+        raise UserError(
+            "a class of __main__ is known to this process alone, and workers need a file: "
+            "write it to one, and give path/to/file.py:Class"
+        )
+    _importing.append(source)
+    try:
+        return _import_file(user_path(source)) if source.endswith(".py") else _import_module(source)
+    except _SweepWithin:
+        raise UserError(
+            f"{source} runs a sweep when it is imported, as workers do: "
+            'put that below `if __name__ == "__main__":`'
+        ) from None
+    finally:
+        _importing.pop()
+
+
 def _import_module(dotted: str) -> ModuleType:
     try:
         return importlib.import_module(dotted)
@@ -283,12 +315,16 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _execute(name: str, path: Path) -> None:
-    """Import a file as the package called `name`: its own relative imports then look in its folder."""
+    """Import a file as the package called `name`: its own relative imports then look in its folder.
+
+    A script is imported as far as the sweep that it runs.
+    """
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
     if spec is None or spec.loader is None:
         raise ImportError("a workload is a .py file")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with suppress(_SweepWithin):
+        spec.loader.exec_module(module)
 
 
 def _forget(path: Path) -> None:

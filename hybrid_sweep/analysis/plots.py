@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ NAMES = {
 
 def write_front(picture: FrontPicture, path: Path, title: str) -> None:
     """Draw a front as a PNG of 1600 × 1000 pixels."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home it tells where its cache is
     from matplotlib.figure import Figure  # slow to load, and only drawing needs it
 
     figure = Figure(figsize=(10, 6.25), dpi=160, layout="constrained", facecolor="white")

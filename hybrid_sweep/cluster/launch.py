@@ -14,7 +14,7 @@ from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.workload import find_workload
+from hybrid_sweep.workload import find_workload, stop_within_import
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
@@ -44,6 +44,7 @@ def run_sweep(
         UserError: a workload, data or setting that cannot work, or a space whose every point is masked;
             nothing has been written then.
     """
+    stop_within_import()
     tell = on_event or _tell_nobody
     if out is not None:
         SweepFolder.refuse_taken(out)
@@ -86,6 +87,7 @@ def resume_sweep(
     from hybrid_sweep.driver.moved import with_workload
     from hybrid_sweep.driver.sweep import recorded_spec
 
+    stop_within_import()
     tell = on_event or _tell_nobody
     folder = ResultsFolder.open(path)
     spec = with_workload(recorded_spec(folder, changes), folder, workload)

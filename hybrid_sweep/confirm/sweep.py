@@ -28,7 +28,7 @@ from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.workload import Workload
+from hybrid_sweep.workload import Workload, stop_within_import
 
 LEAST_SEEDS = 3
 
@@ -73,6 +73,7 @@ def confirm_sweep(
             no front, a sweep that still runs, a workload that is gone or another one, or a device that this
             machine has not.
     """
+    stop_within_import()
     if arms not in ARMS:
         raise unknown_name("arms", arms, list(ARMS))
     if seeds < LEAST_SEEDS:
