@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybrid_sweep.trainer.config import PRESETS, HybridConfig, HybridTrainerConfig
+    from hybrid_sweep.trainer.divergence import DivergenceLevel, DivergenceMonitor
     from hybrid_sweep.trainer.phases import Phase
     from hybrid_sweep.trainer.records import TrainingDiverged
     from hybrid_sweep.trainer.trainer import HybridTrainer
 
 _HOME = {
     "PRESETS": "config",
+    "DivergenceLevel": "divergence",
+    "DivergenceMonitor": "divergence",
     "HybridConfig": "config",
     "HybridTrainer": "trainer",
     "HybridTrainerConfig": "config",
@@ -20,7 +23,16 @@ _HOME = {
     "TrainingDiverged": "records",
 }
 
-__all__ = ["PRESETS", "HybridConfig", "HybridTrainer", "HybridTrainerConfig", "Phase", "TrainingDiverged"]
+__all__ = [
+    "PRESETS",
+    "DivergenceLevel",
+    "DivergenceMonitor",
+    "HybridConfig",
+    "HybridTrainer",
+    "HybridTrainerConfig",
+    "Phase",
+    "TrainingDiverged",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,7 +43,8 @@ class HybridConfig(Settings):
         divergence_rule: "calibrated" signals stay quiet on plain noise; "seed" is the literal rule.
         force_full_steps: real steps that a warning enforces.
         max_rollbacks: a run that needs more is declared diverged.
-        checkpoint_interval: logical steps between checkpoints where no jump makes one.
+        checkpoint_interval: real steps from one checkpoint to the next where no jump makes one; each costs
+            up to a plain step.
         confidence_rule: "three_term" is normalised by the scale of the loss; "seed" is 0.7/0.3 stability.
         calibration: "binned" and "isotonic" correct the confidence by how often it has been right.
         predictor_hidden_size: width of RSSM-lite's deterministic state.
@@ -86,7 +87,7 @@ class HybridConfig(Settings):
     divergence_rule: Literal["calibrated", "seed"] = "calibrated"
     force_full_steps: Positive = 50
     max_rollbacks: Count = 3
-    checkpoint_interval: Positive = 1000
+    checkpoint_interval: Positive = 100
     confidence_rule: Literal["three_term", "seed"] = "three_term"
     calibration: Literal["none", "binned", "isotonic"] = "binned"
     predictor_hidden_size: Annotated[int, Whole, Field(ge=1, le=64, strict=True)] = 32

@@ -27,6 +27,8 @@ RECENT = 8  # residuals in the smoothed loss
 WINDOW = 16  # residuals in the periodogram
 SUSTAINED = 0.7  # of the threshold, for what lasts: a rise, an amplitude
 HITS = 5  # of the newest 8 steps
+BEYOND = 100  # times anything seen: one loss is enough
+FADING = 0.99  # of the largest residual, a step
 SETTLING = 5  # losses after a jump that show its new level
 EXTRAPOLATION = 1 + 0.5 * LAG * LEVEL_RATE / (1 - LEVEL_RATE)
 SIGMA_PER_MEAN_DEVIATION = math.sqrt(math.pi / 2)
@@ -48,6 +50,7 @@ class LossReading(NamedTuple):
 
 
 UNJUDGED = LossReading(math.nan, 0.0, False)
+BURST = LossReading(math.nan, 1.0, False)
 
 
 @dataclass(slots=True)
@@ -68,8 +71,17 @@ class SeedLossRule:
     rising: bool = False
     turns: deque[bool] = field(default_factory=lambda: deque(maxlen=8))
 
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is suspected: the literal rule fires at once or not at all."""
+        return True
+
     def expect_fall(self) -> None:
         """Ignore jumps: the literal rule does not know of them."""
+
+    def is_absurd(self, loss: float) -> bool:
+        """Return False: the literal rule has no more than its threshold."""
+        return False
 
     def observe(self, loss: float) -> LossReading:
         """Judge a finite loss against those before it, then learn from it."""
@@ -102,6 +114,7 @@ class CalibratedLossRule:
     more than 3 mean residuals from one loss above the forecast. Residuals, in sigmas, are clipped at the
     threshold, so that no single step can raise an alarm.
 
+    Burst: one loss that is off by `BEYOND` times the forecast and the largest residual of late is a warning.
     Rise: the mean of the newest 8 residuals passes 0.7 of the threshold at 5 of 8 steps. One that doubles the
     loss has severity 2. Oscillation: the largest amplitude of a sinusoid of period 2 to 8 in the newest 16
     residuals (their periodogram, Schuster 1898) passes 0.7 of the threshold. A rise that was reported, a
@@ -120,10 +133,30 @@ class CalibratedLossRule:
     energy: float = 0.0
     hits: int = 0
     settling: int = 0
+    largest: float = 0.0
+
+    @property
+    def calm(self) -> bool:
+        """Whether none of the newest 8 losses hints at a rise."""
+        return not self.hits
 
     def expect_fall(self) -> None:
         """Tell that a jump may have lowered the loss: its new level is adopted after the next 5 losses."""
         self.settling = SETTLING
+
+    def is_absurd(self, loss: float) -> bool:
+        """Return whether a loss is beyond anything seen; what it then is counts as seen, by halves."""
+        if self.count <= INITIAL:
+            return False
+        usual = max(abs(self._forecast), self.largest)
+        absurd = loss - self._forecast > BEYOND * usual
+        if absurd:
+            self.largest = 2 * usual
+        return absurd
+
+    @property
+    def _forecast(self) -> float:
+        return self.level + EXTRAPOLATION * (self.level - self.level_smoothed)
 
     def observe(self, loss: float) -> LossReading:
         """Judge a finite loss against the trend, then learn from the one `LAG` steps back."""
@@ -132,17 +165,20 @@ class CalibratedLossRule:
             self.level += (loss - self.level) / count
             self.level_smoothed = self.level
             return UNJUDGED
-        forecast = self.level + EXTRAPOLATION * (self.level - self.level_smoothed)
+        forecast = self._forecast
         sigma = SIGMA_PER_MEAN_DEVIATION * self.noise or 1e-12
         if sigma < (least := LEAST_RELATIVE_NOISE * abs(forecast)):
             sigma = least
         residual = loss - forecast
+        absurd = residual > BEYOND * self.largest and self.is_absurd(loss)
+        if not absurd:
+            self.largest = max(abs(residual), FADING * self.largest)
         self.losses.append(loss)
         self.residuals.append(residual)
         if len(self.losses) > LAG:
             self._learn(self.losses.popleft(), self.residuals.popleft())
         if count <= MINIMUM_LOSSES:
-            return UNJUDGED
+            return BURST if absurd else UNJUDGED
 
         z = residual / sigma
         if z > self.threshold:
@@ -171,6 +207,8 @@ class CalibratedLossRule:
         oscillating = self.energy > 0.5 * WINDOW * limit * limit and self._amplitude() > limit
         if oscillating:
             self._forget_window()
+        if absurd and severity < 1:
+            return BURST
         return LossReading(deviation, severity, oscillating)
 
     def _learn(self, loss: float, residual: float) -> None:

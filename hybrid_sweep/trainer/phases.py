@@ -18,12 +18,12 @@ FULL_STEPS_GROWTH = 4
 
 
 class Phase(StrEnum):
-    """What a logical step does."""
+    """What a logical step does, by Python's names and by the seed's."""
 
-    WARMUP = "warmup"
-    FULL = "full"
-    PREDICT = "predict"
-    CORRECT = "correct"
+    WARMUP = Warmup = "warmup"
+    FULL = Full = "full"
+    PREDICT = Predict = "predict"
+    CORRECT = Correct = "correct"
 
     @property
     def is_real(self) -> bool:

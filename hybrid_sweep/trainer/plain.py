@@ -144,6 +144,11 @@ class PlainStep:
         self.backward(loss)
         return self.count(loss)
 
+    @property
+    def clipped(self) -> Tensor | None:
+        """The total norm of the newest gradient before it was clipped; None where nothing is clipped."""
+        return self._clipped
+
     def gradient_norm(self) -> float:
         """Return the total norm of the newest gradient, before clipping."""
         if self._clipped is not None:

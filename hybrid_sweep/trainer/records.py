@@ -37,6 +37,7 @@ class Unread(NamedTuple):
         step: logical step.
         loss: a number, or a tensor of one element that still is on its device.
         gradient_norm: the newest that was measured by then.
+        gradient_sample: norm of a part of its gradient, as `loss`; None where it was not measured.
         learning_rate: of the step.
         since_jump: logical steps since the newest jump; None before the first.
     """
@@ -44,6 +45,7 @@ class Unread(NamedTuple):
     step: int
     loss: Any
     gradient_norm: float
+    gradient_sample: Any
     learning_rate: float
     since_jump: int | None
 
@@ -205,9 +207,9 @@ class Tally:
         self.confidence_sum += confidence
         self.decisions += 1
 
-    def measure(self, loss: float, gradient_norm: float | None) -> None:
+    def measure(self, loss: float, *gradient_norms: float | None) -> None:
         """Count a measured loss."""
-        if isfinite(loss) and (gradient_norm is None or isfinite(gradient_norm)):
+        if isfinite(loss) and all(norm is None or isfinite(norm) for norm in gradient_norms):
             self.loss_sum += loss
             self.finite_losses += 1
         else:

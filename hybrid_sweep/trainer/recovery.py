@@ -32,28 +32,37 @@ class Recovery:
 
     def __init__(self, parts: Parts) -> None:
         config = parts.config
-        self.monitor = DivergenceMonitor(threshold=config.divergence_threshold, rule=config.divergence_rule)
+        clipped = parts.plain.max_grad_norm is not None
+        self.monitor = DivergenceMonitor(config, clipped=clipped, shown=True)
         self._config, self._plain, self._log = config, parts.plain, parts.log
         self._controller, self._planner = parts.controller, parts.planner
         self._tally, self._position = parts.tally, parts.position
         self._reduced = False  # the horizon, or the Full phases, in this phase
         self._due = NOTHING_DUE  # strongest action that this block asks for, and why
         self._broken = False  # whether a loss of this block was not finite
+        self._sane = False  # whether the newest step ended a block that asked for nothing
         self._unread: list[Unread] = []  # of this block
         self._judged: dict[int, DivergenceSignal] = {}  # newest signals, by step
         self.take_checkpoint()
 
     def defer(self, taken: Unread) -> Signal:
-        """Take note of a real step within a block, whose loss is read where the block ends or somebody asks.
+        """Take note of a real step within a block, which is read where the block ends or somebody asks.
 
         Returns:
             As `watch`.
         """
+        self._sane = False
         self._unread.append(taken)
         return partial(self._signal_of, taken.step)
 
     def watch(
-        self, loss: float, gradient_norm: float | None, predicted: float | None, *, real: bool = False
+        self,
+        loss: float,
+        gradient_norm: float | None,
+        predicted: float | None,
+        *,
+        real: bool = False,
+        gradient_sample: float | None = None,
     ) -> Signal:
         """Show a measured loss to the monitor, and at the end of a block do what the block asks for.
 
@@ -69,9 +78,10 @@ class Recovery:
             TrainingDiverged: when `max_rollbacks` is exceeded.
         """
         position, step = self._position, self._tally.steps
+        self._sane = False
         self.catch_up()
         position.loss = loss
-        self._tally.measure(loss, gradient_norm)
+        self._tally.measure(loss, gradient_norm, gradient_sample)
         signal = self.monitor.observe(
             loss,
             gradient_norm,
@@ -80,6 +90,7 @@ class Recovery:
             steps_since_jump=position.since_jump(step),
             confidence=position.confidence,
             warmup=self._warmup,
+            gradient_sample=gradient_sample,
         )
         self._heed(step, signal)
         if self._log:
@@ -108,11 +119,14 @@ class Recovery:
     def read(self) -> None:
         """Fetch the losses that are unread, all at once; when that is done changes nothing."""
         unread, self._unread = self._unread, []
-        for taken, loss in zip(unread, _fetched([taken.loss for taken in unread]), strict=True):
+        losses = _fetched([taken.loss for taken in unread])
+        samples = iter(_fetched([t.gradient_sample for t in unread if t.gradient_sample is not None]))
+        for taken, loss in zip(unread, losses, strict=True):
+            sample = None if taken.gradient_sample is None else next(samples)
             self._position.loss = loss
-            self._tally.measure(loss, None)
+            self._tally.measure(loss, sample)
             self._planner.record(taken.step, loss, taken.gradient_norm, taken.learning_rate)
-            self.monitor.defer(taken.step, loss, taken.since_jump)
+            self.monitor.defer(taken.step, loss, taken.since_jump, sample)
 
     def catch_up(self) -> None:
         """Read and judge what was measured so far; when that is done changes nothing."""
@@ -152,8 +166,20 @@ class Recovery:
         """Remember everything that `rollback` restores."""
         self.read()
         self._checkpoint = Snapshot(*self.stateful())
-        self._checkpoint_at = self._tally.steps
+        self._checkpoint_at, self._checkpoint_real = self._tally.steps, self._position.real_steps
         self._marks = self._position.real_at, self._position.jump_at
+
+    def renew_checkpoint(self) -> bool:
+        """Take a checkpoint where the newest is old and nothing speaks against it; return whether it did.
+
+        Old is by `checkpoint_interval` real steps. What speaks against it are a jump that real steps have
+        not judged yet, and a hint at a fault: there is no way back from a checkpoint of broken weights.
+        """
+        real_steps = self._position.real_steps - self._checkpoint_real
+        if not self._sane or real_steps < self._config.checkpoint_interval or not self.monitor.calm:
+            return False
+        self.take_checkpoint()
+        return True
 
     def rollback(self) -> None:
         """Restore every part; the count of logical steps goes on, and the learning-rate schedule with it.
@@ -189,8 +215,6 @@ class Recovery:
             self._planner.plan()
         elif phase is Phase.FULL:
             self._planner.start_full()
-            if self._tally.steps - self._checkpoint_at >= self._config.checkpoint_interval:
-                self.take_checkpoint()
 
     def follow_parameters(self) -> bool:
         """Take in what has become of the trainable parameters; return whether they are others.
@@ -230,7 +254,7 @@ class Recovery:
         """Return the checkpoint; the parts themselves are not in it."""
         return {
             "checkpoint": self._checkpoint.state_dict(),
-            "checkpoint_at": self._checkpoint_at,
+            "checkpoint_at": [self._checkpoint_at, self._checkpoint_real],
             "marks": self._marks,
             "reduced": self._reduced,
             "due": [int(self._due[0]), self._due[1]],
@@ -240,17 +264,19 @@ class Recovery:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
         self._checkpoint = Snapshot.from_state(state["checkpoint"])
-        self._checkpoint_at, self._marks = state["checkpoint_at"], state["marks"]
+        self._checkpoint_at, self._checkpoint_real = state["checkpoint_at"]
+        self._marks = state["marks"]
         self._reduced = state["reduced"]
         self._due = Action(state["due"][0]), state["due"][1]
         self._broken = state["broken"]
-        self._judged, self._unread = {}, []
+        self._judged, self._unread, self._sane = {}, [], False
 
     def _act(self) -> None:
         """Carry out the strongest recovery that the block asks for; a Warmup is only ever rolled back."""
         (action, why), self._due, self._broken = self._due, NOTHING_DUE, False
         self._judged = dict(list(self._judged.items())[-REMEMBERED:])
-        if action is Action.CONTINUE:
+        self._sane = action is Action.CONTINUE
+        if self._sane:
             return
         if action is Action.ROLLBACK:
             self.recover(why)

@@ -11,6 +11,7 @@ from typing import Any
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.gradient_watch import GradientWatch
 from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Crossing, Phase
 from hybrid_sweep.trainer.plain import Real, Steps, alone
@@ -41,6 +42,7 @@ class Stepper:
         self._tally, self._position, self._log = parts.tally, parts.position, parts.log
         self.on_decision: Callable[[], None] | None = None
         self.recovery = Recovery(parts)
+        self._watch = GradientWatch(parts.plain)
 
     def advance(self, load: Callable[[int], Any], limit: int) -> StepResult:
         """Run one logical step, or in Predict up to `limit` of them that need no batch in between."""
@@ -118,6 +120,7 @@ class Stepper:
         self._tally.count(self._plain)
         norm = self._gradient_norm()
         at = self._position
+        sample = self._watch.measure(at.real_steps)
         keep = self._config.velocity_decay if at.mean_learning_rate else 0.0
         at.mean_learning_rate = keep * at.mean_learning_rate + (1 - keep) * rate
         to_score = at.jump_at is not None and at.real_at <= at.jump_at
@@ -129,17 +132,27 @@ class Stepper:
             as_number(measured) if is_at_hand(measured) else measured.clone()
         )  # whose memory may be used again
         if norm is None and not (to_score or self._log or self.recovery.ends_block(step, loss)):
-            signal = self.recovery.defer(Unread(step, loss, at.gradient_norm, rate, at.since_jump(step)))
+            signal = self.recovery.defer(
+                Unread(step, loss, at.gradient_norm, sample, rate, at.since_jump(step))
+            )
         else:
             self.recovery.read()
             loss = as_number(loss)
             scored = to_score and isfinite(loss)
             predicted = self._planner.score(step, step - before, loss) if scored else None
             self._planner.record(step, loss, at.gradient_norm, rate)
-            signal = self.recovery.watch(loss, norm, predicted, real=True)
+            signal = self.recovery.watch(
+                loss,
+                norm,
+                predicted,
+                real=True,
+                gradient_sample=None if sample is None else float(sample),
+            )
         told_norm = norm if norm is not None else lambda: self._late_norm(step)
         result = self._result(phase, loss, told_norm, signal)
         self._meter.lap(Work.OBSERVE)
+        if self.recovery.renew_checkpoint():
+            self._meter.lap(Work.CHECKPOINT)
         return result
 
     def _late_norm(self, step: int) -> float | None:
