@@ -31,6 +31,7 @@ from hybrid_sweep.measure.trial import Trial, Twins
 from hybrid_sweep.search.space import given
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.optimizers import evaluated_weights
 from hybrid_sweep.workload import Workload, quality_of
 
 COST_SIZES = ("predictor_hidden_size", "predictor_members", "bptt_steps", "full_steps")
@@ -134,7 +135,8 @@ class Shared:
             return
         path = self.models / model_file(point["trial_id"], point["seed"])
         temporary = path.with_suffix(".tmp")
-        torch.save(trial.trainer.model.state_dict(), temporary)
+        with evaluated_weights(trial.trainer.optimizer, trial.trainer.model):
+            torch.save(trial.trainer.model.state_dict(), temporary)
         temporary.replace(path)
 
     def _costs_of(self, config: HybridConfig) -> UnitCosts:

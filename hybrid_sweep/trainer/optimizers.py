@@ -48,8 +48,8 @@ class OptimizerLike(Protocol):
 class Several:
     """Several optimizers as one: after one backward pass, each moves the parameters that it holds.
 
-    So they share one loss. Optimizers that take turns with losses of their own, as those of a GAN may, are
-    one optimizer whose `step` does that.
+    So they share one loss. Those of a GAN do where both players' losses are added up, each computed with the
+    other player's weights detached; with a loss of its own for each step they are not supported.
 
     Raises:
         UserError: one of them evaluates the loss itself, as LBFGS does.

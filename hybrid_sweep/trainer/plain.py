@@ -139,7 +139,8 @@ class PlainStep:
         if not (isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1):
             raise UserError(
                 f"the loss is {_described(loss)}: return a tensor of one number, such as the mean over the "
-                "batch, that was computed with the trainable parameters"
+                "batch, that was computed with the trainable parameters; several losses are added up, each "
+                "with the weights detached that it is not to train"
             )
         self.backward(loss)
         return self.count(loss)
