@@ -154,6 +154,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "at once": str(spec.concurrency or "one a core, or one a GPU share"),
         "compiled": f"torch.compile, mode {spec.compile}" if spec.compile != "none" else "",
         "packed": f"{spec.pack} in a worker" if spec.pack != 1 else "",
+        "compared by": f"{spec.metric}, {spec.mode or 'max'}" if spec.metric else "",
         "front of": f"{spec.speedup_column} and quality",
         "results": str(out or Path("results", f"{spec.name}-<time>")),
     }

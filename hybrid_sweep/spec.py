@@ -133,6 +133,9 @@ class SweepSpec(Settings):
         about: one sentence for `hybrid-sweep list`.
         workload: what is trained.
         steps: logical steps of a run; None takes the workload's own.
+        metric: what `evaluate` returns that is compared instead of the loss, such as auc; None takes the
+            workload's own `metric`.
+        mode: whether a larger (max) or a smaller (min) metric is better; None takes the workload's, else max.
         max_grad_norm: total norm to which gradients are clipped, of the reference, the controls and the
             hybrid alike; None takes the workload's own `max_grad_norm`, and clips nothing where it has none.
         seed: the first seed.
@@ -181,6 +184,8 @@ class SweepSpec(Settings):
     about: str = ""
     workload: Annotated[WorkloadChoice, BeforeValidator(_workload_section)]
     steps: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
+    metric: str | None = None
+    mode: Literal["min", "max"] | None = None
     max_grad_norm: float | None = Field(None, gt=0)
     seed: Annotated[int, Whole] = Field(0, ge=0, lt=2**63, strict=True)
     repeats: Annotated[int, Whole] = Field(1, ge=1, strict=True)
@@ -239,9 +244,7 @@ class SweepSpec(Settings):
     @model_validator(mode="after")
     def _seeds_that_are_there(self) -> Self:
         if self.seed > (last := 2**63 - self.repeats):
-            raise ValueError(
-                f"seed={self.seed} is not allowed with repeats={self.repeats}: at most {last} is"
-            )
+            raise ValueError(f"seed={self.seed} is too large for repeats={self.repeats}: at most {last}")
         return self
 
     @model_validator(mode="after")

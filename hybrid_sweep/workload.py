@@ -10,6 +10,8 @@ import inspect
 import sys
 import traceback
 from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Quality = Literal["loss_ratio", "accuracy_ratio", "loss_gap"]
+Mode = Literal["min", "max"]
 SEPARATOR = ":"
 PACKAGED = "trainables"  # reached by name, as content: never imported as code
 METHODS = {  # name -> arguments it is called with
@@ -51,10 +54,16 @@ class Workload(Protocol):
         steps: logical steps of a run; where the sweep names another number, it is set here.
         quality: how held-out results are compared with the reference run. "loss_ratio" needs losses
             above zero; "accuracy_ratio" needs `evaluate` to return "accuracy".
+        metric: what `evaluate` returns beside the loss that is compared instead ("auc", "perplexity");
+            with "loss_gap" by its gap, else by its ratio, which needs values above zero. A sweep file may
+            name it, too. None compares the loss, or with "accuracy_ratio" the accuracy.
+        mode: whether a larger ("max", the default) or a smaller metric is better.
     """
 
     steps: int
     quality: Quality = "loss_ratio"
+    metric: str | None = None
+    mode: Mode = "max"
 
     def build_model(self, seed: int) -> nn.Module:
         """Return a new model; the same `seed` gives the same weights."""
@@ -105,7 +114,7 @@ def find_workload(name: str, **keywords: Any) -> Any:
         UserError: as `load_workload`, for all that shows before the class is called.
     """
     source, attribute = _split(name)
-    module = _import_file(user_path(source)) if source.endswith(".py") else _import_module(source)
+    module = _imported(source)
     found = getattr(module, attribute, None)
     if not callable(found):
         classes = [
@@ -125,8 +134,19 @@ def find_workload(name: str, **keywords: Any) -> Any:
 
 
 def quality_of(workload: Workload) -> str:
-    """Return how the workload's held-out results are compared: "loss_ratio" where it does not say."""
-    return str(getattr(workload, "quality", "loss_ratio"))
+    """Return how the workload's held-out results are compared: "loss_ratio" where it does not say.
+
+    Of a metric of its own it is "max_ratio", "min_ratio", "max_gap" or "min_gap".
+    """
+    quality = str(getattr(workload, "quality", "loss_ratio"))
+    if getattr(workload, "metric", None) is None:
+        return quality
+    return f"{getattr(workload, 'mode', 'max')}_{'gap' if quality == 'loss_gap' else 'ratio'}"
+
+
+def metric_of(workload: Workload) -> str:
+    """Return what is kept of held-out results beside the loss: the workload's metric, else "accuracy"."""
+    return str(getattr(workload, "metric", None) or "accuracy")
 
 
 def packaged_workloads() -> dict[str, str]:
@@ -180,6 +200,11 @@ def workload_file(name: str) -> Path | None:
     return user_path(source).resolve() if source.endswith(".py") else None
 
 
+def is_known(code: Mapping[str, str] | None, file: Path) -> bool:
+    """Return whether a file is one of those that a sweep trained, by the digests in its manifest."""
+    return sha256(file.read_bytes()).hexdigest() in (code or {}).values()
+
+
 def travelling(name: str) -> tuple[Path, str] | None:
     """Return the folder that must travel to other machines with a workload file, and its name over there.
 
@@ -208,6 +233,37 @@ def _split(name: str) -> tuple[str, str]:
             "write package.module:Class or path/to/file.py:Class (`hybrid-sweep list workloads`)"
         )
     return source, attribute
+
+
+class _SweepWithin(BaseException):
+    """Stops an import at a sweep that a script runs: what stands above it is what a worker needs."""
+
+
+_importing: list[str] = []
+
+
+def stop_within_import() -> None:
+    """End the import of a workload here, where one is going on: no sweep runs within another."""
+    if _importing:
+        raise _SweepWithin
+
+
+def _imported(source: str) -> ModuleType:
+    if source == "__main__":
+        raise UserError(
+            "a class of __main__ is known to this process alone, and workers need a file: "
+            "write it to one, and give path/to/file.py:Class"
+        )
+    _importing.append(source)
+    try:
+        return _import_file(user_path(source)) if source.endswith(".py") else _import_module(source)
+    except _SweepWithin:
+        raise UserError(
+            f"{source} runs a sweep when it is imported, as workers do: "
+            'put that below `if __name__ == "__main__":`'
+        ) from None
+    finally:
+        _importing.pop()
 
 
 def _import_module(dotted: str) -> ModuleType:
@@ -259,12 +315,16 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _execute(name: str, path: Path) -> None:
-    """Import a file as the package called `name`: its own relative imports then look in its folder."""
+    """Import a file as the package called `name`: its own relative imports then look in its folder.
+
+    A script is imported as far as the sweep that it runs.
+    """
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
     if spec is None or spec.loader is None:
         raise ImportError("a workload is a .py file")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with suppress(_SweepWithin):
+        spec.loader.exec_module(module)
 
 
 def _forget(path: Path) -> None:
@@ -330,5 +390,8 @@ def _check(workload: Any, name: str) -> None:
     steps = getattr(workload, "steps", None)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise UserError(f"workload {name}: steps={steps!r} is not allowed: a whole number of at least 1")
-    if quality_of(workload) not in get_args(Quality):
-        raise unknown_name(f"quality of workload {name}", quality_of(workload), list(get_args(Quality)))
+    told = {"quality": ("loss_ratio", Quality), "mode": ("max", Mode)}
+    for attribute, (usual, allowed) in told.items():
+        value = str(getattr(workload, attribute, usual))
+        if value not in get_args(allowed):
+            raise unknown_name(f"{attribute} of workload {name}", value, list(get_args(allowed)))

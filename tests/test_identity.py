@@ -137,7 +137,7 @@ def test_models_of_the_front_stay_whatever_the_seed_and_what_is_not_ours_too(fol
 def test_the_last_seed_of_all_is_taken_and_none_beyond_it() -> None:
     fields = {"name": "x", "workload": "a.b:C", "space": {"max_predict_steps": [50]}}
     assert SweepSpec(**fields, seed=2**63 - 2, repeats=2).seeds == [2**63 - 2, 2**63 - 1]
-    with pytest.raises(UserError, match=f"not allowed with repeats=2: at most {2**63 - 2} is"):
+    with pytest.raises(UserError, match=f"too large for repeats=2: at most {2**63 - 2}"):
         SweepSpec(**fields, seed=2**63 - 1, repeats=2)
     with pytest.raises(UserError, match=r"seed=1\.7639"):  # as a float it is another one already
         SweepSpec(**fields, seed=float(SEED))

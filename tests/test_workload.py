@@ -5,6 +5,7 @@ import textwrap
 
 import pytest
 
+from hybrid_sweep.cluster.launch import run_sweep
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.content import code_of
 from hybrid_sweep.workload import (
@@ -12,6 +13,7 @@ from hybrid_sweep.workload import (
     find_workload,
     load_workload,
     located,
+    metric_of,
     packaged_workloads,
     quality_of,
     travelling,
@@ -313,3 +315,54 @@ def test_a_file_travels_with_its_folder(net, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     assert load_workload(name).steps == 30
     assert travelling("trainables.mnist_mlp:MnistMlp") is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind", "metric"),
+    [
+        ({}, "loss_ratio", "accuracy"),
+        ({"quality": "accuracy_ratio"}, "accuracy_ratio", "accuracy"),
+        ({"metric": "auc"}, "max_ratio", "auc"),
+        ({"metric": "perplexity", "mode": "min"}, "min_ratio", "perplexity"),
+        ({"metric": "reward", "quality": "loss_gap"}, "max_gap", "reward"),
+    ],
+)
+def test_what_is_compared_follows_from_quality_metric_and_mode(attributes, kind, metric):
+    workload = type("Own", (), attributes)()
+    assert (quality_of(workload), metric_of(workload)) == (kind, metric)
+
+
+SCRIPT = (
+    NET
+    + """
+from hybrid_sweep.cluster.launch import run_sweep
+
+try:
+    run_sweep(None)
+except Exception:
+    raise AssertionError("a handler of its own does not see it")
+raise AssertionError("no sweep runs within another")
+"""
+)
+
+
+class TestAScriptThatRunsASweep:
+    def test_is_imported_as_far_as_that(self, net):
+        assert find_workload(net(SCRIPT)).__name__ == "Net"
+
+    def test_within_a_package_is_to_have_a_main_guard(self, tmp_path, monkeypatch):
+        (tmp_path / "of_mine").mkdir()
+        (tmp_path / "of_mine" / "script.py").write_text(SCRIPT)
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+        with pytest.raises(UserError, match=r'of_mine.script runs a sweep .* `if __name__ == "__main__":`$'):
+            find_workload("of_mine.script:Net")
+
+    def test_may_run_one_after_an_import(self, net):
+        find_workload(net(SCRIPT))
+        with pytest.raises(AttributeError):  # it begins
+            run_sweep(None)
+
+
+def test_a_class_of_a_notebook_is_to_be_in_a_file():
+    with pytest.raises(UserError, match=r"a class of __main__ .* give path/to/file\.py:Class"):
+        find_workload("__main__:Net")

@@ -107,11 +107,11 @@ def _existing(folder: Path, stem: str) -> Path:
 def _download(stem: str) -> Path:
     """Return the compressed file in the user's cache, fetched if it is not there yet."""
     url = os.environ.get(URL_VARIABLE, MNIST_URL).rstrip("/") + "/"
-    cache = platformdirs.user_cache_path("hybrid-sweep", appauthor=False) / "mnist"
     file = f"{stem}.gz"
     try:
+        cache = platformdirs.user_cache_path("hybrid-sweep", appauthor=False) / "mnist"
         return Path(pooch.create(path=cache, base_url=url, registry={file: None}).fetch(file))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last: there is no home
         raise UserError(
             f"MNIST is not here and {url}{file} could not be downloaded ({error}): "
             f"set {DATA_VARIABLE} to a folder that holds mnist/{file} and its three companions, "

@@ -180,7 +180,7 @@ def _confirmed(confirmation: Confirmation | None) -> pd.DataFrame:
 def _with_controls(rows: pd.DataFrame, speedup: str, kind: str) -> pd.DataFrame:
     quality = rows["quality"].astype("float64")
     against = {name: rows[f"quality_vs_{name}"].astype("float64") for name in _TWINS}
-    if kind == "loss_gap":  # as in a trial, what has diverged is worth nothing
+    if kind.endswith("gap"):  # as in a trial, what has diverged is worth nothing
         own = {name: (1 + quality - gain).replace(-np.inf, 0.0) for name, gain in against.items()}
     else:
         own = {name: quality / gain for name, gain in against.items()}

@@ -137,7 +137,7 @@ def rivals(
         ahead = [rival for rival in runs if rival.speedup >= speed and rival.quality >= quality]
         ahead = [rival for rival in ahead if (rival.speedup, rival.quality) != (speed, quality)]
         if 0 < gain < 1:
-            twin = 1 + quality - gain if kind == "loss_gap" else quality / gain
+            twin = 1 + quality - gain if kind.endswith("gap") else quality / gain
             ahead.append(Rival(TWIN, TWIN, speed, twin))
         if ahead:
             found[str(row["trial_id"])] = max(ahead, key=lambda rival: (rival.quality, rival.speedup))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ SPEED_LABELS = {
 QUALITY_LABELS = {
     "loss_ratio": "quality: held-out loss of plain training / of the trial",
     "accuracy_ratio": "quality: held-out accuracy of the trial / of plain training",
+    "max_ratio": "quality: held-out metric of the trial / of plain training",
+    "min_ratio": "quality: held-out metric of plain training / of the trial",
+    "max_gap": "quality: 1 − gap to plain training's held-out metric / what that gained",
+    "min_gap": "quality: 1 − gap to plain training's held-out metric / what that gained",
     "loss_gap": "quality: 1 − gap to plain training's held-out loss / what that gained",
 }
 
@@ -50,6 +55,7 @@ NAMES = {
 
 def write_front(picture: FrontPicture, path: Path, title: str) -> None:
     """Draw a front as a PNG of 1600 × 1000 pixels."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home it tells where its cache is
     from matplotlib.figure import Figure  # slow to load, and only drawing needs it
 
     figure = Figure(figsize=(10, 6.25), dpi=160, layout="constrained", facecolor="white")

@@ -14,6 +14,8 @@ Run = tuple[str, int]
 """Trial id and seed."""
 
 INTERRUPTED = "interrupted"  # the reason of a run that was stopped to go on at resume
+_OLD_NAMES = {"val_accuracy": "val_metric", "reference_val_accuracy": "reference_val_metric"}
+"""Columns as journals of results format 4 and before call them."""
 _OF_A_RUN = ("started", "lost", INTERRUPTED, "retried", "finished")
 
 
@@ -64,7 +66,7 @@ def _after(event: Event, kind: str, row: dict[str, Any], chosen: Mapping[str, An
     row["ended"] = event.get("at") or ""
     if row["state"] != "failed":
         result = need(event, "result", Mapping)
-        row |= {name: value for name, value in result.items() if value is not None}
+        row |= {_OLD_NAMES.get(n, n): value for n, value in result.items() if value is not None}
     if row["state"] == "diverged":
         row["quality"] = 0.0
     return row

@@ -24,6 +24,16 @@ JobsNeeded = Annotated[
 ]
 
 
+Workload = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE:Class",
+        help="Where the workload is now, if it was moved apart from the results.",
+        show_default=False,
+    ),
+]
+
+
 def scale(help: str) -> Any:
     """Return an option that replaces a field of the sweep file."""
     return typer.Option(help=help, show_default=False, rich_help_panel=SCALE)

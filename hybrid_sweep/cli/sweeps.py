@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hybrid_sweep.cli.options import Folder, Jobs, Sweep, scale
+from hybrid_sweep.cli.options import Folder, Jobs, Sweep, Workload, scale
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
@@ -152,6 +152,7 @@ def resume(
         int | None, typer.Option(help="Points in all, more than before.", show_default=False)
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed.")] = False,
+    workload: Workload = None,
     concurrency: Annotated[int | None, scale("Trials at once.")] = None,
     storage: Annotated[str | None, scale("Optuna storage URL that mirrors the study.")] = None,
     address: Annotated[str | None, scale("An existing Ray cluster; else a local one starts.")] = None,
@@ -171,7 +172,12 @@ def resume(
     spec = recorded_spec(ResultsFolder.open(folder), changes)
     with SweepProgress(spec, screen.console()) as progress:
         outcome = resume_sweep(
-            folder, changes=changes, address=address, retry_failed=retry_failed, on_event=progress
+            folder,
+            changes=changes,
+            address=address,
+            retry_failed=retry_failed,
+            workload=workload,
+            on_event=progress,
         )
     _end(outcome)
 
@@ -205,6 +211,7 @@ def confirm(
         Literal["basic", "full"],
         typer.Option(help="Controls: matched learning rate and tuned baseline, or all of them."),
     ] = "basic",
+    workload: Workload = None,
 ) -> None:
     """Run the front's best points and their controls on fresh seeds, alone; started again, it goes on.
 
@@ -217,7 +224,13 @@ def confirm(
     console = screen.console()
     with screen.ConfirmProgress(console) as progress:
         found = confirm_sweep(
-            folder, seeds=seeds, points=points, min_quality=min_quality, arms=arms, tell=progress
+            folder,
+            seeds=seeds,
+            points=points,
+            min_quality=min_quality,
+            arms=arms,
+            workload=workload,
+            tell=progress,
         )
     if found is None:
         print(f"Interrupted: what is finished is kept. Go on with: hybrid-sweep confirm {folder}")

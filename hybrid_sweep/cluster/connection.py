@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
 
+from hybrid_sweep.cluster.surroundings import folder_for_ray, name_user
 from hybrid_sweep.driver.interrupts import as_interrupts, held_back, unheard_by_children
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.paths import user_path
@@ -54,6 +55,7 @@ def connected(
     if ray.is_initialized():
         yield
         return
+    name_user()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -65,7 +67,8 @@ def connected(
         options["address"] = address
         if travel := travelling(spec.workload.name):
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
-    with as_interrupts(), _without_lines_of_ray():
+    place = folder_for_ray() if address is None else nullcontext()
+    with as_interrupts(), _without_lines_of_ray(), place:
         try:
             _start_ray(address, options, meanwhile)
             yield

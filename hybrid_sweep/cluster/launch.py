@@ -14,7 +14,7 @@ from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.workload import find_workload
+from hybrid_sweep.workload import find_workload, stop_within_import
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
@@ -44,6 +44,7 @@ def run_sweep(
         UserError: a workload, data or setting that cannot work, or a space whose every point is masked;
             nothing has been written then.
     """
+    stop_within_import()
     tell = on_event or _tell_nobody
     if out is not None:
         SweepFolder.refuse_taken(out)
@@ -64,6 +65,7 @@ def resume_sweep(
     changes: Mapping[str, Any] | None = None,
     address: str | None = None,
     retry_failed: bool = False,
+    workload: str | None = None,
     on_event: Tell | None = None,
 ) -> SweepOutcome:
     """Go on with a sweep that was interrupted, killed or is to have more trials; nothing is run twice.
@@ -73,17 +75,22 @@ def resume_sweep(
         changes: fields of the sweep that may change between sittings: trials, concurrency, storage, ...
         address: an existing Ray cluster; None starts a local one and ends it.
         retry_failed: also run again what failed.
+        workload: import string of where the workload is now; None finds it where it was, as seen from the
+            results folder or from anywhere.
         on_event: told of everything that happens, in the driver's thread.
 
     Raises:
-        UserError: the folder is no sweep's, of another version, or driven by another process.
+        UserError: the folder is no sweep's, of another version, or driven by another process; its workload
+            is gone, or `workload` is another one.
     """
     from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.driver.moved import with_workload
     from hybrid_sweep.driver.sweep import recorded_spec
 
+    stop_within_import()
     tell = on_event or _tell_nobody
     folder = ResultsFolder.open(path)
-    spec = recorded_spec(folder, changes)
+    spec = with_workload(recorded_spec(folder, changes), folder, workload)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)
     with folder.driven():  # what is wrong there is said before Ray is started in vain

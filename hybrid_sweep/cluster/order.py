@@ -47,6 +47,8 @@ class WorkloadOrder:
         compile: how its loss is compiled.
         steps: logical steps of a run, where the sweep names them; the workload is told.
         max_grad_norm: to which gradients are clipped, where the sweep names one; the workload is told.
+        metric: what is compared, where the sweep names it; the workload is told.
+        mode: whether a larger or a smaller one is better; the same.
     """
 
     name: str
@@ -55,6 +57,8 @@ class WorkloadOrder:
     compile: str = "none"
     steps: int | None = None
     max_grad_norm: float | None = None
+    metric: str | None = None
+    mode: Literal["min", "max"] | None = None
 
     def build(self) -> Workload:
         """Return the workload of this process, built and warmed up when it is first asked for.
@@ -97,9 +101,11 @@ class WorkloadOrder:
         own_steps[repr(self)] = workload.steps
         self._tell(workload, "steps", self.steps)
         self._tell(workload, "max_grad_norm", self.max_grad_norm)
+        self._tell(workload, "metric", self.metric)
+        self._tell(workload, "mode", self.mode)
         return workload
 
-    def _tell(self, workload: Workload, name: str, value: float | None) -> None:
+    def _tell(self, workload: Workload, name: str, value: float | str | None) -> None:
         """Have the workload know what the sweep says of it."""
         if value is None or getattr(workload, name, None) == value:
             return

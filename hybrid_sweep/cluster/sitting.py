@@ -280,6 +280,8 @@ class Place:
                 compile=spec.compile,
                 steps=spec.steps,
                 max_grad_norm=spec.max_grad_norm,
+                metric=spec.metric,
+                mode=spec.mode,
             ),
             share=share,
         )

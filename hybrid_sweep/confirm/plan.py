@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from statistics import median
 
@@ -15,12 +16,12 @@ from hybrid_sweep.arm import REPLAYED, Arm, ArmName, tuning_trials
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Key, Runs
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.arms import AVERAGED_SHARE, jump_part
-from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.measure.curve import Curve, gained
 from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.score import compared
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.workload import quality_of
+from hybrid_sweep.workload import metric_of, quality_of
 
 TIMINGS = 3
 MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -189,6 +190,7 @@ class Plan:
 
     def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
+        test = partial(_test, metric=metric_of(runs.workload))
         kind, rate = quality_of(runs.workload), start(runs.workload, 0).learning_rate
         rows, ends = [], {"largest": RUNGS.index(FURTHER[-1]), "smallest": RUNGS.index(SMALLER[-1])}
         for point in self.points:
@@ -206,7 +208,7 @@ class Plan:
                     target = self._target(runs, seed)
                     key = self._equal_time(runs, point, arm, seed)
                     as_long = runs.curves(key)[0]
-                    gained = reference.val_loss[0] - reference.val_loss[-1]
+                    gain = gained(kind, reference.val_loss, reference.val_metric)
                     rows.append(
                         {
                             "trial_id": point,
@@ -223,11 +225,11 @@ class Plan:
                             "hybrid_backward_calls": hybrid[0].backward_calls[-1],
                             "test_loss": control[0].test["loss"],
                             "hybrid_test_loss": hybrid[0].test["loss"],
-                            "quality": compared(kind, _test(hybrid[0]), _test(control[0]), gained),
-                            "val_quality": compared(kind, _val(hybrid[0]), _val(control[0]), gained),
+                            "quality": compared(kind, test(hybrid[0]), test(control[0]), gain),
+                            "val_quality": compared(kind, _val(hybrid[0]), _val(control[0]), gain),
                             "equal_time_steps": json.loads(key[1])["real_steps"],
                             "equal_time_test_loss": as_long.test["loss"],
-                            "equal_time_quality": compared(kind, _test(hybrid[0]), _test(as_long), gained),
+                            "equal_time_quality": compared(kind, test(hybrid[0]), test(as_long), gain),
                         }
                     )
         return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
@@ -299,12 +301,12 @@ def described(arm: Arm, recipe_rate: float) -> str:
     return f"{name} at learning rate {settings}{decay}"
 
 
-def _test(curve: Curve) -> tuple[float, float | None]:
-    return curve.test["loss"], curve.test.get("accuracy")
+def _test(curve: Curve, metric: str) -> tuple[float, float | None]:
+    return curve.test["loss"], curve.test.get(metric)
 
 
 def _val(curve: Curve) -> tuple[float, float | None]:
-    return curve.val_loss[-1], curve.val_accuracy[-1] if curve.val_accuracy else None
+    return curve.val_loss[-1], curve.val_metric[-1] if curve.val_metric else None
 
 
 def _label(key: Key) -> str:

@@ -21,13 +21,14 @@ from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.interrupts import as_interrupts
+from hybrid_sweep.driver.moved import with_workload
 from hybrid_sweep.driver.recorder import writing
 from hybrid_sweep.driver.sweep import recorded_spec
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.workload import Workload
+from hybrid_sweep.workload import Workload, stop_within_import
 
 LEAST_SEEDS = 3
 
@@ -39,6 +40,7 @@ def confirm_sweep(
     points: int = 2,
     min_quality: float = MIN_QUALITY,
     arms: str = "basic",
+    workload: str | None = None,
     tell: Callable[[Progress], object] = lambda progress: None,
 ) -> Confirmation | None:
     """Run a front's best points and their controls again, and write DIR/confirm; return None if stopped.
@@ -63,13 +65,15 @@ def confirm_sweep(
         points: how many front points: the best one, then others of at least `min_quality`, fastest first.
         min_quality: the bar; the target is the loss at which the reference's end has this quality.
         arms: one of `ARMS`.
+        workload: import string of where the workload is now, as in `resume_sweep`.
         tell: told before each run.
 
     Raises:
         UserError: too few seeds or points, unknown arms, a bar so low that nothing has to be trained for it,
-            no front, a sweep that still runs, a workload that is gone or was changed, or a device that this
+            no front, a sweep that still runs, a workload that is gone or another one, or a device that this
             machine has not.
     """
+    stop_within_import()
     if arms not in ARMS:
         raise unknown_name("arms", arms, list(ARMS))
     if seeds < LEAST_SEEDS:
@@ -90,16 +94,16 @@ def confirm_sweep(
         chosen = _choice(front, points, min_quality, beaten)
         if not chosen:
             raise no_front
-        workload = _workload(folder, spec)
+        built = _workload(folder, with_workload(spec, folder, workload))
         folder.confirm_path.mkdir(exist_ok=True)
-        runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), workload, folder.manifest["steps"])
+        runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), built, folder.manifest["steps"])
         tried = _tried(folder.trials())
         plan = Plan(
             points={point: HybridConfig(**folder.trial_config(point)) for point in chosen},
             arms=ARMS[arms],
             tuning_seed=spec.seed,
             tuning_trials=min(tried, spec.tuning_trials or tried),
-            seeds=[max(spec.seeds) + 1 + number for number in range(seeds)],
+            seeds=_fresh(spec, seeds),
             min_quality=min_quality,
         )
         try:
@@ -126,6 +130,13 @@ def confirm_sweep(
         found.write(folder.confirm_path)
         folder.export_all(min_quality)
         return found
+
+
+def _fresh(spec: SweepSpec, count: int) -> list[int]:
+    """Return seeds that the sweep has not seen: those after its own, or before them where none are left."""
+    after = spec.seeds[-1] + 1
+    first = after if after + count <= 2**63 else spec.seed - count
+    return list(range(first, first + count))
 
 
 def _choice(front: pd.DataFrame, points: int, min_quality: float, beaten: Collection[str]) -> list[str]:
@@ -156,6 +167,8 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
         compile=spec.compile,
         steps=spec.steps,
         max_grad_norm=spec.max_grad_norm,
+        metric=spec.metric,
+        mode=spec.mode,
     )
     workload = order.build()
     order.refuse_other(folder.manifest)

@@ -20,6 +20,7 @@ from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
 from hybrid_sweep.driver.loop import Loop
+from hybrid_sweep.driver.moved import workload_at
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
@@ -81,6 +82,7 @@ def begin(
                 "sweep_id": sweep_id,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "spec": _public(spec),
+                **workload_at(spec, path),
                 "seeds": spec.seeds,
                 "steps": steps,
                 "sampler": sampler_arguments(spec),
@@ -189,7 +191,8 @@ def carry_on(
         recorder.arms.update((control.trial_id, control.arm) for control in planned)
         expected = _ablations(folder, spec) or ablations(spec, "", {})
         beside = len(recorder.arms.keys() | {control.trial_id for control in expected})
-        folder.write_manifest({**manifest, "spec": _public(spec), "budget": study.budget, "controls": beside})
+        now = {"spec": _public(spec), **workload_at(spec, folder.path)}
+        folder.write_manifest({**manifest, **now, "budget": study.budget, "controls": beside})
         for event in ended.values():
             arm, reason = recorder.arms.get(event["trial_id"], ""), event.get("reason") or ""
             tell(TrialFinished(*run_of(event), event["state"], reason, event["result"], arm))

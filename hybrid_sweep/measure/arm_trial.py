@@ -24,7 +24,7 @@ class Evaluation:
         step: real steps so far.
         backward_calls: backward passes so far.
         val_loss: held-out loss.
-        val_accuracy: held-out accuracy, where the workload gives one.
+        val_metric: the workload's metric, where `evaluate` gives it.
         seconds: of each kind of work so far.
         plain: `CostMeter.plain`, its real steps with their batches.
     """
@@ -32,7 +32,7 @@ class Evaluation:
     step: int
     backward_calls: int
     val_loss: float
-    val_accuracy: float | None
+    val_metric: float | None
     seconds: dict[str, float]
     plain: PlainSteps
 
@@ -127,7 +127,7 @@ class ArmTrial:
         return {
             "step": measured["steps"],
             "phase": "full",
-            **{name: measured[name] for name in ("val_loss", "val_accuracy", "quality", "speedup")},
+            **{name: measured[name] for name in ("val_loss", "val_metric", "quality", "speedup")},
             **{name: measured[name] for name in ("speedup_counted", "backward_calls", "forward_only_calls")},
             "seconds": measured["train_seconds"],
         }
@@ -140,10 +140,10 @@ class ArmTrial:
         newest = self._seen[-1] if self._seen else None
         if newest is None:  # "truncated"
             taken = self._steps
-            loss, accuracy = reference.loss_at(taken), reference.accuracy_at(taken)
+            loss, metric = reference.loss_at(taken), reference.metric_at(taken)
             seconds = dict.fromkeys(Work, 0.0)
         else:
-            taken, loss, accuracy = newest.step, newest.val_loss, newest.val_accuracy
+            taken, loss, metric = newest.step, newest.val_loss, newest.val_metric
             seconds = {kind: newest.seconds[kind] for kind in Work}
         step = round(taken * total / self._steps)
         counted = step / (taken * self._step_ratio)  # plain steps over its own, whatever they cost
@@ -153,11 +153,11 @@ class ArmTrial:
             if newest
             else counted,
             "speedup_counted": counted,
-            "quality": quality(self._kind, reference, step, loss, accuracy),
+            "quality": quality(self._kind, reference, step, loss, metric),
             "val_loss": loss,
             "reference_val_loss": reference.loss_at(step),
-            "val_accuracy": accuracy,
-            "reference_val_accuracy": reference.accuracy_at(step),
+            "val_metric": metric,
+            "reference_val_metric": reference.metric_at(step),
             "backward_calls": newest.backward_calls if newest else round(taken * reference.passes),
             "forward_only_calls": 0,
             "backward_reduction_pct": 100 * (1 - taken / step),
@@ -176,7 +176,7 @@ class ArmTrial:
             step=self._run.step,
             backward_calls=curve.backward_calls[-1],
             val_loss=curve.val_loss[-1],
-            val_accuracy=curve.val_accuracy[-1] if curve.val_accuracy else None,
+            val_metric=curve.val_metric[-1] if curve.val_metric else None,
             seconds={str(kind): seconds for kind, seconds in self._run.meter.seconds().items()},
             plain=self._run.meter.plain(),
         )

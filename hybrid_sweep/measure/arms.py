@@ -30,14 +30,12 @@ from hybrid_sweep.trainer.plain import PlainStep, Real, Steps, alone
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 from hybrid_sweep.trainer.records import Segment, TrainingDiverged
 from hybrid_sweep.trainer.tail import TailAverage
-from hybrid_sweep.workload import Workload
+from hybrid_sweep.workload import Workload, metric_of
 
 AVERAGED_SHARE = 0.25
 """Of the steps of `average`, the last ones."""
 RECIPE = ("reference", "truncated", "average", "frozen")
 """Arms that train with the recipe as it is."""
-LOST = {"loss": inf, "accuracy": 0.0}
-"""Held-out results of a run that has diverged."""
 NORM_BATCHES = 20
 """Newest batches on which BatchNorm's buffers of averaged weights are estimated anew."""
 
@@ -69,7 +67,7 @@ def run_hybrid(
     """
     plain = start(workload, seed, steps)
     trainer = hybrid_of(plain, config)
-    log = _Log(trainer.plain, trainer.meter)
+    log = _Log(workload, trainer.plain, trainer.meter)
     log.add(0, held_out(workload, plain.model, optimizer=plain.optimizer))
     more, diverged = True, False
     while more:
@@ -78,10 +76,10 @@ def run_hybrid(
             log.add(trainer.tally.steps, held_out(workload, plain.model, optimizer=plain.optimizer))
         except TrainingDiverged:  # its weights may look fine still
             more, diverged = False, True
-            log.add(trainer.tally.steps, LOST)
+            log.add(trainer.tally.steps, _lost(workload))
     tested: dict[str, float] = {}
     if test:
-        tested = dict(LOST) if diverged else held_out(workload, plain.model, "test", plain.optimizer)
+        tested = _lost(workload) if diverged else held_out(workload, plain.model, "test", plain.optimizer)
     return HybridCurve(
         **log.columns(),
         test=_infinite_where_not_finite(tested) if tested else {},
@@ -141,7 +139,7 @@ class ArmRun:
         self.done = False
         every = eval_every or self.steps
         self._evaluate_at = {*range(0 if eval_every else every, self.steps, every), self.steps}
-        self._log = _Log(self.plain, self.meter)
+        self._log = _Log(workload, self.plain, self.meter)
         share = arm.tail if arm.tail is not None else AVERAGED_SHARE if arm.name == "average" else 0.0
         self._tail = TailAverage(list(self.plain.parameters))
         self._tail_begin = tail_begin(self.steps, share)
@@ -320,24 +318,29 @@ def _replayed(arm: Arm, trace: Sequence[Segment]) -> list[Work | None]:
     return work
 
 
+def _lost(workload: Workload) -> dict[str, float]:
+    """Return the held-out results of a run that has diverged."""
+    return {"loss": inf, metric_of(workload): 0.0}
+
+
 class _Log:
     """Takes down what a curve is made of."""
 
-    def __init__(self, plain: PlainStep, meter: CostMeter) -> None:
-        self._plain, self._meter = plain, meter
+    def __init__(self, workload: Workload, plain: PlainStep, meter: CostMeter) -> None:
+        self._metric, self._plain, self._meter = metric_of(workload), plain, meter
         self.steps: list[int] = []
         self.backward_calls: list[int] = []
         self.seconds: list[float] = []
         self.val_loss: list[float] = []
-        self.val_accuracy: list[float] = []
+        self.val_metric: list[float] = []
 
     def add(self, step: int, result: dict[str, float]) -> None:
         self.steps.append(step)
         self.backward_calls.append(self._plain.backward_calls)
         self.seconds.append(sum(self._meter.seconds().values()))
         self.val_loss.append(_infinite_where_not_finite(result)["loss"])
-        if "accuracy" in result:
-            self.val_accuracy.append(result["accuracy"])
+        if self._metric in result:
+            self.val_metric.append(result[self._metric])
 
     def columns(self) -> dict[str, Any]:
         """Return keyword arguments of a `Curve`."""
@@ -347,7 +350,7 @@ class _Log:
             "seconds": list(self.seconds),
             "val_loss": list(self.val_loss),
             "passes": self._plain.passes,
-            "val_accuracy": list(self.val_accuracy) if len(self.val_accuracy) == len(self.steps) else None,
+            "val_metric": list(self.val_metric) if len(self.val_metric) == len(self.steps) else None,
         }
 
 

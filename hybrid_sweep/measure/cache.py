@@ -188,7 +188,13 @@ class Cache:
 def _root() -> Path:
     if given := os.environ.get(ROOT_VARIABLE):
         return user_path(given).absolute()
-    return platformdirs.user_cache_path("hybrid-sweep", appauthor=False) / "runs"
+    try:
+        usual = platformdirs.user_cache_path("hybrid-sweep", appauthor=False)
+    except RuntimeError:  # neither HOME nor the list of users says where the home is
+        usual = Path()
+    if not usual.is_absolute():  # as earlier versions of platformdirs have it then
+        usual = Path(tempfile.gettempdir()) / f"hybrid-sweep-{os.getuid()}"
+    return usual / "runs"
 
 
 def _limit() -> int:

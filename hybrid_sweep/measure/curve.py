@@ -18,7 +18,7 @@ class Curve:
         seconds: wall-clock seconds of training up to each of them, batch loading included and evaluation
             not (on CUDA: of the device's time line).
         val_loss: on the validation split; infinite from where the run has diverged, which ends it.
-        val_accuracy: on the same split, where the workload gives one.
+        val_metric: the workload's metric on the same split, where `evaluate` gives it.
         passes: backward passes of a real step, on the average of the run: more than one of LBFGS or SAM.
         test: results on the test split at the end; {} unless asked for.
     """
@@ -27,7 +27,7 @@ class Curve:
     backward_calls: list[int]
     seconds: list[float]
     val_loss: list[float]
-    val_accuracy: list[float] | None = None
+    val_metric: list[float] | None = None
     passes: float = 1.0
     test: dict[str, float] = field(default_factory=dict)
 
@@ -76,3 +76,16 @@ def interpolate(at: Sequence[int], values: Sequence[float], step: int, in_log: b
     if in_log:
         return exp((1 - share) * log(low) + share * log(high))
     return (1 - share) * low + share * high
+
+
+def gained(kind: str, val_loss: Sequence[float], val_metric: Sequence[float] | None) -> float:
+    """Return by how much a run improves what its quality is about, from its first evaluation to its last.
+
+    Args:
+        kind: as of `score.quality`.
+        val_loss: held-out losses along the run.
+        val_metric: the metric at the same steps.
+    """
+    values = val_loss if kind.startswith("loss") or val_metric is None else val_metric
+    change = values[-1] - values[0]
+    return change if kind.startswith("max") else -change

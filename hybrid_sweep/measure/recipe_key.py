@@ -18,7 +18,7 @@ from hybrid_sweep.measure.digest import Digest
 from hybrid_sweep.measure.reference import held_out, start
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
-from hybrid_sweep.workload import Workload, quality_of
+from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 NEAR = 1e-3
 """Share by which a result may differ where its last bits may: off the CPU, or on another platform."""
@@ -207,6 +207,7 @@ def _settings(workload: Workload, plain: PlainStep) -> tuple[dict[str, str], str
         "schedule": "none" if plain.scheduler is None else type(plain.scheduler).__qualname__,
         "steps": str(workload.steps),
         "quality": quality_of(workload),
+        "metric": metric_of(workload),
         "max_grad_norm": str(getattr(workload, "max_grad_norm", None)),
     }
     groups = _groups(plain.optimizer)

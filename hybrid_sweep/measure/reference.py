@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.curve import first_at, interpolate
+from hybrid_sweep.measure.curve import first_at, gained, interpolate
 from hybrid_sweep.measure.model import built_model, modes_kept
 from hybrid_sweep.measure.schedule import build_schedule, refuse_short_schedule
 from hybrid_sweep.trainer.config import HybridConfig
@@ -20,7 +20,7 @@ from hybrid_sweep.trainer.optimizers import OptimizerLike, evaluated_weights
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
 from hybrid_sweep.trainer.trainer import HybridTrainer
-from hybrid_sweep.workload import Workload, quality_of
+from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 TARGET_STEPS_RATIO = 1.10
 """A hybrid run may take this many times the reference's steps to the target loss (seed, checklist 2)."""
@@ -34,7 +34,7 @@ class Reference:
         seed: of model, data order and global random numbers.
         steps: logical steps at which it was evaluated, from 0 to N.
         val_loss: held-out loss at each of them.
-        val_accuracy: held-out accuracy at each of them, where the workload gives one.
+        val_metric: the workload's metric at each of them, the accuracy where it names none; None without one.
         peak_memory_bytes: CUDA's peak allocation; None on a CPU.
         passes: backward passes of a step, on average: more than one of LBFGS or SAM.
     """
@@ -42,7 +42,7 @@ class Reference:
     seed: int
     steps: list[int]
     val_loss: list[float]
-    val_accuracy: list[float] | None
+    val_metric: list[float] | None
     peak_memory_bytes: int | None = None
     passes: float = 1.0
 
@@ -50,14 +50,13 @@ class Reference:
         """Return the held-out loss at `step`, interpolated in log loss (linearly where it is not > 0)."""
         return interpolate(self.steps, self.val_loss, step, in_log=min(self.val_loss) > 0)
 
-    def accuracy_at(self, step: int) -> float | None:
-        """Return the held-out accuracy at `step`, interpolated."""
-        return None if self.val_accuracy is None else interpolate(self.steps, self.val_accuracy, step)
+    def metric_at(self, step: int) -> float | None:
+        """Return the workload's metric at `step`, interpolated."""
+        return None if self.val_metric is None else interpolate(self.steps, self.val_metric, step)
 
-    @property
-    def gained(self) -> float:
-        """By how much the held-out loss falls in the whole run."""
-        return self.val_loss[0] - self.val_loss[-1]
+    def gained(self, kind: str) -> float:
+        """Return by how much the whole run improves what a quality of this `kind` is about."""
+        return gained(kind, self.val_loss, self.val_metric)
 
     def target(self) -> tuple[float, float]:
         """Return the loss at the step whose 110 % is N, and the step at which plain training first has it."""
@@ -92,9 +91,9 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
             plain(workload.batch(seed, step))
         if step == at[len(results)]:
             results.append(held_out(workload, plain.model, optimizer=plain.optimizer))
-            _check(results[-1], quality_of(workload), step)
-    first, last = results[0]["loss"], results[-1]["loss"]
-    if last > first and quality_of(workload) != "accuracy_ratio":
+            _check(results[-1], workload, step)
+    first, last, metric = results[0]["loss"], results[-1]["loss"], metric_of(workload)
+    if last > first and quality_of(workload).startswith("loss"):
         raise UserError(
             f"plain training ends at a held-out loss of {last:.4g}, above the {first:.4g} where it began: "
             "lower the learning rate or the steps until it trains, there is nothing to compare with"
@@ -103,7 +102,7 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
         seed=seed,
         steps=at,
         val_loss=[r["loss"] for r in results],
-        val_accuracy=[r["accuracy"] for r in results] if "accuracy" in results[0] else None,
+        val_metric=[r[metric] for r in results] if metric in results[0] else None,
         peak_memory_bytes=peak_memory_bytes(plain),
         passes=plain.passes,
     )
@@ -181,16 +180,16 @@ def _number(name: str, value: Any) -> float:
         ) from None
 
 
-def no_ratio_of(loss: float) -> str:
-    """Return the sentence that refuses a held-out loss of which "loss_ratio" has no value."""
+def no_ratio_of(value: float, name: str = "loss") -> str:
+    """Return the sentence that refuses a held-out result of which a ratio has no value."""
     return (
-        f"held-out loss {loss:.4g} is not above 0, so no ratio can be taken of it: "
+        f"held-out {name} {value:.4g} is not above 0, so no ratio can be taken of it: "
         'set the workload\'s quality = "loss_gap" or "accuracy_ratio"'
     )
 
 
-def _check(result: dict[str, float], quality: str, step: int) -> None:
-    loss = float(result["loss"])
+def _check(result: dict[str, float], workload: Workload, step: int) -> None:
+    loss, quality, metric = result["loss"], quality_of(workload), metric_of(workload)
     if not isfinite(loss):
         raise UserError(
             f"plain training has a held-out loss of {loss} at step {step}: "
@@ -198,5 +197,17 @@ def _check(result: dict[str, float], quality: str, step: int) -> None:
         )
     if quality == "loss_ratio" and loss <= 0:
         raise UserError(f"{no_ratio_of(loss)} (at step {step} of plain training)")
-    if quality == "accuracy_ratio" and "accuracy" not in result:
-        raise UserError('quality = "accuracy_ratio" needs evaluate() to return "accuracy"')
+    if quality.startswith("loss"):
+        return
+    if metric not in result:
+        needs = f"metric = {metric!r}" if metric != "accuracy" else f'quality = "{quality}"'
+        raise UserError(
+            f'{needs} needs evaluate() to return "{metric}": it returns {", ".join(sorted(result))}'
+        )
+    value = result[metric]
+    allowed = value > 0 if quality == "min_ratio" else value >= 0 or quality.endswith("gap")
+    if not (isfinite(value) and allowed):
+        raise UserError(
+            f"plain training has {metric}={value:.4g} at step {step}, of which no ratio can be taken: "
+            'set the workload\'s quality = "loss_gap", which compares by the gap'
+        )

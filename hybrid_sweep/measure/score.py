@@ -50,52 +50,59 @@ def overhead_pct(seconds: Mapping[Work, float]) -> float:
     return 100 * sum(seconds[kind] for kind in own) / sum(seconds.values())
 
 
-def quality(kind: str, reference: Reference, step: int, loss: float, accuracy: float | None) -> float:
+def quality(kind: str, reference: Reference, step: int, loss: float, metric: float | None) -> float:
     """Compare held-out results with the reference; 1 means equal, more is better, 0 where not finite.
 
     Args:
-        kind: "loss_ratio": reference loss / loss; "accuracy_ratio": accuracy / reference accuracy;
-            "loss_gap": 1 − (loss − reference loss) / (what the reference gained in its whole run).
+        kind: "loss_ratio": reference loss / loss; "accuracy_ratio" and "max_ratio": metric / that of the
+            reference; "min_ratio": the inverse; "loss_gap": 1 − (loss − reference loss) / (what the reference
+            gained in its whole run); "max_gap" and "min_gap": the same of the metric.
         reference: plain training with the same seed and data order.
         step: logical step of the reference to compare with.
         loss: held-out loss.
-        accuracy: held-out accuracy, where the workload has one.
+        metric: the workload's, the accuracy where it names none.
     """
     return compared(
         kind,
-        (loss, accuracy),
-        (reference.loss_at(step), reference.accuracy_at(step)),
-        reference.gained,
+        (loss, metric),
+        (reference.loss_at(step), reference.metric_at(step)),
+        reference.gained(kind),
     )
 
 
 def compared(
     kind: str, result: tuple[float, float | None], base: tuple[float, float | None], gained: float
 ) -> float:
-    """Compare held-out (loss, accuracy) with those of another run, as `quality` does with the reference.
+    """Compare held-out (loss, metric) with those of another run, as `quality` does with the reference.
 
     Args:
         kind: as of `quality`.
         result: of the run.
         base: of the one it is compared with; an infinite loss, where that has diverged, gives infinity.
-        gained: by how much the loss of plain training falls in its whole run, for "loss_gap".
+        gained: by how much plain training improves in its whole run, for the gaps.
 
     Raises:
-        UserError: a "loss_ratio" of a loss that is not above 0, which has no value.
+        UserError: a ratio of a loss, or of a metric to be small, that is not above 0: it has no value.
     """
-    loss, accuracy = result
-    base_loss, base_accuracy = base
+    loss, metric = result
+    base_loss, base_metric = base
     if not isfinite(loss):
         return 0.0
     if not isfinite(base_loss):
         return inf
-    if kind == "accuracy_ratio":
-        return (accuracy or 0.0) / base_accuracy if base_accuracy else inf if accuracy else 0.0
-    if kind == "loss_gap":
-        return 1 - (loss - base_loss) / gained if gained > 0 else 0.0
-    if loss <= 0:
-        raise UserError(no_ratio_of(loss))
-    return max(base_loss / loss, 0.0)
+    if kind.startswith("loss"):
+        better, worse = base_loss, loss
+    elif metric is None or base_metric is None or not isfinite(metric):
+        return 0.0
+    else:
+        better, worse = (base_metric, metric) if kind.startswith("min") else (metric, base_metric)
+    if kind.endswith("gap"):
+        return 1 - (worse - better) / gained if gained > 0 else 0.0
+    if kind in ("loss_ratio", "min_ratio") and worse <= 0:
+        raise UserError(no_ratio_of(worse, "loss" if kind == "loss_ratio" else "metric"))
+    if worse <= 0:
+        return inf if better > 0 else 0.0
+    return max(better / worse, 0.0)
 
 
 def behaviour(trace: Iterable[Segment]) -> str:

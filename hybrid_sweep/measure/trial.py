@@ -31,7 +31,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
 from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
-from hybrid_sweep.workload import Workload, quality_of
+from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 FORMAT = 9
 """Of a run's state; another one is not gone on from."""
@@ -80,6 +80,7 @@ class Trial:
         self.trainer = hybrid_of(start(workload, reference.seed, self._steps), config, self._priced())
         self._target, self._target_step = reference.target()
         self._target_reached: int | None = None
+        self._metric = metric_of(workload)
         self._evaluated: dict[str, float] = {}
         self._evaluated_at: int | None = None
         self._eval_seconds = 0.0
@@ -117,7 +118,7 @@ class Trial:
             "phase": str(state.phase),
             "loss": state.loss,
             "val_loss": self._evaluated["loss"],
-            "val_accuracy": self._evaluated.get("accuracy"),
+            "val_metric": self._evaluated.get(self._metric),
             "quality": self._quality(state.step),
             "speedup": self._speedup(),
             "speedup_counted": speedup_counted(state.step, self.trainer.meter.calls, self.costs),
@@ -201,7 +202,7 @@ class Trial:
             self._evaluate()
         seconds, trace = meter.seconds(), self.trainer.trace()
         taken = meter.calls[Work.PLAIN]  # each with a backward pass, or with as many as LBFGS wants
-        loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
+        loss, metric = self._evaluated["loss"], self._evaluated.get(self._metric)
         averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
         frozen = Arm(name="frozen", tail=averaged)
         plain = meter.plain()
@@ -234,8 +235,8 @@ class Trial:
             "quality_vs_lr_matched": (yield from self._versus(Arm(name="lr_matched", tail=averaged))),
             "speedup_cpu": self._speedup_cpu() if one_thread else None,
             "loading_share": plain.loading_share,
-            "val_accuracy": accuracy,
-            "reference_val_accuracy": self.reference.accuracy_at(s.steps),
+            "val_metric": metric,
+            "reference_val_metric": self.reference.metric_at(s.steps),
             "predict_phases": s.predict_phases,
             "max_confidence": s.max_confidence_reached,
             "mean_confidence": s.mean_confidence,
@@ -274,8 +275,8 @@ class Trial:
 
     def _quality(self, step: int) -> float:
         """Compare the newest evaluation with the reference's at logical step `step`."""
-        loss, accuracy = self._evaluated["loss"], self._evaluated.get("accuracy")
-        return quality(quality_of(self.workload), self.reference, step, loss, accuracy)
+        loss, metric = self._evaluated["loss"], self._evaluated.get(self._metric)
+        return quality(quality_of(self.workload), self.reference, step, loss, metric)
 
     def _speedup(self) -> float:
         meter = self.trainer.meter
@@ -314,9 +315,10 @@ class Trial:
                 if said not in self.reason:
                     self.reason = "; ".join(filter(None, [self.reason, said]))
                 return None
-        own = self._evaluated["loss"], self._evaluated.get("accuracy")
-        theirs = twin.val_loss[-1], twin.val_accuracy[-1] if twin.val_accuracy else None
-        return compared(quality_of(self.workload), own, theirs, self.reference.gained)
+        own = self._evaluated["loss"], self._evaluated.get(self._metric)
+        theirs = twin.val_loss[-1], twin.val_metric[-1] if twin.val_metric else None
+        kind = quality_of(self.workload)
+        return compared(kind, own, theirs, self.reference.gained(kind))
 
     def _priced(self) -> CostMeter | None:
         return PricedMeter(self.costs.prices()) if self._packed else None

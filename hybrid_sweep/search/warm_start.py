@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from hybrid_sweep.search.outcome import finite
 from hybrid_sweep.search.space import complete_hash
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.workload import SEPARATOR, is_known, workload_file
 
 VALUES = ("speedup_counted", "quality", "warning_rate", "peak_memory_ratio")
 
@@ -62,10 +64,19 @@ def _known(folder: ResultsFolder, spec: SweepSpec, row: dict[Any, Any]) -> Known
     )
 
 
+def _is_moved(was: Any, now: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Return whether the workload is the earlier one with its file at another place."""
+    if not isinstance(was, Mapping) or {**was, "name": ""} != {**now, "name": ""}:
+        return False
+    before, after = (str(each["name"]).rpartition(SEPARATOR)[2] for each in (was, now))
+    file = workload_file(now["name"])
+    return before == after and file is not None and file.is_file() and is_known(manifest.get("code"), file)
+
+
 def _refuse_other_workload(folder: ResultsFolder, manifest: dict[str, Any], spec: SweepSpec) -> None:
     recorded = manifest.get("spec") or {}
     was, now = recorded.get("workload"), spec.model_dump(mode="json")["workload"]
-    if was != now:
+    if was != now and not _is_moved(was, now, manifest):
         raise UserError(
             f"{folder.path} trained {was} and this sweep trains {now}: "
             "only sweeps of the same workload and keywords can be learned from; leave it out of warm_start"

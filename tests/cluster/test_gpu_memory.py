@@ -68,7 +68,7 @@ def test_where_nothing_is_needed_nvml_is_not_asked():
 @pytest.mark.parametrize(("share", "needed"), [(0.25, 1200), (1.0, None), (0.0, None)])
 def test_a_trial_needs_what_plain_training_had_at_its_peak_and_a_fifth(share, needed):
     def reference(peak):
-        return Reference(seed=0, steps=[0], val_loss=[1.0], val_accuracy=None, peak_memory_bytes=peak)
+        return Reference(seed=0, steps=[0], val_loss=[1.0], val_metric=None, peak_memory_bytes=peak)
 
     assert needed_bytes({0: reference(1000), 1: reference(900)}, share) == needed
     assert needed_bytes({0: reference(None)}, share) is None

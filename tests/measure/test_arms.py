@@ -77,7 +77,7 @@ class TestReference:
         reference = reference_run(workload, 0, 120, 25)
         run = ArmRun(workload, 0, arm, steps=120).finish()
         assert (run.steps, run.val_loss) == (reference.steps, reference.val_loss)
-        assert run.val_accuracy == reference.val_accuracy
+        assert run.val_metric == reference.val_metric
         assert run.backward_calls == run.steps
 
     def test_truncated_is_its_beginning(self):
@@ -106,7 +106,7 @@ class TestReference:
     def test_without_accuracy_there_is_none(self):
         toy = Toy()
         toy.evaluate = lambda model, split: {"loss": 1.0}
-        assert ArmRun(toy, 0, Arm(name="reference"), steps=5).finish().val_accuracy is None
+        assert ArmRun(toy, 0, Arm(name="reference"), steps=5).finish().val_metric is None
 
     def test_a_run_that_diverges_ends_with_an_infinite_loss(self):
         run = ArmRun(Toy(), 0, Arm(name="lr", multiplier=1e6), steps=120).finish(test=True)

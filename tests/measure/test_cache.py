@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -232,3 +233,17 @@ class TestSettings:
         monkeypatch.setenv("HYBRID_SWEEP_CACHE_BYTES", "lots")
         with pytest.raises(UserError, match=r"HYBRID_SWEEP_CACHE_BYTES='lots' is no size"):
             Cache()
+
+
+@pytest.mark.parametrize("where", [RuntimeError("no home"), Path("~/.cache/hybrid-sweep")])
+def test_a_user_without_a_home_has_one_among_temporary_files(monkeypatch, where):
+    def usual(name, appauthor):
+        if isinstance(where, Exception):
+            raise where
+        return where
+
+    monkeypatch.delenv("HYBRID_SWEEP_CACHE")
+    monkeypatch.setattr(platformdirs, "user_cache_path", usual)
+    root = Cache().root
+    assert root.is_relative_to(tempfile.gettempdir())
+    assert str(os.getuid()) in str(root)

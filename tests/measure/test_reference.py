@@ -12,8 +12,8 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.reference import Reference, reference_run, start
 
 
-def reference(steps, val_loss, val_accuracy=None):
-    return Reference(seed=0, steps=steps, val_loss=val_loss, val_accuracy=val_accuracy)
+def reference(steps, val_loss, val_metric=None):
+    return Reference(seed=0, steps=steps, val_loss=val_loss, val_metric=val_metric)
 
 
 def plain_loop(toy, seed, steps):
@@ -37,7 +37,7 @@ class TestRun:
         run = reference_run(Toy(**options), 3, 60, eval_every=25)
         assert run.steps == [0, 25, 50, 60]
         assert run.val_loss == [expected[step] for step in run.steps]
-        assert run.val_accuracy == pytest.approx([1 / (1 + loss) for loss in run.val_loss])
+        assert run.val_metric == pytest.approx([1 / (1 + loss) for loss in run.val_loss])
         assert run.peak_memory_bytes is None
 
     def test_how_often_it_is_evaluated_changes_nothing(self):
@@ -120,7 +120,7 @@ class TestRun:
         toy = Toy()
         toy.evaluate = lambda model, split: {"loss": torch.tensor(0.5), "accuracy": torch.tensor([0.25])}
         kept = json.loads(json.dumps(reference_run(toy, 0, 2, 1).to_dict()))
-        assert (kept["val_loss"], kept["val_accuracy"]) == ([0.5] * 3, [0.25] * 3)
+        assert (kept["val_loss"], kept["val_metric"]) == ([0.5] * 3, [0.25] * 3)
 
     def test_losses_below_zero_are_fine_where_a_gap_is_asked_for(self):
         toy = Toy(quality="loss_gap")
@@ -138,8 +138,8 @@ class TestBetweenEvaluations:
         assert reference([0, 10], [1.0, -1.0]).loss_at(5) == pytest.approx(0.0)
 
     def test_accuracy_is_interpolated_linearly(self):
-        assert reference([0, 10], [1.0, 1.0], [0.2, 0.8]).accuracy_at(5) == pytest.approx(0.5)
-        assert reference([0, 10], [1.0, 1.0]).accuracy_at(5) is None
+        assert reference([0, 10], [1.0, 1.0], [0.2, 0.8]).metric_at(5) == pytest.approx(0.5)
+        assert reference([0, 10], [1.0, 1.0]).metric_at(5) is None
 
     def test_the_target_is_where_110_percent_of_it_is_the_whole_run(self):
         assert reference([0, 100, 110], [4.0, 0.3, 0.2]).target() == (0.3, 100)
@@ -162,3 +162,49 @@ class TestBetweenEvaluations:
     def test_plain_data(self):
         run = reference([0, 1], [2.0, 1.0])
         assert Reference(**run.to_dict()) == run
+
+
+class Scored(Toy):
+    """A toy with a metric of its own, of which the caller says the values."""
+
+    values = (0.2, 0.5, 0.9)
+
+    def evaluate(self, model, split):
+        self.seen = getattr(self, "seen", -1) + 1
+        return {"loss": 1.0 + self.seen, "auc": self.values[min(self.seen, 2)]}
+
+
+class TestMetric:
+    def test_it_is_kept_by_its_name_and_may_rise_while_the_loss_does(self):
+        toy = Scored()
+        toy.metric = "auc"
+        kept = reference_run(toy, 0, 20, 10)
+        assert kept.val_metric == [0.2, 0.5, 0.9]
+        assert kept.gained("max_ratio") == pytest.approx(0.7)
+        assert kept.gained("min_gap") == pytest.approx(-0.7)
+
+    @pytest.mark.parametrize(
+        ("metric", "mode", "quality", "values", "message"),
+        [
+            (
+                "f1",
+                "max",
+                "loss_ratio",
+                (1, 1, 1),
+                "metric = 'f1' needs evaluate.* \"f1\": it returns auc, loss",
+            ),
+            ("auc", "max", "loss_ratio", (0.1, -0.1, 1), "auc=-0.1 at step 10, of which no ratio"),
+            ("auc", "min", "loss_ratio", (0.1, 0.0, 1), "auc=0 at step 10, of which no ratio"),
+            ("auc", "max", "loss_gap", (0.1, float("nan"), 1), "auc=nan at step 10"),
+        ],
+    )
+    def test_what_cannot_be_compared_is_refused(self, metric, mode, quality, values, message):
+        toy = Scored(quality=quality)
+        toy.metric, toy.mode, toy.values = metric, mode, values
+        with pytest.raises(UserError, match=message):
+            reference_run(toy, 0, 20, 10)
+
+    def test_a_gap_allows_any_number(self):
+        toy = Scored(quality="loss_gap")
+        toy.metric, toy.values = "auc", (-3.0, -2.0, -1.0)
+        assert reference_run(toy, 0, 20, 10).gained("max_gap") == 2.0

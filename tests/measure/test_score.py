@@ -22,7 +22,7 @@ from hybrid_sweep.trainer.costs import PlainSteps, Work
 from hybrid_sweep.trainer.records import Segment
 
 NOTHING = dict.fromkeys(Work, 0)
-REFERENCE = Reference(seed=0, steps=[0, 50, 100], val_loss=[2.4, 1.0, 0.4], val_accuracy=[0.1, 0.8, 0.95])
+REFERENCE = Reference(seed=0, steps=[0, 50, 100], val_loss=[2.4, 1.0, 0.4], val_metric=[0.1, 0.8, 0.95])
 
 
 def plain(count, each):
@@ -98,7 +98,7 @@ class TestSpeedup:
 
 class TestQuality:
     def test_the_seeds_own_number(self):
-        ended = Reference(seed=0, steps=[0, 10], val_loss=[2.3, 0.234], val_accuracy=None)
+        ended = Reference(seed=0, steps=[0, 10], val_loss=[2.3, 0.234], val_metric=None)
         assert quality("loss_ratio", ended, 10, 0.235, None) == pytest.approx(0.99574, abs=5e-6)
 
     def test_loss_ratio_at_the_same_step_and_at_another_one(self):
@@ -115,7 +115,7 @@ class TestQuality:
 
     def test_loss_gap_in_units_of_what_the_reference_gained(self):
         assert quality("loss_gap", REFERENCE, 100, 0.5, None) == pytest.approx(0.95)
-        below = Reference(seed=0, steps=[0, 10], val_loss=[1.0, -1.0], val_accuracy=None)
+        below = Reference(seed=0, steps=[0, 10], val_loss=[1.0, -1.0], val_metric=None)
         assert quality("loss_gap", below, 10, -0.8, None) == pytest.approx(0.9)
 
     @pytest.mark.parametrize("kind", ["loss_ratio", "accuracy_ratio", "loss_gap"])
@@ -145,3 +145,36 @@ def test_behaviour_is_the_sequence_of_phases_lengths_and_corrections():
     assert behaviour(trace) == behaviour(list(trace))
     assert len({behaviour(trace), behaviour(trace[:1]), behaviour(trace[::-1])}) == 3
     assert behaviour(trace) != behaviour([trace[0], Segment("predict", 60, 3)])
+
+
+class TestMetric:
+    """A metric of any name and direction, by its ratio or its gap."""
+
+    ENDED = Reference(seed=0, steps=[0, 100], val_loss=[2.0, 1.0], val_metric=[0.5, 0.8])
+
+    @pytest.mark.parametrize(
+        ("kind", "metric", "expected"),
+        [
+            ("max_ratio", 0.88, 1.1),
+            ("min_ratio", 0.4, 2.0),
+            ("max_gap", 0.83, 1.1),  # 0.03 better, of the 0.3 that plain training gained
+            ("max_gap", 0.77, 0.9),
+        ],
+    )
+    def test_more_is_better_in_its_direction(self, kind, metric, expected):
+        assert quality(kind, self.ENDED, 100, 9.9, metric) == pytest.approx(expected)
+
+    def test_a_gap_of_a_metric_that_is_to_be_small(self):
+        falls = Reference(seed=0, steps=[0, 100], val_loss=[2.0, 1.0], val_metric=[5.0, -5.0])
+        assert quality("min_gap", falls, 100, 9.9, -6.0) == pytest.approx(1.1)
+        assert quality("min_gap", falls, 100, 9.9, -4.0) == pytest.approx(0.9)
+
+    @pytest.mark.parametrize("kind", ["max_ratio", "min_ratio", "max_gap", "min_gap"])
+    def test_a_metric_that_is_no_number_or_a_lost_run_is_worth_nothing(self, kind):
+        assert quality(kind, self.ENDED, 100, 1.0, float("nan")) == 0.0
+        assert quality(kind, self.ENDED, 100, float("inf"), 0.0) == 0.0
+        assert quality(kind, self.ENDED, 100, 1.0, None) == 0.0
+
+    def test_a_perfect_metric_to_be_small_has_no_ratio(self):
+        with pytest.raises(UserError, match="metric 0 is not above 0, so no ratio"):
+            quality("min_ratio", self.ENDED, 100, 1.0, 0.0)
