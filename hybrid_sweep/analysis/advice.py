@@ -62,11 +62,11 @@ def _never_predicts(row: Row, changes: _Changes) -> str | None:
             f"Predict never started: Warmup and the first Full phase take {first:.0f} steps and the run has "
             f"{steps:.0f}; train for more steps, or lower warmup_steps and full_steps"
         )
-    if highest >= threshold:
+    if not highest < threshold:
         return (
-            f"Predict never started, though confidence reached {highest:.2f} of {threshold:.2f}: the "
-            "directions of successive Full phases disagreed, or the end was near; lower minimum_cosine, or "
-            "train for more steps"
+            "Predict never started, and no decision was left to confidence alone: the directions of "
+            "successive Full phases disagreed, or the end was near; lower minimum_cosine, or train for more "
+            "steps"
         )
     lower = min(0.5, math.floor(100 * highest) / 100)
     found = f"confidence reached {highest:.2f} and the threshold is {threshold:.2f}"

@@ -17,6 +17,16 @@ class Column(NamedTuple):
     digits: int = 0
 
 
+def _skill(name: str, meaning: str) -> tuple[Column, ...]:
+    """Return a skill and the ends of its interval."""
+    ends = "end of its 95 % interval over the jumps of the run"
+    return (
+        Column(name, "number", f"skill {meaning}: 1 is perfect, 0 no better", 3),
+        Column(f"{name}_low", "number", f"lower {ends}", 3),
+        Column(f"{name}_high", "number", f"upper {ends}", 3),
+    )
+
+
 SETTINGS = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 TRIAL_COLUMNS = (
@@ -66,11 +76,18 @@ TRIAL_COLUMNS = (
     ),
     Column("reference_val_metric", "number", "the same of plain training with this seed", 4),
     Column("predict_phases", "count", "Predict phases in the whole run"),
-    Column("max_confidence", "number", "highest confidence that the predictor reached", 3),
+    Column(
+        "max_confidence",
+        "number",
+        "highest confidence where nothing else kept Predict from starting",
+        3,
+    ),
     Column("mean_confidence", "number", "average confidence of the predictor", 3),
     Column("prediction_accuracy", "number", "share of measured losses predicted within 10 %", 3),
     Column("calibration_error", "number", "largest gap between confidence and share of losses confirmed", 3),
     Column("brier", "number", "mean squared error of the confidence as a forecast, 0 is perfect", 4),
+    *_skill("confidence_skill", "of the confidence over always forecasting the share confirmed so far"),
+    *_skill("forecast_skill", "of predicted losses over the last smoothed loss, by relative error"),
     Column("warning_rate", "number", "share of steps with a divergence signal at Warning or above", 4),
     Column("nonfinite_steps", "count", "steps with a NaN or infinite loss, recovered or not"),
     Column("rollbacks", "count", "times that the trainer went back to a snapshot"),

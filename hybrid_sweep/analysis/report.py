@@ -19,7 +19,7 @@ from hybrid_sweep.analysis.front_picture import FrontPicture
 from hybrid_sweep.analysis.intervals import shown
 from hybrid_sweep.analysis.notes import honest_notes, same_behaviour
 from hybrid_sweep.analysis.plane import MIN_QUALITY
-from hybrid_sweep.analysis.reliability import constant_brier, reliability
+from hybrid_sweep.analysis.reliability import constant_brier, reliability, skills
 from hybrid_sweep.analysis.summary import analyze
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
@@ -76,6 +76,7 @@ def render_report(
         checks=list(_checks(picture, trials)),
         reliability=table,
         constant_brier=constant_brier(table),
+        skills=skills(trials, picture.best) if picture.best else [],
         brier=trials.loc[trials["trial_id"] == picture.best, "brier"].mean(),
         verdict=verdict,
         confirmed=list(_compared(confirmation)) if confirmation else [],

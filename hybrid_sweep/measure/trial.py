@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Collection, MutableMapping
 from importlib.metadata import version
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 from typing import Any
 
 import torch
@@ -31,9 +31,10 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter, PricedMeter, Work
 from hybrid_sweep.trainer.plain import Steps, alone
 from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
+from hybrid_sweep.trainer.skill import Interval
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
-FORMAT = 9
+FORMAT = 10
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""
@@ -243,6 +244,8 @@ class Trial:
             "prediction_accuracy": s.prediction_accuracy,
             "calibration_error": s.calibration_error,
             "brier": s.brier,
+            **_told("confidence_skill", s.confidence_skill),
+            **_told("forecast_skill", s.forecast_skill),
             "warning_rate": s.warning_rate,
             "nonfinite_steps": s.nonfinite_steps,
             "rollbacks": s.rollbacks,
@@ -339,3 +342,9 @@ class Trial:
             "seed": self.reference.seed,
             "steps": self._steps,
         }
+
+
+def _told(name: str, skill: Interval) -> dict[str, float | None]:
+    """Return the columns of a skill; None where there is too little to tell it."""
+    ends = {"": skill.value, "_low": skill.low, "_high": skill.high}
+    return {f"{name}{end}": None if isnan(value) else value for end, value in ends.items()}

@@ -10,9 +10,15 @@ import numpy as np
 Calibration = Literal["none", "binned", "isotonic"]
 
 BINS = 10
-MINIMUM_COUNT = 20
-MEMORY = 0.98
-"""Weight of an outcome after one more decision: a gate shut by bad outcomes opens again as they fade."""
+SHOWN = 3
+"""What a jump has shown once it is measured: every forecast of its losses failed, some did, none did."""
+SHARE_WEIGHT = 10.0
+"""Outcomes that the share confirmed in all slots counts for in each."""
+RAW_WEIGHT = 2.0
+"""Outcomes that the raw confidence counts for in that share."""
+MEMORY, IDLE_MEMORY = 0.98, 0.9
+"""Weight of an outcome after one more decision, and after one since which nothing was measured: a gate that
+bad outcomes have shut opens again as they fade."""
 
 
 class ReliabilityBin(NamedTuple):
@@ -26,9 +32,11 @@ class ReliabilityBin(NamedTuple):
 class Calibrator:
     """Turns a raw confidence into the share of predictions of that confidence that came true.
 
-    "binned" is the seed's histogram (Enhancement 6), which trusts a bin once it holds `MINIMUM_COUNT`
-    outcomes and returns the raw confidence until then. "isotonic" fits the nearest curve that never falls
-    through the same bins (Zadrozny and Elkan 2002), each as heavy as its outcomes, and reads between them.
+    "binned" is the seed's histogram (Enhancement 6): the share of a raw confidence's bin that came true,
+    shrunk towards the share of all outcomes, and that towards the raw confidence, so that few outcomes say
+    little. "isotonic" fits the nearest curve that never falls through the shares of the bins (Zadrozny and
+    Elkan 2002), each as heavy as its outcomes, and reads between them. Once losses have been measured after a
+    jump both go by what those have shown instead: it says more of the next one than any raw confidence.
 
     Args:
         calibration: "none" returns the raw confidence.
@@ -36,32 +44,40 @@ class Calibrator:
 
     def __init__(self, calibration: Calibration = "none") -> None:
         self._calibration = calibration
-        self._counts = [0.0] * BINS
-        self._accurate = [0.0] * BINS
+        self._counts = [0.0] * (BINS + SHOWN)
+        self._accurate = [0.0] * (BINS + SHOWN)
 
-    def __call__(self, raw: float) -> float:
-        """Return the calibrated confidence, in [0, 1]."""
-        if self._calibration == "binned":
-            bin_ = bin_of(raw)
-            return self._accuracy(bin_, raw)
-        if self._calibration == "isotonic" and max(self._counts) >= MINIMUM_COUNT:
-            from scipy.optimize import isotonic_regression  # a tenth of a second that no other run needs
+    def __call__(self, raw: float, shown: float | None = None) -> float:
+        """Return the calibrated confidence, in [0, 1].
 
-            centres = (np.arange(BINS) + 0.5) / BINS
-            shares = [self._accuracy(bin_, centre) for bin_, centre in enumerate(centres.tolist())]
-            curve = isotonic_regression(shares, weights=np.maximum(self._counts, 1e-3)).x
-            return float(np.interp(raw, centres, curve))
-        return raw
+        Args:
+            raw: the confidence to be corrected.
+            shown: share of the predictions since the newest real step that came true; None without one.
+        """
+        if self._calibration == "none":
+            return raw
+        if self._calibration == "binned" or shown is not None:
+            return self._accuracy(_slot(raw, shown), raw)
+        from scipy.optimize import isotonic_regression  # a tenth of a second that no other run needs
 
-    def learn(self, raw: float, accurate: bool) -> None:
+        centres = (np.arange(BINS) + 0.5) / BINS
+        shares = [self._accuracy(bin_, raw) for bin_ in range(BINS)]
+        if not any(self._counts[:BINS]):
+            return shares[bin_of(raw)]
+        curve = isotonic_regression(shares, weights=np.maximum(self._counts[:BINS], 1e-3)).x
+        return float(np.interp(raw, centres, curve))
+
+    def learn(self, raw: float, accurate: bool, shown: float | None = None) -> None:
         """Take in one outcome."""
-        self._counts[bin_of(raw)] += 1
-        self._accurate[bin_of(raw)] += accurate
+        slot = _slot(raw, shown)
+        self._counts[slot] += 1
+        self._accurate[slot] += accurate
 
-    def fade(self) -> None:
-        """Let every outcome so far weigh less: called once a decision."""
-        self._counts = [MEMORY * count for count in self._counts]
-        self._accurate = [MEMORY * count for count in self._accurate]
+    def fade(self, *, idle: bool = False) -> None:
+        """Let every outcome so far weigh less: once a decision, `idle` where none came since the last."""
+        memory = IDLE_MEMORY if idle else MEMORY
+        self._counts = [memory * count for count in self._counts]
+        self._accurate = [memory * count for count in self._accurate]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the bins, copied."""
@@ -71,10 +87,14 @@ class Calibrator:
         """Take up what `state_dict` returned."""
         self._counts, self._accurate = list(state["counts"]), list(state["accurate"])
 
-    def _accuracy(self, bin_: int, otherwise: float) -> float:
-        if self._counts[bin_] < MINIMUM_COUNT:
-            return otherwise
-        return self._accurate[bin_] / self._counts[bin_]
+    def _accuracy(self, slot: int, raw: float) -> float:
+        """Return the share of a slot's outcomes that came true, as far as there are any."""
+        share = (sum(self._accurate) + RAW_WEIGHT * raw) / (sum(self._counts) + RAW_WEIGHT)
+        return (self._accurate[slot] + SHARE_WEIGHT * share) / (self._counts[slot] + SHARE_WEIGHT)
+
+
+def _slot(raw: float, shown: float | None) -> int:
+    return bin_of(raw) if shown is None else BINS + (shown > 0) + (shown == 1)
 
 
 def bin_of(confidence: float, bins: int = BINS) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hybrid_sweep.trainer.calibration import BINS, Calibration, Calibrator, ReliabilityBin, reliability
 from hybrid_sweep.trainer.features import RealStep
+from hybrid_sweep.trainer.skill import Skill
 
 ConfidenceRule = Literal["three_term", "seed"]
 
@@ -21,7 +22,6 @@ ERRORS_KEPT = 50
 ERRORS_NEEDED = 10
 UNPROVEN_HISTORY = 0.7
 ACCURATE_WITHIN = 0.1
-ACCURACY_FLOOR = 0.1
 NOISE_DEVIATIONS = 2.0
 """Deviations of one batch's loss that no prediction can be blamed for (two: one measurement in twenty)."""
 OUTCOME_WEIGHT = 0.3
@@ -52,10 +52,12 @@ class Confidence:
         self._scores: deque[tuple[float, bool]] = deque(maxlen=SCORES_KEPT)
         self._scored = 0
         self._accurate = 0
+        self._confirmed = 0
+        self._shown: list[bool] = []  # outcomes since the newest real step
         self.value = 0.0
         """Confidence after the last update; 0 before the first."""
-        self.max_reached = 0.0
-        """Highest value so far."""
+        self.skill = Skill()
+        """By Brier score, against always forecasting the share confirmed so far, (k + 1)/(n + 2)."""
 
     def update(self, errors: Sequence[float], spread: float, steps: Sequence[RealStep]) -> float:
         """Take in what the last training pass showed and return the new confidence.
@@ -75,30 +77,36 @@ class Confidence:
         else:
             value = three_term(spread, self._errors, steps[-1].fast, steps[-1].slow)
         self._raw = min(max(value, 0.0), CEILING) if isfinite(value) else 0.0
-        self._calibrator.fade()
+        self._calibrator.fade(idle=not self._shown)
+        self._shown = []
+        self.skill.end_jump()
         self.value = self._calibrated()
-        self.max_reached = max(self.max_reached, self.value)
         return self.value
 
     def score(self, predicted: float, actual: float, noise: float = 0.0) -> bool:
         """Record one prediction whose loss has been measured; return whether it was accurate.
 
-        Accurate is |L̂ − L| < 0.1·max(|L|, 0.1) (upstream's definition); confirmed, which confidence is about,
-        is that with two deviations of noise on the right.
+        Accurate is |L̂ − L| ≤ 0.1·|L|; confirmed, which confidence is about, is that with two deviations of
+        noise on the right. (Upstream puts 0.1 in the place of a |L| below it: of small losses, then, any
+        forecast is accurate.)
 
         Args:
             predicted: L̂.
             actual: L.
             noise: standard deviation of one batch's loss.
         """
-        error, allowed = abs(predicted - actual), ACCURATE_WITHIN * max(abs(actual), ACCURACY_FLOOR)
-        confirmed = error < allowed + NOISE_DEVIATIONS * noise
-        self._scores.append((self._calibrated(), confirmed))
-        self._calibrator.learn(self._raw, confirmed)
+        error, allowed = abs(predicted - actual), ACCURATE_WITHIN * abs(actual)
+        accurate, confirmed = error <= allowed, error <= allowed + NOISE_DEVIATIONS * noise
+        confidence, share = self._calibrated(), (self._confirmed + 1) / (self._scored + 2)
+        self._scores.append((confidence, confirmed))
+        self.skill.add(confidence - confirmed, share - confirmed)
+        self._calibrator.learn(self._raw, confirmed, self._share_shown)
         self._raw += OUTCOME_WEIGHT * (confirmed - self._raw)
+        self._shown = [*self._shown, confirmed]
         self._scored += 1
-        self._accurate += error < allowed
-        return error < allowed
+        self._confirmed += confirmed
+        self._accurate += accurate
+        return accurate
 
     @property
     def prediction_accuracy(self) -> float | None:
@@ -133,7 +141,11 @@ class Confidence:
         return max(gaps, default=None)
 
     def _calibrated(self) -> float:
-        return min(self._calibrator(self._raw), CEILING)
+        return min(self._calibrator(self._raw, self._share_shown), CEILING)
+
+    @property
+    def _share_shown(self) -> float | None:
+        return sum(self._shown) / len(self._shown) if self._shown else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as plain data that later updates do not change."""
@@ -142,10 +154,12 @@ class Confidence:
             "scores": list(self._scores),
             "scored": self._scored,
             "accurate": self._accurate,
+            "confirmed": self._confirmed,
+            "shown": self._shown,
+            "skill": self.skill.state_dict(),
             "calibrator": self._calibrator.state_dict(),
             "raw": self._raw,
             "value": self.value,
-            "max_reached": self.max_reached,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -153,9 +167,10 @@ class Confidence:
         self._errors = deque(state["errors"], ERRORS_KEPT)
         self._scores = deque(map(tuple, state["scores"]), SCORES_KEPT)
         self._scored, self._accurate = state["scored"], state["accurate"]
+        self._confirmed, self._shown = state["confirmed"], list(state["shown"])
+        self.skill.load_state_dict(state["skill"])
         self._calibrator.load_state_dict(state["calibrator"])
-        self._raw = state["raw"]
-        self.value, self.max_reached = state["value"], state["max_reached"]
+        self._raw, self.value = state["raw"], state["value"]
 
 
 def three_term(spread: float, errors: Sequence[float], fast: float, slow: float) -> float:

@@ -60,13 +60,14 @@ class Corrector:
         gain = self._rate * (loss_residual - _dot(self._weights, inputs)) / _dot(inputs, inputs)
         self._weights = [weight + gain * value for weight, value in zip(self._weights, inputs, strict=True)]
 
-    def loss_correction(self, predicted: float, features: Sequence[float], step: int) -> float:
-        """Return what to add to a predicted loss (seed, Correct phase; shares from upstream).
+    def loss_correction(self, level: float, features: Sequence[float], step: int) -> float:
+        """Return what to add to RSSM-lite's losses (seed, Correct phase; shares from upstream).
 
-        0.7 · weighted mean of the similar loss residuals + 0.3 · linear model, within ±max_correction·|L̂|.
+        0.7 · weighted mean of the similar loss residuals + 0.3 · linear model, within ±max_correction ·
+        |level|.
 
         Args:
-            predicted: L̂.
+            level: smoothed loss, the scale of what is corrected.
             features: of the present situation.
             step: the present logical step.
         """
@@ -74,7 +75,7 @@ class Corrector:
         weights = self.residual_weights(similar, step)
         pairs = zip(weights, similar, strict=True)
         remembered = sum(weight * item.residual.loss_residual for weight, item in pairs)
-        limit = self._max_correction * abs(predicted)
+        limit = self._max_correction * abs(level)
         correction = MEMORY_SHARE * remembered + MODEL_SHARE * self.modelled(features)
         return min(max(correction, -limit), limit)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Any, NamedTuple
 
 from hybrid_sweep.trainer.config import HybridConfig
@@ -123,6 +124,20 @@ class PhaseController:
                     return self._full("a cycle is over")
                 return self._predict_or_full(step, confidence, trusted)
 
+    def could_predict(self, step: int, *, trusted: bool = True) -> bool:
+        """Return whether confidence alone decides if a Predict phase follows: nothing else forbids it.
+
+        Whatever the horizon: ten steps of it must fit into the run.
+
+        Args:
+            step: logical steps done so far.
+            trusted: False where a veto forbids a jump.
+        """
+        ends = Phase.CORRECT if self.config.correct_steps else Phase.PREDICT
+        asked = self.phase is Phase.FULL or (self.config.cycle_mode == "rust" and self.phase is ends)
+        repeats = self.consecutive_predicts >= MAX_CONSECUTIVE_PREDICTS
+        return asked and trusted and not repeats and self._room(step) >= HORIZON_FLOOR
+
     def select_next_phase(self, state: TrainingState) -> PhaseDecision:
         """Return what would follow now, by the seed's name for `decide`; `steps` is the actual horizon."""
         return self.decide(state.step, state.confidence)
@@ -133,10 +148,14 @@ class PhaseController:
         if self.config.horizon_rule == "seed":
             limit = compute_predict_steps(limit, confidence, self.consecutive_predicts)
         steps = max(int(limit * self.horizon_multiplier), 1)
+        room = self._room(step)
+        return int(min(steps, room)) if room >= min(HORIZON_FLOOR, steps) else 0
+
+    def _room(self, step: int) -> float:
+        """Return the logical steps from `step` to those that are never predicted."""
         if self.total_steps is None:
-            return steps
-        room = tail_begin(self.total_steps, self.config.stop_fraction) - step
-        return min(steps, room) if room >= min(HORIZON_FLOOR, steps) else 0
+            return inf
+        return tail_begin(self.total_steps, self.config.stop_fraction) - step
 
     def in_tail(self, step: int) -> bool:
         """Whether `step` is one of those, at the end of a run, that are never predicted."""

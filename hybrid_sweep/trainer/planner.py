@@ -15,6 +15,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import Corrector
 from hybrid_sweep.trainer.dynamics import RssmLite
 from hybrid_sweep.trainer.features import FEATURES, StepHistory
+from hybrid_sweep.trainer.forecast import LossForecast, Outlook
 from hybrid_sweep.trainer.gating import gate_targets, literal_targets
 from hybrid_sweep.trainer.parted import parts_of
 from hybrid_sweep.trainer.phases import Phase
@@ -22,6 +23,7 @@ from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
 from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
 from hybrid_sweep.trainer.schedule import CorrectionSchedule
+from hybrid_sweep.trainer.skill import Skill, relative_error
 from hybrid_sweep.trainer.tail import TailAverage
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,18 @@ AUDITS = 3
 """Jumps that the post-recovery audit looks back on."""
 FORECAST_MARGIN = 1
 """Steps forecast beyond a jump and its Correct phase: the first real step after them."""
-STATEFUL = ("predictor", "tail", "history", "dynamics", "confidence", "residuals", "corrector", "schedule")
+STATEFUL = (
+    "predictor",
+    "tail",
+    "history",
+    "dynamics",
+    "mixture",
+    "forecast_skill",
+    "confidence",
+    "residuals",
+    "corrector",
+    "schedule",
+)
 
 
 class Assessment(NamedTuple):
@@ -105,6 +118,8 @@ class JumpPlanner:
             groups=MAX_GROUPS,
             literal=config.gates == "seed",
         )
+        self.mixture = LossForecast()
+        self.forecast_skill = Skill()  # by relative error, against the last smoothed loss
         self.confidence = Confidence(config.confidence_rule, config.calibration)
         self.residuals = ResidualStore()
         self.corrector = Corrector(self.residuals)
@@ -112,8 +127,8 @@ class JumpPlanner:
         self._new_steps = 0
         self._first_loss: float | None = None
         self._features: tuple[float, ...] = (0.0,) * FEATURES
-        self._forecast: list[float] = []
-        self._loss_correction: float | None = None  # of that forecast
+        self._rolled: list[float] = []  # RSSM-lite's losses after the newest real step
+        self._loss_correction: float | None = None  # of those
         self._scored: list[Residual] = []  # waiting to be filed
         self._audits: deque[bool] = deque(maxlen=AUDITS)
 
@@ -182,6 +197,8 @@ class JumpPlanner:
     def assess(self, step: int) -> Assessment:
         """End a Full phase (or Warmup): learn from its steps and say whether to predict."""
         count, self._new_steps = self._new_steps, 0
+        self.mixture.end_jump()
+        self.forecast_skill.end_jump()
         errors = self.dynamics.train(self.history, count)
         self.confidence.update(errors, self.dynamics.spread, self.history.newest(count))
         if newest := self.history.rows(1):
@@ -195,7 +212,7 @@ class JumpPlanner:
             paid = self._audit(count, self._plan)
         self._file(step)
         self._plan = self._loss_correction = None
-        self._forecast = []
+        self._rolled = []
         agree = cosine is None or cosine >= self.config.minimum_cosine
         return Assessment(self.confidence.value, self.predictor.ready and agree, paid, self.predictor.finite)
 
@@ -243,20 +260,28 @@ class JumpPlanner:
             factors = self._plan.share(*self._group_corrections(step))
             self._move(factors, 0, self._plan.steps)
 
-    def forecast(self, ahead: int) -> float:
-        """Return RSSM-lite's loss `ahead` ≥ 1 logical steps after the newest real step."""
-        if len(self._forecast) < ahead:
-            usual = self.config.max_predict_steps + self.config.correct_steps + FORECAST_MARGIN
-            self._forecast = self.dynamics.rollout(max(ahead, usual))
-        return self._forecast[ahead - 1]
+    @property
+    def outlook(self) -> Outlook:
+        """What a forecast is made of now; later scores make another one and leave this as it is."""
+        return self.mixture.outlook(self.level)
+
+    def forecast(self, ahead: int, outlook: Outlook | None = None) -> float:
+        """Return L̂ of the logical step `ahead` ≥ 1 after the newest real one; changes nothing that learns.
+
+        Args:
+            ahead: logical steps.
+            outlook: as of when; None for now.
+        """
+        return (outlook or self.outlook).loss(self._modelled(ahead))
 
     def score(self, step: int, ahead: int, actual: float) -> float:
         """Score a loss measured `ahead` steps after the newest real step; return what was predicted."""
-        raw = self.forecast(ahead)
-        if self._loss_correction is None:
-            self._loss_correction = self.corrector.loss_correction(raw, self._features, step)
-        predicted = raw + self._loss_correction
-        self.confidence.score(predicted, actual, sqrt(self.history.tracker.variance))
+        tracker = self.history.tracker
+        modelled, predicted = self._modelled(ahead), self.forecast(ahead)
+        raw = self._rolled[ahead - 1]
+        self.forecast_skill.add(relative_error(predicted, actual), relative_error(tracker.fast, actual))
+        self.confidence.score(predicted, actual, sqrt(tracker.variance))
+        self.mixture.learn(tracker.fast, modelled, actual)
         self.corrector.learn(actual - raw, self._features)
         self._scored.append(self._residual(step, Phase.CORRECT, ahead, actual - raw, self._features))
         return predicted
@@ -269,7 +294,7 @@ class JumpPlanner:
             "first_loss": self._first_loss,
             "features": self._features,
             "plan": None if self._plan is None else asdict(self._plan),
-            "forecast": list(self._forecast),
+            "rolled": list(self._rolled),
             "loss_correction": self._loss_correction,
             "scored": list(self._scored),
             "layers": self._layers,
@@ -284,11 +309,21 @@ class JumpPlanner:
         self._first_loss = state["first_loss"]
         self._features = state["features"]
         self._plan = None if state["plan"] is None else Plan(**state["plan"])
-        self._forecast = list(state["forecast"])
+        self._rolled = list(state["rolled"])
         self._loss_correction = state["loss_correction"]
         self._scored = [Residual.of(saved) for saved in state["scored"]]
         self._layers = tuple(LayerResidual(*layer) for layer in state["layers"])
         self._audits = deque(state["audits"], AUDITS)
+
+    def _modelled(self, ahead: int) -> float:
+        """Return RSSM-lite's loss `ahead` steps after the newest real one, corrected by similar residuals."""
+        if len(self._rolled) < ahead:
+            usual = self.config.max_predict_steps + self.config.correct_steps + FORECAST_MARGIN
+            self._rolled = self.dynamics.rollout(max(ahead, usual))
+        if self._loss_correction is None:
+            tracker = self.history.tracker
+            self._loss_correction = self.corrector.loss_correction(tracker.fast, self._features, tracker.step)
+        return self._rolled[ahead - 1] + self._loss_correction
 
     @property
     def _current(self) -> Plan:

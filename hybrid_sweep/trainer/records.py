@@ -12,6 +12,7 @@ from hybrid_sweep.trainer.confidence import Confidence
 from hybrid_sweep.trainer.divergence import DivergenceSignal
 from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.skill import Interval, Skill
 
 Signal = Callable[[], DivergenceSignal | None]
 """What the monitor says of a step, once it is asked."""
@@ -177,6 +178,7 @@ class Tally:
     rollbacks: int = 0
     confidence_sum: float = 0.0
     decisions: int = 0
+    max_confidence: float | None = None
     trace: list[Segment] = field(default_factory=list)
     _phase_began: int = 0
     _phase_corrections: int = 0
@@ -206,6 +208,10 @@ class Tally:
         """Count a decision."""
         self.confidence_sum += confidence
         self.decisions += 1
+
+    def offer(self, confidence: float) -> None:
+        """Count a decision at which a Predict phase starts if the confidence is high enough."""
+        self.max_confidence = max(self.max_confidence or 0.0, confidence)
 
     def measure(self, loss: float, *gradient_norms: float | None) -> None:
         """Count a measured loss."""
@@ -255,7 +261,9 @@ class TrainingStatistics:
             plain training with the same optimizer, also where LBFGS or SAM takes several a step.
         average_loss: mean of the measured training losses.
         quality_score: reference held-out loss / held-out loss, where both were given; else None.
-        max_confidence_reached: highest confidence of any decision.
+        max_confidence_reached: highest confidence of the decisions at which nothing but a low one kept a
+            Predict phase from starting (so not Warmup's, nor where directions disagree, nor near the end);
+            None without such a decision.
         mean_confidence: mean confidence over the decisions.
         realised_horizon_mean: mean length of the Predict phases, logical steps; 0 without one.
         abort_rate: share of Predict phases cut short by their guard or taken back.
@@ -264,6 +272,10 @@ class TrainingStatistics:
         calibration_error: largest |confidence − share confirmed| over bins with enough points; None without
             one.
         brier: mean squared error of the confidence as a forecast; None without a scored prediction.
+        confidence_skill: 1 − brier / that of always forecasting the share confirmed so far, (k + 1)/(n + 2)
+            after n predictions, with the 95 % interval that the number of jumps allows (`Skill`).
+        forecast_skill: the same of predicted losses against the last smoothed real loss, by relative error
+            (`skill.relative_error`).
         reliability: the scored predictions by tenths of confidence.
     """
 
@@ -273,7 +285,7 @@ class TrainingStatistics:
     backward_reduction_pct: float
     average_loss: float
     quality_score: float | None
-    max_confidence_reached: float
+    max_confidence_reached: float | None
     mean_confidence: float
     predict_phases: int
     realised_horizon_mean: float
@@ -285,6 +297,8 @@ class TrainingStatistics:
     prediction_accuracy: float | None
     calibration_error: float | None
     brier: float | None
+    confidence_skill: Interval
+    forecast_skill: Interval
     reliability: list[ReliabilityBin]
 
     @classmethod
@@ -293,6 +307,7 @@ class TrainingStatistics:
         tally: Tally,
         trace: list[Segment],
         confidence: Confidence,
+        forecast_skill: Skill,
         reference_loss: float | None,
         held_out_loss: float | None,
     ) -> TrainingStatistics:
@@ -306,7 +321,7 @@ class TrainingStatistics:
             backward_reduction_pct=tally.backward_reduction_pct,
             average_loss=tally.loss_sum / max(tally.finite_losses, 1),
             quality_score=quality,
-            max_confidence_reached=confidence.max_reached,
+            max_confidence_reached=tally.max_confidence,
             mean_confidence=tally.confidence_sum / max(tally.decisions, 1),
             predict_phases=predict_phases,
             realised_horizon_mean=realised_horizon_mean,
@@ -318,5 +333,7 @@ class TrainingStatistics:
             prediction_accuracy=confidence.prediction_accuracy,
             calibration_error=confidence.calibration_error(),
             brier=confidence.brier,
+            confidence_skill=confidence.skill.interval(),
+            forecast_skill=forecast_skill.interval(),
             reliability=confidence.reliability,
         )

@@ -11,6 +11,7 @@ from typing import Any
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.forecast import Outlook
 from hybrid_sweep.trainer.gradient_watch import GradientWatch
 from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Crossing, Phase
@@ -87,6 +88,8 @@ class Stepper:
             self._meter.start(always=True)
         learned = self._controller.phase.is_real
         self.recovery.leave_phase()
+        if self._controller.could_predict(self._tally.steps, trusted=position.trusted):
+            self._tally.offer(position.confidence)
         self._controller.enter(
             self._controller.decide(self._tally.steps, position.confidence, trusted=position.trusted)
         )
@@ -187,7 +190,8 @@ class Stepper:
         if micro_correction_due(controller.steps_in_current_phase, interval):
             return self._probe(load)
         ahead, decisions = self._tally.steps - self._position.real_at, self._tally.decisions
-        return self._result(Phase.PREDICT, lambda: self._late_forecast(ahead, decisions), None, None)
+        outlook = self._planner.outlook
+        return self._result(Phase.PREDICT, lambda: self._late_forecast(ahead, decisions, outlook), None, None)
 
     def _foresee(self, load: Callable[[int], Any], ahead: int, limit: int) -> None:
         """Let the oracle, which no other predictor is, train ahead; its steps are plain ones."""
@@ -210,9 +214,9 @@ class Stepper:
             return 1.0
         return rate / mean
 
-    def _late_forecast(self, ahead: int, decisions: int) -> float:
-        """Return a predicted loss while the forecast that it belongs to is the newest."""
-        return self._planner.forecast(ahead) if self._tally.decisions == decisions else math.nan
+    def _late_forecast(self, ahead: int, decisions: int, outlook: Outlook) -> float:
+        """Return a predicted loss, as of its step, while the roll-out that it belongs to is the newest."""
+        return self._planner.forecast(ahead, outlook) if self._tally.decisions == decisions else math.nan
 
     def _probe(self, load: Callable[[int], Any]) -> StepResult:
         """Measure the loss after a sub-jump: end the horizon where it fails its guard, else correct."""

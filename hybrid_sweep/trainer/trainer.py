@@ -335,7 +335,12 @@ class HybridTrainer:
         """Return the statistics so far; `quality_score` needs both held-out losses of the same step."""
         self.recovery.catch_up()
         return TrainingStatistics.of(
-            self.tally, self.trace(), self.planner.confidence, reference_loss, held_out_loss
+            self.tally,
+            self.trace(),
+            self.planner.confidence,
+            self.planner.forecast_skill,
+            reference_loss,
+            held_out_loss,
         )
 
     def trace(self) -> list[Segment]:

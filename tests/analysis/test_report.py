@@ -59,6 +59,8 @@ def test_it_has_the_reliability_table_of_the_recommended_point(grid60: ResultsFo
     page = own_part(grid60)
     assert "<tr><td>40</td><td>0.75</td><td>0.70</td></tr>" in page
     assert "Brier score 0.090, against 0.090" in page
+    assert "Confidence has skill here: 0.15 [0.05, 0.25]" in page
+    assert "The forecast of losses has no skill here that can be told from none: 0.02 [-0.10, 0.14]" in page
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,15 @@ class TestTelling:
         assert 0 <= result["brier"] <= 1
         squares = [(confidence - confirmed) ** 2 for confidence, confirmed in scores]
         assert result["brier"] == pytest.approx(sum(squares) / len(squares))
+        told = trial.trainer.training_statistics()
+        for name, skill in (
+            ("confidence_skill", told.confidence_skill),
+            ("forecast_skill", told.forecast_skill),
+        ):
+            ends = {"": skill.value, "_low": skill.low, "_high": skill.high}
+            for end, value in ends.items():
+                assert result[name + end] == (None if math.isnan(value) else value)
+        assert result["forecast_skill"] is not None
 
     def test_the_same_seed_gives_the_same_result(self):
         one, other = (run(twins={}, workload=Toy(dropout=0.3))[0].result() for _ in range(2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybrid_sweep.trainer.calibration import (
     BINS,
-    MINIMUM_COUNT,
+    SHARE_WEIGHT,
     Calibration,
     Calibrator,
     bin_of,
@@ -38,13 +38,39 @@ def test_an_overconfident_predictor_is_put_right(calibration: Calibration) -> No
 
 
 @pytest.mark.parametrize("calibration", ["none", *LEARNED])
-def test_without_enough_outcomes_it_is_the_raw_confidence(calibration: Calibration) -> None:
-    calibrator = Calibrator(calibration)
-    for _ in range(MINIMUM_COUNT - 1):
+def test_without_outcomes_it_is_the_raw_confidence_and_each_outcome_moves_it_a_little(
+    calibration: Calibration,
+) -> None:
+    calibrator, values = Calibrator(calibration), []
+    for _ in range(30):
+        values.append(calibrator(0.65))
         calibrator.learn(0.65, False)
-    assert calibrator(0.65) == 0.65
-    calibrator.learn(0.65, False)
-    assert (calibrator(0.65) == 0.65) == (calibration == "none")
+    assert values[0] == pytest.approx(0.65)
+    assert all((after < before) == (calibration != "none") for before, after in pairwise(values))
+    assert values[-1] < 0.05 or calibration == "none"
+
+
+def test_few_outcomes_of_a_bin_are_shrunk_towards_the_share_of_all() -> None:
+    calibrator = Calibrator("binned")
+    for i in range(1000):
+        calibrator.learn(0.95, i % 10 > 0)
+    calibrator.learn(0.25, False)
+    assert calibrator(0.25) == pytest.approx(0.9 * SHARE_WEIGHT / (SHARE_WEIGHT + 1), abs=0.01)
+    assert calibrator(0.55) == pytest.approx(0.9, abs=0.01)
+
+
+@pytest.mark.parametrize("calibration", LEARNED)
+def test_what_a_jump_has_shown_says_more_than_the_raw_confidence(calibration: Calibration) -> None:
+    calibrator = Calibrator(calibration)
+    for i in range(100):
+        calibrator.learn(0.85, True)
+        calibrator.learn(0.85, True, shown=1.0)
+        calibrator.learn(0.85, False, shown=0.0)
+        calibrator.learn(0.85, i % 2 > 0, shown=0.5)
+    none, some, every = (calibrator(0.85, shown) for shown in (0.0, 0.3, 1.0))
+    assert none < 0.15 < 0.4 < some < 0.65 < 0.9 < every
+    assert calibrator(0.85) > 0.9
+    assert calibrator(0.1, 1.0) == pytest.approx(every, abs=0.01)
 
 
 @given(st.floats(0, 1))
@@ -71,12 +97,18 @@ def test_calibrated_confidences_are_shares_and_isotonic_ones_ordered(
 
 def test_outcomes_fade() -> None:
     calibrator = Calibrator("binned")
-    for _ in range(2 * MINIMUM_COUNT):
-        calibrator.learn(0.9, False)
-    assert calibrator(0.9) == 0
     for _ in range(40):
-        calibrator.fade()
-    assert calibrator(0.9) == 0.9
+        calibrator.learn(0.9, False)
+    values = {False: [calibrator(0.9)], True: [calibrator(0.9)]}
+    for idle, told in values.items():
+        fading = Calibrator("binned")
+        fading.load_state_dict(calibrator.state_dict())
+        for _ in range(60):
+            fading.fade(idle=idle)
+            told.append(fading(0.9))
+        assert told[0] < 0.05
+        assert all(before < after for before, after in pairwise(told))
+    assert values[False][-1] < 0.2 < 0.85 < values[True][-1]
 
 
 def test_the_table_counts_confidence_and_outcomes() -> None:
@@ -91,8 +123,10 @@ def test_state_round_trip() -> None:
     one, other = Calibrator("binned"), Calibrator("binned")
     for _ in range(40):
         one.learn(0.7, False)
+        one.learn(0.7, False, shown=0.5)
     state = one.state_dict()
     other.load_state_dict(state)
     one.learn(0.7, True)
-    assert other(0.7) == 0 < one(0.7)
+    assert 0 < other(0.7) < one(0.7)
+    assert other(0.7, 0.5) < one(0.7, 0.5)
     assert other.state_dict() == state

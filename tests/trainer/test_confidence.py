@@ -57,7 +57,6 @@ def test_history_forgets_all_but_the_newest_fifty_errors() -> None:
     poor = confidence.value
     confidence.update([0.0] * 50, 0.0, steps([1.0]))
     assert confidence.value == CEILING > poor
-    assert confidence.max_reached == CEILING
 
 
 def test_the_seeds_rule() -> None:
@@ -66,7 +65,6 @@ def test_the_seeds_rule() -> None:
     rng = random.Random(0)
     noisy = confidence.update([], 0.0, steps([max(rng.gauss(1, 0.5), 0.01) for _ in range(20)]))
     assert noisy < 0.85
-    assert confidence.max_reached == CEILING
 
 
 def test_loss_weighs_more_than_gradient_in_the_seeds_rule() -> None:
@@ -93,7 +91,7 @@ def test_confidence_is_always_below_a_threshold_that_shuts_the_gate(
     confidence = Confidence("seed" if rule == "seed" else "three_term")
     value = confidence.update(errors, spread, steps(losses))
     assert 0 <= value <= CEILING < 0.999
-    assert value == confidence.value <= confidence.max_reached
+    assert value == confidence.value
 
 
 def test_accuracy_counts_predictions_within_a_tenth_of_the_loss() -> None:
@@ -101,9 +99,50 @@ def test_accuracy_counts_predictions_within_a_tenth_of_the_loss() -> None:
     assert confidence.prediction_accuracy is None
     assert confidence.score(1.09, 1.0)
     assert not confidence.score(1.11, 1.0)
-    assert confidence.score(0.009, 0.0), "losses below 0.1 are judged as 0.1"
     assert not confidence.score(math.nan, 1.0)
-    assert confidence.prediction_accuracy == 0.5
+    assert confidence.prediction_accuracy == pytest.approx(1 / 3)
+
+
+@given(st.floats(1e-6, 1e6), st.floats(0.5, 2.0), st.floats(0, 0.5))
+def test_what_counts_as_accurate_does_not_depend_on_the_unit_of_the_loss(
+    unit: float, predicted: float, noise: float
+) -> None:
+    one, other = Confidence(), Confidence()
+    if abs(abs(predicted - 1) - 0.1) < 1e-6 or abs(abs(predicted - 1) - 0.1 - 2 * noise) < 1e-6:
+        return
+    assert one.score(predicted, 1.0, noise) == other.score(unit * predicted, unit, unit * noise)
+    assert one.scores == other.scores
+
+
+def test_skill_is_above_zero_where_confidence_knows_more_than_the_share_so_far() -> None:
+    def after(knows: bool) -> Confidence:
+        confidence, rng = Confidence("three_term", "binned"), random.Random(3)
+        for jump in range(60):
+            confidence.update([0.05] * 20, 0.1, steps([1.0]))
+            good = rng.random() < 0.7
+            for _ in range(5):
+                right = good if knows else rng.random() < 0.7
+                confidence.score(1.0 if right else 2.0, 1.0)
+            assert len(confidence.scores) == 5 * (jump + 1)
+        confidence.update([], 0.1, steps([1.0]))
+        return confidence
+
+    knowing, blind = after(True).skill.interval(), after(False).skill.interval()
+    assert 0.3 < knowing.low < knowing.value < knowing.high
+    assert blind.low < 0.02, "outcomes that nothing foretells leave nothing to be skilled at"
+
+
+def test_skill_is_the_brier_score_against_the_share_confirmed_so_far() -> None:
+    confidence = Confidence()
+    confidence.update([0.1] * 20, 0.1, steps([1.0]))
+    outcomes = [True, False, True, True]
+    for right in outcomes:
+        confidence.score(1.0 if right else 2.0, 1.0)
+    shares = [(sum(outcomes[:n]) + 1) / (n + 2) for n in range(4)]
+    simple = sum((share - right) ** 2 for share, right in zip(shares, outcomes, strict=True))
+    own = sum((at - right) ** 2 for at, right in confidence.scores)
+    assert confidence.skill.interval().value == pytest.approx(1 - own / simple)
+    assert confidence.brier == pytest.approx(own / 4)
 
 
 def test_a_loss_within_two_deviations_of_its_batch_confirms_a_prediction() -> None:

@@ -455,10 +455,35 @@ class TestTelling:
         )
         assert statistics.average_loss > 0
         assert 0 < statistics.max_confidence_reached <= 0.99
+        assert statistics.forecast_skill.value <= 1 and statistics.confidence_skill.value <= 1
         assert statistics.realised_horizon_mean == pytest.approx(30, abs=1)
         assert statistics.quality_score is None
         scored = trainer.training_statistics(reference_loss=0.234, held_out_loss=0.235)
         assert scored.quality_score == pytest.approx(0.99574, abs=1e-5)
+
+    def test_the_highest_confidence_is_one_that_could_have_opened_the_gate(self, problem):
+        trainer = trainer_for(problem, EASY.replace(confidence_threshold=0.98, calibration="none"))
+        offered, told = [], []
+
+        def note():
+            phase, at = trainer.controller.phase, trainer.position
+            if phase is Phase.FULL and at.trusted and trainer.tally.steps <= 0.95 * 440 - 10:
+                offered.append(at.confidence)
+            told.append(at.confidence)
+
+        trainer.at_decisions(note)
+        highest = trainer.run(problem.batch, 440).max_confidence_reached
+        assert highest == max(offered)
+        assert len(offered) < len(told), "not all decisions could"
+
+    @pytest.mark.parametrize("shut", [{"minimum_cosine": 0.9999}, {"stop_fraction": 0.99}])
+    def test_where_nothing_could_open_the_gate_no_confidence_is_told(self, problem, shut):
+        trainer = trainer_for(problem, EASY.replace(**shut))
+        trainer.run(problem.batch, 60)  # Warmup and a Full phase: directions are compared from the second on
+        trainer.run(problem.batch, 200)
+        told = trainer.training_statistics()
+        assert told.predict_phases == 0
+        assert told.max_confidence_reached is None
 
     def test_a_step_prints_as_in_the_seed(self, problem):
         text = str(trainer_for(problem).step(problem.batch(1)))
