@@ -301,6 +301,10 @@ class JumpPlanner:
             "audits": list(self._audits),
         }
 
+    def recycle(self, state: dict[str, Any]) -> None:
+        """Let the next `state_dict` write over the buffers of an earlier one, which no one else has."""
+        self.predictor.recycle(state["predictor"])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name in STATEFUL:

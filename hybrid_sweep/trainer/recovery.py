@@ -43,7 +43,7 @@ class Recovery:
         self._sane = False  # whether the newest step ended a block that asked for nothing
         self._unread: list[Unread] = []  # of this block
         self._judged: dict[int, DivergenceSignal] = {}  # newest signals, by step
-        self.take_checkpoint()
+        self._keep(Snapshot(*self.stateful()))
 
     def defer(self, taken: Unread) -> Signal:
         """Take note of a real step within a block, which is read where the block ends or somebody asks.
@@ -165,7 +165,13 @@ class Recovery:
     def take_checkpoint(self) -> None:
         """Remember everything that `rollback` restores."""
         self.read()
-        self._checkpoint = Snapshot(*self.stateful())
+        kept = self._checkpoint
+        if kept.own:
+            self._planner.recycle(kept.ours["planner"])
+        self._keep(Snapshot(*self.stateful(), kept))
+
+    def _keep(self, checkpoint: Snapshot) -> None:
+        self._checkpoint = checkpoint
         self._checkpoint_at, self._checkpoint_real = self._tally.steps, self._position.real_steps
         self._marks = self._position.real_at, self._position.jump_at
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from copy import copy, deepcopy
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,10 +34,22 @@ class Snapshot:
     Args:
         torchs: torch's own objects, whose `state_dict` shares memory with them and is copied here.
         ours: objects of this package, whose `state_dict` is a copy already.
+        kept: a snapshot that this one replaces: its buffers are written over where it is `own`.
+
+    Attributes:
+        own: whether no one else can have its tensors, since it was neither handed out nor taken up.
     """
 
-    def __init__(self, torchs: dict[str, Stateful], ours: dict[str, Stateful]) -> None:
-        self.torchs = {name: _copied(part.state_dict()) for name, part in torchs.items()}
+    own: bool
+
+    def __init__(
+        self, torchs: dict[str, Stateful], ours: dict[str, Stateful], kept: Snapshot | None = None
+    ) -> None:
+        old: dict[str, Any] = kept.torchs if kept is not None and kept.own else {}
+        self.own = True
+        self.torchs: dict[str, Any] = {
+            name: _copied(part.state_dict(), old.get(name)) for name, part in torchs.items()
+        }
         self.ours = {name: part.state_dict() for name, part in ours.items()}
         self.random = random_state()
 
@@ -56,6 +69,7 @@ class Snapshot:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the snapshot itself, to be saved as `plain` data."""
+        self.own = False
         return {"torchs": self.torchs, "ours": self.ours, "random": self.random}
 
     @classmethod
@@ -63,23 +77,37 @@ class Snapshot:
         """Return the snapshot whose `state_dict` this was."""
         snapshot = cls.__new__(cls)
         snapshot.torchs, snapshot.ours, snapshot.random = state["torchs"], state["ours"], state["random"]
+        snapshot.own = False
         return snapshot
 
 
-def _copied(state: Any) -> Any:
-    """Copy nested containers, cloning tensors: deepcopy without its bookkeeping.
+def _copied(state: Any, kept: Any = None) -> Any:
+    """Copy nested containers and tensors: deepcopy without its bookkeeping.
 
-    NumPy's scalars, which schedules like to compute, become Python's.
+    NumPy's scalars, which schedules like to compute, become Python's. Tensors are copied into those that an
+    earlier copy, `kept`, has in their place, if they fit: fresh memory costs more than the copying.
     """
     if isinstance(state, Tensor):
-        return state.detach().clone()
+        return kept.copy_(state.detach()) if _fits(kept, state) else state.detach().clone()
     if type(state) in (dict, OrderedDict):
-        return {key: _copied(value) for key, value in state.items()}
+        known = kept if isinstance(kept, dict) else {}
+        return {key: _copied(value, known.get(key)) for key, value in state.items()}
     if type(state) in (list, tuple):
-        return type(state)(_copied(value) for value in state)
+        old = kept if isinstance(kept, list | tuple) else ()
+        return type(state)(_copied(value, was) for value, was in zip_longest(state, old[: len(state)]))
     if isinstance(state, np.generic):
         return state.item()
     return state if isinstance(state, (int, float, str, bytes, type(None))) else deepcopy(state)
+
+
+def _fits(kept: Any, tensor: Tensor) -> bool:
+    """Return whether a copy of `tensor` can lie where `kept` does, in the same order in memory."""
+    return (
+        type(kept) is Tensor
+        and kept.layout == tensor.layout == torch.strided
+        and (kept.dtype, kept.device) == (tensor.dtype, tensor.device)
+        and (kept.shape, kept.stride()) == (tensor.shape, tensor.stride())
+    )
 
 
 _LEAVES = {float, int, str, bool, type(None), Tensor}

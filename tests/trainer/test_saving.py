@@ -235,3 +235,40 @@ def test_an_alarm_stays_one_alarm():
     state = Run(Problem, {}).trainer.state_dict()
     state["recovery"]["reduced"] = True
     assert resumed(CASES["jumps alone"], state).trainer.state_dict()["recovery"]["reduced"] is True
+
+
+@pytest.mark.parametrize(
+    "predictor", ["ema", "outer_momentum", "ema_nesterov", "dmd", "rre", "outer_nesterov", "shuffled"]
+)
+def test_no_state_that_was_handed_out_changes_whatever_is_trained_and_remembered_after_it(predictor):
+    settings = EASY.replace(predictor=predictor, minimum_cosine=-1.0)
+
+    def fresh():
+        problem = Problem()
+        return problem, HybridTrainer(problem.model, problem.optimizer, settings, loss_fn=problem.loss)
+
+    problem, trainer = fresh()
+    states = []
+
+    def save():
+        state = trainer.state_dict()
+        states.append((state, travelled(state)))
+        trainer.at_decisions(None)
+
+    for step in (80, 120, 200):  # each with several checkpoints of its own to come
+        trainer.at_decisions(save)
+        trainer.run(problem.batch, step)
+    trainer.take_checkpoint(), trainer.take_checkpoint()
+    states.append((state := trainer.state_dict(), travelled(state)))
+    for _ in range(2):  # and of a run that has taken it up
+        other_problem, other = fresh()
+        other.load_state_dict(state)
+        other.take_checkpoint(), other.take_checkpoint()
+        other.run(other_problem.batch, 320)
+        other.rollback_to_checkpoint()
+        other.take_checkpoint()
+    trainer.rollback_to_checkpoint()
+    trainer.run(problem.batch, 320)
+    assert len(states) >= 3
+    assert all(difference(travelled(state), kept) is None for state, kept in states)
+    assert trainer.training_statistics().predict_phases >= 2

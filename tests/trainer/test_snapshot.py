@@ -73,6 +73,48 @@ def test_it_can_be_restored_again_and_training_repeats_itself():
     assert ends[0] == ends[1]
 
 
+def addresses(snapshot):
+    """Where in memory its tensors of model and optimizer lie."""
+    states = snapshot.torchs["model"], *snapshot.torchs["optimizer"]["state"].values()
+    return [value.data_ptr() for state in states for value in state.values()]
+
+
+def test_one_that_replaces_another_lies_where_that_did_and_holds_what_is_now():
+    torchs, ours = parts()
+    train(torchs, ours)
+    first = Snapshot(torchs, ours)
+    lay = addresses(first)
+    train(torchs, ours)
+    second, then = Snapshot(torchs, ours, first), everything(torchs, ours)
+    assert addresses(second) == lay
+    train(torchs, ours)
+    second.restore(torchs, ours)
+    assert everything(torchs, ours) == then
+
+
+def test_what_someone_else_may_have_is_never_written_over():
+    torchs, ours = parts()
+    train(torchs, ours)
+    snapshot = Snapshot(torchs, ours)
+    state = snapshot.state_dict()
+    before = travelled(plain(state))
+    for replaced in (snapshot, Snapshot.from_state(state)):
+        train(torchs, ours)
+        Snapshot(torchs, ours, replaced)
+        assert difference(travelled(plain(state)), before) is None
+
+
+def test_a_state_of_another_shape_or_type_takes_memory_of_its_own():
+    torchs, ours = parts()
+    kept = Snapshot(torchs, ours)
+    torchs["model"][0].weight.data = torch.ones(5, 3)
+    torchs["model"][0].bias.data = torch.ones(4, dtype=torch.double)
+    torchs["model"][2].weight.data = torch.ones(4, 1).T
+    torchs["model"].register_buffer("late", torch.zeros(2))
+    found = Snapshot(torchs, ours, kept).torchs["model"]
+    assert difference(dict(found), dict(torchs["model"].state_dict())) is None
+
+
 def test_before_the_first_step_the_optimizer_is_empty_again():
     torchs, ours = parts()
     snapshot = Snapshot(torchs, ours)

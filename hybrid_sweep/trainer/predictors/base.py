@@ -44,6 +44,8 @@ class Predictor(ABC):
 
     exact = False
     """Whether the displacement is the true one, learning-rate schedule and all, and so is never scaled."""
+    copied: tuple[str, ...] = ()
+    """What of `state_dict` is a vector [n] that `load_state_dict` copies too, so that it can be recycled."""
 
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         self.groups = groups
@@ -56,6 +58,7 @@ class Predictor(ABC):
         self._start = self._sample(groups.vector)  # of the Full phase
         self._start_observed = 0
         self._proposed: Tensor | None = None
+        self._spare: list[Tensor] = []  # vectors [n] without an owner: fresh memory costs more than a copy
 
     @classmethod
     def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
@@ -101,6 +104,8 @@ class Predictor(ABC):
         self.groups.hold_frozen_(delta)
         self.groups.vector.add_(delta)
         self._moved(delta, [factor * (end - begin) for factor in factors])
+        if not (self._spare or delta.is_cuda):  # whose memory comes from torch's own pool
+            self._spare = [delta]
 
     @torch.no_grad()
     def close_full(self) -> tuple[Realised | None, float | None]:
@@ -134,6 +139,18 @@ class Predictor(ABC):
         """Mark where the next Full phase starts."""
         self._start = self._sample(self.groups.vector)
         self._start_observed = self.observed
+
+    def recycle(self, state: dict[str, Any]) -> None:
+        """Let the next `state_dict` write over the vectors of an earlier one, which no one else has."""
+        self._spare += [state[name] for name in self.copied]
+
+    def _blank(self) -> Tensor:
+        """Return a vector [n] whose values are of no use."""
+        return self._spare.pop() if self._spare else torch.empty_like(self.groups.vector)
+
+    def _copy(self, vector: Tensor) -> Tensor:
+        """Return a copy of a vector [n]."""
+        return self._blank().copy_(vector)
 
     def state_dict(self) -> dict[str, Any]:
         """Return every buffer, copied where it is written into."""

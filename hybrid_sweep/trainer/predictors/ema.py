@@ -27,11 +27,15 @@ class EmaVelocity(Linear):
     Cost: a pass over the weights every s-th real step, and one a jump.
     """
 
+    copied = ("average",)
+
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         super().__init__(groups, decay, full_steps)
         self._stride = stride(full_steps)
         self._keep = decay**self._stride
         self._average = groups.vector.clone()
+        self._lends = False  # whether the next state may hold the average itself
+        self._lent = False  # whether a state does: the next change of the average makes another vector
         self._lag = 0.0
 
     def observe(self) -> None:
@@ -40,12 +44,13 @@ class EmaVelocity(Linear):
         self._lag += 1
         if self.observed % self._stride == 0:
             with torch.no_grad():
-                self._average.lerp_(self.groups.vector, 1 - self._keep)
+                old = self._average
+                self._average = torch.lerp(old, self.groups.vector, 1 - self._keep, out=self._own())
             self._lag *= self._keep
 
     def direction(self) -> Tensor:
         """Return v̂ [n], as a fresh tensor."""
-        return (self.groups.vector - self._average).mul_(self._per_lag)
+        return torch.sub(self.groups.vector, self._average, out=self._blank()).mul_(self._per_lag)
 
     @property
     def _per_lag(self) -> float:
@@ -55,14 +60,28 @@ class EmaVelocity(Linear):
         return (weights - self._sample(self._average)).mul_(self._per_lag)
 
     def _moved(self, delta: Tensor, steps: Sequence[float]) -> None:
-        self._average.add_(delta)
+        self._average = torch.add(self._average, delta, out=self._own())
+
+    def _own(self) -> Tensor:
+        """Return the vector [n] that the next average is to lie in."""
+        lent, self._lent = self._lent, False
+        return self._blank() if lent else self._average
+
+    def recycle(self, state: dict[str, Any]) -> None:
+        """As any predictor; the next state, which is to come back so too, may hold the average itself."""
+        self._lends = True
+        if state["average"] is not self._average:
+            super().recycle(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return every buffer, copied."""
-        return {**super().state_dict(), "average": self._average.clone(), "lag": self._lag}
+        """Return every buffer, copied or, to an owner who gives it back, lent until it changes."""
+        lends, self._lends = self._lends and not self._lent, False
+        average = self._average if lends else self._copy(self._average)
+        self._lent |= lends
+        return {**super().state_dict(), "average": average, "lag": self._lag}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._average = self._here(state["average"]).clone()
+        self._average, self._lent = self._here(state["average"]).clone(), False
         self._lag = state["lag"]

@@ -24,6 +24,8 @@ class EmaNesterov(Linear):
     the weights a cycle, none in a real step.
     """
 
+    copied = ("momentum", "last")
+
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         super().__init__(groups, decay, full_steps)
         self._momentum = torch.zeros_like(groups.vector)
@@ -56,7 +58,7 @@ class EmaNesterov(Linear):
 
     def state_dict(self) -> dict[str, Any]:
         """Return every buffer, copied where it is written into."""
-        copies = {"momentum": self._momentum.clone(), "last": self._last.clone()}
+        copies = {"momentum": self._copy(self._momentum), "last": self._copy(self._last)}
         return {**super().state_dict(), **copies, "weight": self._weight, "jumped": list(self._jumped)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

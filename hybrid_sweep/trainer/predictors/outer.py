@@ -19,6 +19,8 @@ class OuterMomentum(Linear):
     start of the phase). Cost: two passes over the weights a cycle, none in a real step.
     """
 
+    copied = ("momentum", "begin")
+
     def __init__(self, groups: LayerGroups, decay: float, full_steps: int) -> None:
         super().__init__(groups, decay, full_steps)
         self._momentum = torch.zeros_like(groups.vector)
@@ -51,7 +53,7 @@ class OuterMomentum(Linear):
 
     def state_dict(self) -> dict[str, Any]:
         """Return every buffer, copied."""
-        copies = {"momentum": self._momentum.clone(), "begin": self._begin.clone()}
+        copies = {"momentum": self._copy(self._momentum), "begin": self._copy(self._begin)}
         return {**super().state_dict(), **copies, "weight": self._weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ class Windowed(Predictor):
         full_steps: K, real steps of a Full phase.
     """
 
+    copied = ("mean", "sum")
     kept: int
     """Increments that are kept."""
 
@@ -89,8 +90,8 @@ class Windowed(Predictor):
             "increments": list(self.increments),
             "follows": list(self.follows),
             "gram": [list(row) for row in self.gram],
-            "mean": self.mean.clone(),
-            "sum": self._sum.clone(),
+            "mean": self._copy(self.mean),
+            "sum": self._copy(self._sum),
             "taken": self._taken,
             "windows": self._windows,
         }
