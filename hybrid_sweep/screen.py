@@ -105,6 +105,12 @@ def presets(configs: Mapping[str, HybridConfig]) -> Table:
     return table
 
 
+def finding(about: str, state: str, said: str) -> Text:
+    """Return what a look at a workload has found, in a line."""
+    colour = {"ok": "green", "note": "yellow", "problem": "red"}[state]
+    return Text.assemble((f"{state:8}", f"bold {colour}"), (f"{about:18} ", "cyan"), said)
+
+
 def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     """Return everything that a run of the sweep would do; the workload is built once, to see that it can be.
 

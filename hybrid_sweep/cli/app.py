@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from hybrid_sweep.cli.cache import app as cache
+from hybrid_sweep.cli.check import app as check
 from hybrid_sweep.cli.jobs import app as jobs
 from hybrid_sweep.cli.output import Output
 from hybrid_sweep.cli.results import app as results
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (sweeps, results, jobs, cache):
+for commands in (sweeps, check, results, jobs, cache):
     app.add_typer(commands)
 
 

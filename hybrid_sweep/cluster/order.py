@@ -20,6 +20,7 @@ from hybrid_sweep.measure.content import Content, code_of, platform_of
 from hybrid_sweep.measure.recipe_key import Recipe, recipe_of
 from hybrid_sweep.measure.reference import hybrid_of, start
 from hybrid_sweep.measure.run_cache import RunCache
+from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.workload import Workload, find_workload, load_workload
@@ -59,6 +60,20 @@ class WorkloadOrder:
     max_grad_norm: float | None = None
     metric: str | None = None
     mode: Literal["min", "max"] | None = None
+
+    @classmethod
+    def of(cls, spec: SweepSpec, device: Device, name: str | None = None) -> WorkloadOrder:
+        """Return that of a sweep; `name` is its workload's there, where it is another one."""
+        return cls(
+            name=name or spec.workload.name,
+            keywords=spec.workload.keywords,
+            device=device,
+            compile=spec.compile,
+            steps=spec.steps,
+            max_grad_norm=spec.max_grad_norm,
+            metric=spec.metric,
+            mode=spec.mode,
+        )
 
     def build(self) -> Workload:
         """Return the workload of this process, built and warmed up when it is first asked for.

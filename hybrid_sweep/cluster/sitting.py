@@ -271,20 +271,8 @@ class Place:
         device: Device = "cuda" if gpus and spec.device != "cpu" else "cpu"
         share = {"cpu": 1.0, "gpu": spec.gpus_per_trial if device == "cuda" else 0.0}
         travel = travelling(spec.workload.name) if address else None
-        name = travel[1] if travel else spec.workload.name
-        place = cls(
-            order=WorkloadOrder(
-                name=name,
-                keywords=spec.workload.keywords,
-                device=device,
-                compile=spec.compile,
-                steps=spec.steps,
-                max_grad_norm=spec.max_grad_norm,
-                metric=spec.metric,
-                mode=spec.mode,
-            ),
-            share=share,
-        )
+        name = travel[1] if travel else None
+        place = cls(order=WorkloadOrder.of(spec, device, name), share=share)
         if spec.device == "cuda" and not gpus:
             raise UserError("device=cuda is not available: Ray sees no GPU; use --device cpu")
         if not place.slots(spec):

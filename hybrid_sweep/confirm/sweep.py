@@ -160,16 +160,7 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
     device = (folder.manifest.get("hardware") or {}).get("device", "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the sweep ran on cuda, and torch sees none here: confirm it on such a machine")
-    order = WorkloadOrder(
-        name=spec.workload.name,
-        keywords=spec.workload.keywords,
-        device=device,
-        compile=spec.compile,
-        steps=spec.steps,
-        max_grad_norm=spec.max_grad_norm,
-        metric=spec.metric,
-        mode=spec.mode,
-    )
+    order = WorkloadOrder.of(spec, device)
     workload = order.build()
     order.refuse_other(folder.manifest)
     return workload

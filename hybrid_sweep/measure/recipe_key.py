@@ -206,7 +206,7 @@ def _settings(workload: Workload, plain: PlainStep) -> tuple[dict[str, str], str
         "optimizer": " and ".join(type(each).__qualname__ for each in _optimizers(plain.optimizer)),
         "schedule": "none" if plain.scheduler is None else type(plain.scheduler).__qualname__,
         "steps": str(workload.steps),
-        "quality": quality_of(workload),
+        "quality": f"{quality_of(workload)} of {metric_of(workload)}",
         "metric": metric_of(workload),
         "max_grad_norm": str(getattr(workload, "max_grad_norm", None)),
     }

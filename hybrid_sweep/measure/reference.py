@@ -91,7 +91,7 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
             plain(workload.batch(seed, step))
         if step == at[len(results)]:
             results.append(held_out(workload, plain.model, optimizer=plain.optimizer))
-            _check(results[-1], workload, step)
+            refuse_unscored(results[-1], workload, step)
     first, last, metric = results[0]["loss"], results[-1]["loss"], metric_of(workload)
     if last > first and quality_of(workload).startswith("loss"):
         raise UserError(
@@ -188,7 +188,12 @@ def no_ratio_of(value: float, name: str = "loss") -> str:
     )
 
 
-def _check(result: dict[str, float], workload: Workload, step: int) -> None:
+def refuse_unscored(result: dict[str, float], workload: Workload, step: int) -> None:
+    """Refuse a held-out result that no run can be compared with.
+
+    Raises:
+        UserError: a loss that is not finite, or results that the workload's quality cannot be taken of.
+    """
     loss, quality, metric = result["loss"], quality_of(workload), metric_of(workload)
     if not isfinite(loss):
         raise UserError(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any, Literal
 
+from torch import nn
+
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.digest import Digest, near
 from hybrid_sweep.measure.model import built_model
@@ -38,7 +40,7 @@ def repeats(workload: Workload, rebuild: Callable[[], Workload] | None = None) -
     """Yield whether batches, models and evaluations are the same when they are asked for again.
 
     Each is asked for twice, with the global random numbers elsewhere; batches also in another order; and all
-    of it once more of a workload that is built for it.
+    of it once more of a workload that is built for it. An evaluation is to leave the model as it is.
 
     Args:
         workload: what is trained.
@@ -50,6 +52,7 @@ def repeats(workload: Workload, rebuild: Callable[[], Workload] | None = None) -
         yield _models(workload, again)  # first: batches may rest on what it prepares
         yield _batches(workload, again)
         yield _evaluations(workload, again)
+        yield _traces(workload)
     finally:
         set_random_state(before)
 
@@ -132,6 +135,29 @@ def _evaluations(workload: Workload, again: Workload) -> Finding:
         f"({values}), so that no two results compare: call model.eval() first, take the same rows each time, "
         "and draw random numbers from a generator that it seeds itself",
     )
+
+
+def _traces(workload: Workload) -> Finding:
+    """Look whether an evaluation changes the model, which arms are evaluated at different steps of."""
+    model = built_model(workload, 0)
+    held_out(workload, model)  # the first may make what is lazy
+    before = _state(model)
+    held_out(workload, model)
+    changed = [name for name, digest in _state(model).items() if before.get(name) != digest]
+    if not changed:
+        return Finding(about="evaluation leaves", state="ok", said="no trace in the model")
+    return Finding(
+        about="evaluation leaves",
+        state="problem",
+        said=f"evaluate(model, split) changes the model ({', '.join(changed[:3])}), so that training depends "
+        "on how often it is evaluated, and learns from held-out data: call model.eval() first, and train "
+        "nothing there",
+    )
+
+
+def _state(model: nn.Module) -> dict[str, str]:
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: Digest().of(tensor.detach()) for name, tensor in named}
 
 
 @dataclass(frozen=True, slots=True)

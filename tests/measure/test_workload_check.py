@@ -118,6 +118,30 @@ class CountsEvaluations(Toy):
         return {**super().evaluate(model, split), "times": self.times}
 
 
+class Leaks(Toy):
+    """Its BatchNorm learns from held-out data."""
+
+    def __init__(self):
+        super().__init__(norm=True)
+
+    def evaluate(self, model, split):
+        model.train()
+        x, y = self.draw(1)
+        with torch.no_grad():
+            return {"loss": self.loss(model, (x, y)).item()}
+
+
+class CountsInABuffer(Toy):
+    def build_model(self, seed):
+        model = super().build_model(seed)
+        model.register_buffer("evaluations", torch.zeros(()))
+        return model
+
+    def evaluate(self, model, split):
+        model.evaluations += 1
+        return super().evaluate(model, split)
+
+
 class Lock:
     def __reduce_ex__(self, protocol):
         raise TypeError("a lock")
@@ -154,6 +178,12 @@ def test_another_evaluation_is_found(kind):
         refuse(repeats(kind(), kind))
 
 
+@pytest.mark.parametrize(("kind", "name"), [(Leaks, "1.running_mean"), (CountsInABuffer, "evaluations")])
+def test_an_evaluation_that_leaves_a_trace_is_found(kind, name):
+    with pytest.raises(UserError, match=rf"^evaluate\(model, split\) changes the model \({name}"):
+        refuse(repeats(kind(), kind))
+
+
 @pytest.mark.parametrize("keywords", [{}, {"dropout": 0.5}, {"norm": True}])
 def test_what_repeats_is_left_alone(keywords):
     def make():
@@ -171,7 +201,7 @@ def test_data_of_its_own_are_found_only_beside_another_one():
 
 
 def test_a_batch_without_content_is_named_and_runs():
-    model, batches, _ = refuse(repeats(Opaque()))
+    model, batches, *_ = refuse(repeats(Opaque()))
     assert (model.state, batches.state) == ("ok", "note")
     assert "(Lock)" in batches.said
 
