@@ -113,7 +113,7 @@ def find_workload(name: str, **keywords: Any) -> Any:
     Raises:
         UserError: as `load_workload`, for all that shows before the class is called.
     """
-    source, attribute = _split(name)
+    source, attribute = _split(located(name, Path()))
     module = _imported(source)
     found = getattr(module, attribute, None)
     if not callable(found):

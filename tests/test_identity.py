@@ -2,11 +2,15 @@
 
 import io
 import json
+import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from support.toy import Toy
 
 from hybrid_sweep.analysis.figures import setting_values
 from hybrid_sweep.analysis.folder import ResultsFolder
@@ -14,10 +18,12 @@ from hybrid_sweep.analysis.front_rows import front_rows
 from hybrid_sweep.analysis.table import steps_table, trials_table
 from hybrid_sweep.cluster.models import keep_front
 from hybrid_sweep.cluster.work import model_file
+from hybrid_sweep.confirm.sweep import _fresh
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.recorded import Recorded
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.random_state import seed_random_state
 
 SEED = 1763900000123456789  # a float has ...768 for it
 SEEDS = (SEED, SEED + 1, 2**63 - 1)
@@ -141,6 +147,25 @@ def test_the_last_seed_of_all_is_taken_and_none_beyond_it() -> None:
         SweepSpec(**fields, seed=2**63 - 1, repeats=2)
     with pytest.raises(UserError, match=r"seed=1\.7639"):  # as a float it is another one already
         SweepSpec(**fields, seed=float(SEED))
+
+
+def test_every_generator_takes_the_last_seed_and_tells_it_from_its_neighbour() -> None:
+    def drawn(seed: int) -> tuple[float, ...]:
+        seed_random_state(seed)
+        return torch.rand(1).item(), random.random(), np.random.rand()
+
+    last, before = drawn(2**63 - 1), drawn(2**63 - 2)
+    assert drawn(2**63 - 1) == last
+    assert all(one != other for one, other in zip(last, before, strict=True))
+    workload = Toy()
+    weights = [next(workload.build_model(seed).parameters()) for seed in (2**63 - 1, 2**63 - 2)]
+    assert not torch.equal(*weights)
+
+
+def test_fresh_seeds_to_confirm_on_are_never_the_sweeps_own_nor_beyond_the_last() -> None:
+    fields = {"name": "x", "workload": "a.b:C", "space": {"max_predict_steps": [50]}}
+    assert _fresh(SweepSpec(**fields, seed=3, repeats=2), 3) == [5, 6, 7]
+    assert _fresh(SweepSpec(**fields, seed=2**63 - 2, repeats=2), 3) == [2**63 - 5 + n for n in range(3)]
 
 
 def test_a_cell_is_in_one_line_of_csv(folder: ResultsFolder, tmp_path: Path) -> None:

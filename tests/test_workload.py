@@ -113,6 +113,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["mypkg_7/models/net.py:Net", "mypkg_7.models.net:Net"])
 def test_a_file_of_a_package_is_loaded_with_its_relative_imports(package, name):
+    assert load_workload(name).steps == 127  # from the current folder, which is on no path
     here = located(name, package)
     assert here == f"{package}/mypkg_7/models/net.py:Net"
     assert load_workload(here).steps == 127

@@ -14,7 +14,7 @@ from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.workload import find_workload, stop_within_import
+from hybrid_sweep.workload import find_workload, located, stop_within_import
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
@@ -48,6 +48,8 @@ def run_sweep(
     tell = on_event or _tell_nobody
     if out is not None:
         SweepFolder.refuse_taken(out)
+    name = located(spec.workload.name, Path())  # workers stand in another folder
+    spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"name": name})})
     _refuse(spec)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
