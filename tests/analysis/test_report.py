@@ -33,6 +33,12 @@ def data_of(folder: ResultsFolder) -> Any:
     return json.loads(text[1], parse_constant=pytest.fail)
 
 
+def test_no_button_uploads_a_chart(grid60: ResultsFolder) -> None:
+    page = grid60.report_path.read_text()
+    assert 'showSendToCloud: false, plotlyServerURL: ""' in page
+    assert page.count("Plotly.react(") == page.count("style), QUIET);") == 1  # by it alone is a figure drawn
+
+
 def test_it_asks_no_network(grid60: ResultsFolder) -> None:
     page = own_part(grid60)
     assert not re.search(r"""(src|href)\s*=|@import|url\(|https?://|fetch\(|XMLHttp""", page)

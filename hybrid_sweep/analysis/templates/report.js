@@ -16,6 +16,8 @@
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, themed(inner, style)]));
   };
 
+  // Plotly 7 puts "Share chart..." into the modebar, which uploads the chart: nothing leaves this page.
+  const QUIET = { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "" };
   const draw = (id, figure) => {
     if (!figure) return;
     const style = getComputedStyle(document.documentElement);
@@ -29,7 +31,7 @@
     };
     const axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
     axes.forEach((key) => { layout[key] = { ...axis, ...layout[key] }; });
-    Plotly.react(id, themed(figure.data, style), themed(layout, style), { responsive: true, displaylogo: false });
+    Plotly.react(id, themed(figure.data, style), themed(layout, style), QUIET);
   };
   const drawAll = () => { draw("front-plot", data.front); draw("settings-plot", data.settings); };
   drawAll();
