@@ -197,10 +197,18 @@ class StepTaker:
         return str([None if t is None else float(torch.linalg.vector_norm(t)) for t in tensors])
 
 
+def parts_of(optimizer: Any) -> list[Any]:
+    """Return the optimizer, or those of several."""
+    return optimizer.parts if isinstance(optimizer, Several) else [optimizer]
+
+
 def with_modes(optimizer: Any) -> list[Any]:
     """Return the optimizer, or those of several, with `train()` and `eval()`, as Schedule-Free ones have."""
-    parts = optimizer.parts if isinstance(optimizer, Several) else [optimizer]
-    return [part for part in parts if all(callable(getattr(part, name, None)) for name in ("train", "eval"))]
+    return [
+        part
+        for part in parts_of(optimizer)
+        if all(callable(getattr(part, name, None)) for name in ("train", "eval"))
+    ]
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.costs import CostMeter, Work
+from hybrid_sweep.trainer.optimizers import parts_of
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors.base import Predictor, Realised
 from hybrid_sweep.trainer.predictors.groups import LayerGroups
@@ -63,9 +65,7 @@ class Oracle(Predictor):
             meter: every step is charged to it as a plain one.
         """
         if begin == 0:
-            shared: list[Any] = [self._plain.loss_fn, self._plain.backward]  # may belong to the user's data
-            kept = {id(function): function for function in shared}
-            self._twin = copy.deepcopy(self._plain, kept)
+            self._twin = _copied(self._plain)
             self._path = {0: self._weights()}
         before = random_state()
         for step in range(after + 1, after + steps + 1):
@@ -100,3 +100,26 @@ class Oracle(Predictor):
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self._path = {end: self._here(weights) for end, weights in state["path"].items()}
+
+
+def _copied(plain: PlainStep) -> PlainStep:
+    """Copy a training step with its model, optimizer and schedule.
+
+    Raises:
+        UserError: the optimizer's copy would train the original.
+    """
+    shared: list[Any] = [plain.loss_fn, plain.backward]  # may belong to the user's data
+    memo: dict[int, Any] = {id(function): function for function in shared}
+    twin = copy.deepcopy(plain, memo)
+    for part in parts_of(plain.optimizer):
+        own = vars(memo.get(id(part), part))
+        for name, value in vars(part).items():  # torch's optimizers are copied without what they add
+            if name not in own and not callable(value):
+                own[name] = copy.deepcopy(value, memo)
+    trained = {id(p) for p in plain.parameters}
+    if any(id(p) in trained for group in twin.optimizer.param_groups for p in group["params"]):
+        raise UserError(
+            f"predictor='oracle' trains a copy, and {type(plain.optimizer).__name__} cannot be copied: its "
+            "parameters are kept outside its attributes; take another predictor"
+        )
+    return twin

@@ -567,6 +567,45 @@ class TestOracle:
         assert str(run.plain.optimizer.state_dict()) == str(before)
         assert all(torch.equal(a, b) for a, b in zip(run.weights(), weights, strict=True))
 
+    def test_the_copy_has_what_an_optimizer_adds_to_torchs(self):
+        def several(parameters):
+            first, *others = parameters
+            return [torch.optim.SGD([first], 0.1), Counting(others, 0.1)]
+
+        class Counting(torch.optim.SGD):
+            def __init__(self, *arguments):
+                super().__init__(*arguments)
+                self.steps = 0
+
+            def step(self, closure=None):
+                self.steps += 1
+                return super().step(closure)
+
+        for make in (lambda p: torch.optim.LBFGS(p, 0.1, max_iter=2), several):
+            run = Run("oracle", optimizer=make)
+            run.train(5)
+            weights = run.weights()
+            run.foresee()
+            assert all(torch.equal(a, b) for a, b in zip(run.weights(), weights, strict=True))
+            assert any(p.any() for p in run.predictor.displacement(0, 10))
+
+    def test_an_optimizer_that_hides_its_parameters_is_refused(self):
+        class Hiding:
+            def __init__(self, parameters):
+                inner = torch.optim.SGD(parameters, 0.1)
+                self.step, self.zero_grad = lambda: inner.step(), inner.zero_grad
+                self.state_dict, self.load_state_dict = inner.state_dict, inner.load_state_dict
+                self.groups = lambda: inner.param_groups
+
+            @property
+            def param_groups(self):
+                return self.groups()
+
+        run = Run("oracle", optimizer=Hiding)
+        run.train(5)
+        with pytest.raises(UserError, match="Hiding cannot be copied"):
+            run.foresee()
+
     def test_it_cannot_be_driven_by_single_steps(self):
         run, trainer = self.run(lambda p: torch.optim.SGD(p, 0.1))
         with pytest.raises(UserError, match=r"drive it with run\(\)"):
