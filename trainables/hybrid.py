@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class HybridTrainable(tune.Trainable):
         """
         if shared is None:
             raise ValueError("HybridTrainable is started with tune.with_parameters(..., shared=Shared(...))")
-        self._runner = Runner(shared)
+        self._runner = Runner(replace(shared, sweep_id=""))  # by itself: Tune moves its state to other trials
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -57,5 +58,15 @@ class HybridTrainable(tune.Trainable):
         Path(checkpoint_dir, CHECKPOINT_FILE).write_bytes(self._runner.checkpoint() or b"")
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Go on from what `save_checkpoint` wrote into the folder `checkpoint`."""
-        self._runner.start(self._point, Path(checkpoint, CHECKPOINT_FILE).read_bytes() or None)
+        """Go on from what `save_checkpoint` wrote into the folder `checkpoint`, maybe for another trial.
+
+        So population-based training exploits: weights, optimizer, schedule and step are the other trial's,
+        the configuration is the one of `reset_config` (see `HybridTrainer.load_state_dict`).
+
+        Raises:
+            UserError: that trial had another seed, or it cannot go on from there.
+        """
+        if state := Path(checkpoint, CHECKPOINT_FILE).read_bytes():
+            self._runner.go_on(self._point, state)
+        else:
+            self._runner.start(self._point)

@@ -46,6 +46,7 @@ class Runner:
         self._twins: Twins = {}
         self._point: dict[str, Any] = {}
         self._from: bytes | None = None
+        self._of_another = False
         self._trial: Trial | SharedTrial | ArmTrial | None = None
         self._checkpoint_at = 0.0
 
@@ -95,6 +96,25 @@ class Runner:
         A control has no checkpoint: it begins anew; so does a run whose state cannot be saved whole.
         """
         self._point, self._from, self._trial = point, checkpoint if self._shared.saves else None, None
+        self._of_another = False
+
+    def go_on(self, point: dict[str, Any], checkpoint: bytes) -> None:
+        """Take on a trial where another one, or itself, had come to, under the configuration of `point`.
+
+        Raises:
+            UserError: it cannot go on from there.
+        """
+        self.start(point, checkpoint)
+        if not self._shared.saves:
+            raise UserError(
+                f"{point['trial_id']} cannot go on from a checkpoint, which does not hold all that training "
+                "depends on here: begin it without one"
+            )
+        self._of_another = True
+        if not isinstance(self._begun(), Trial):
+            raise UserError(
+                f"{point['trial_id']} is a control, which has no checkpoint: begin it without one"
+            )
 
     def step(self) -> dict[str, Any]:
         """Train; return the newest `report`, those of `earlier` cycles, and a `checkpoint` when one is due.
@@ -170,8 +190,11 @@ class Runner:
             self._trial = self._new(alone=self._from is not None)
             if self._from is not None and isinstance(self._trial, Trial):
                 try:
-                    self._trial.load_state_dict(from_bytes(self._from))
+                    self._trial.load_state_dict(from_bytes(self._from), under_new_config=self._of_another)
                 except UserError as error:  # damaged, or of other code: only its work is lost
+                    if self._of_another:
+                        self._trial = None
+                        raise
                     logger.warning("%s starts anew: %s", self._point["trial_id"], error)
                     self._trial = self._new()
             self._checkpoint_at = time.monotonic()

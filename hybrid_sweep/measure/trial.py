@@ -34,7 +34,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
 from hybrid_sweep.trainer.skill import Interval
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
-FORMAT = 10
+FORMAT = 11
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""
@@ -150,12 +150,15 @@ class Trial:
             "peak_memory_bytes": self._peak_memory(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], *, may_differ: Collection[str] = ()) -> None:
+    def load_state_dict(
+        self, state: dict[str, Any], *, may_differ: Collection[str] = (), under_new_config: bool = False
+    ) -> None:
         """Go on from what `state_dict` of a run with the same seed and settings returned.
 
         Args:
             state: of that run.
             may_differ: settings in which it may have been another one.
+            under_new_config: as of `HybridTrainer.load_state_dict`: whether any of them may differ.
 
         Raises:
             UserError: it is the state of another run, or of another version of this package.
@@ -167,7 +170,10 @@ class Trial:
                     "go on with what the run began with, or start it anew"
                 )
         try:
-            self.trainer.load_state_dict(state["trainer"], may_differ=may_differ)
+            trainer = self.trainer
+            trainer.load_state_dict(
+                state["trainer"], may_differ=may_differ, under_new_config=under_new_config
+            )
         except (RuntimeError, KeyError) as error:  # torch's words for a model that is not the same
             what = one_line(error)
             raise UserError(f"the checkpoint fits another workload ({what}): start the run anew") from None

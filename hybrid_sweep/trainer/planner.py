@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import sqrt
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple, cast
@@ -20,6 +20,7 @@ from hybrid_sweep.trainer.gating import gate_targets, literal_targets
 from hybrid_sweep.trainer.parted import parts_of
 from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.plan import Plan
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
 from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
 from hybrid_sweep.trainer.schedule import CorrectionSchedule
@@ -61,38 +62,6 @@ class Assessment(NamedTuple):
     finite: bool
 
 
-@dataclass(slots=True)
-class Plan:
-    """One Predict phase as it goes; every list has a number a layer group.
-
-    Attributes:
-        gates: size × group gate of its jumps.
-        corrections: relative corrections of the sub-jumps to come.
-        applied: steps of the direction applied so far.
-        level_before: smoothed loss before it.
-        last_move: factors of the newest sub-jump, and the steps from and to which it went.
-        steps: logical steps predicted so far.
-        horizon: the same at the learning rate of the averaged updates.
-    """
-
-    gates: list[float]
-    corrections: list[float]
-    applied: list[float]
-    level_before: float
-    last_move: tuple[list[float], int, int] = ([], 0, 0)
-    steps: int = 0
-    horizon: float = 0.0
-
-    @property
-    def used(self) -> list[float]:
-        """The gates that the displacement really had, corrections and all."""
-        return [a / self.horizon for a in self.applied] if self.horizon else self.gates
-
-    def share(self, *shares: float) -> list[float]:
-        """Return factors of the whole displacement so far that are these shares of what was applied."""
-        return [s * a / max(self.steps, 1) for s, a in zip(shares, self.applied, strict=True)]
-
-
 class JumpPlanner:
     """Watches real steps, learns once a cycle, and moves the weights when told to jump.
 
@@ -107,18 +76,10 @@ class JumpPlanner:
     def __init__(self, plain: PlainStep, config: HybridConfig) -> None:
         self.config = config
         self._plain = plain
-        self.groups = LayerGroups.of(plain.model)
+        self._gather()
         self.start_predictor()
+        self.start_dynamics()
         self.history = StepHistory()
-        self.dynamics = RssmLite(
-            hidden_size=config.predictor_hidden_size,
-            members=config.predictor_members,
-            bptt_steps=config.bptt_steps,
-            seed=config.predictor_seed,
-            groups=MAX_GROUPS,
-            literal=config.gates == "seed",
-        )
-        self.mixture = LossForecast()
         self.forecast_skill = Skill()  # by relative error, against the last smoothed loss
         self.confidence = Confidence(config.confidence_rule, config.calibration)
         self.residuals = ResidualStore()
@@ -139,6 +100,23 @@ class JumpPlanner:
         self._plan: Plan | None = None  # of the newest Predict phase, until real steps have judged it
         self._layers: tuple[LayerResidual, ...] = ()  # as measured over the newest Full phase
 
+    def start_dynamics(self) -> None:
+        """Let what predicts losses and gates begin with weights of its own."""
+        self.dynamics = RssmLite(
+            hidden_size=self.config.predictor_hidden_size,
+            members=self.config.predictor_members,
+            bptt_steps=self.config.bptt_steps,
+            seed=self.config.predictor_seed,
+            groups=MAX_GROUPS,
+            literal=self.config.gates == "seed",
+        )
+        self.mixture = LossForecast()
+
+    def _gather(self) -> None:
+        """Put what is trained into the groups' vector."""
+        self.groups = LayerGroups.of(self._plain.model)
+        self._trained = tuple(name for name, p in self._plain.model.named_parameters() if p.requires_grad)
+
     def finish(self) -> None:
         """End a run: where there is an average of its tail, training would go on from that, afresh."""
         if self.tail.finish():
@@ -155,7 +133,7 @@ class JumpPlanner:
         if self.groups.holds(self._plain.model):
             return False
         self._plain.list_parameters()
-        self.groups = LayerGroups.of(self._plain.model)
+        self._gather()
         self.start_predictor()
         logger.warning(
             "the model's trainable parameters were unfrozen, added, replaced, converted or moved while it "
@@ -290,6 +268,7 @@ class JumpPlanner:
         """Return everything that learning and jumping change."""
         return {
             **{name: getattr(self, name).state_dict() for name in STATEFUL},
+            "trained": self._trained,
             "new_steps": self._new_steps,
             "first_loss": self._first_loss,
             "features": self._features,
@@ -306,7 +285,13 @@ class JumpPlanner:
         self.predictor.recycle(state["predictor"])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned, and train what the saved run had come to train."""
+        if state["trained"] != self._trained:
+            for name, p in self._plain.model.named_parameters():
+                p.requires_grad_(name in state["trained"])
+            self._plain.list_parameters()
+            self._gather()
+            self.start_predictor()
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self._new_steps = state["new_steps"]

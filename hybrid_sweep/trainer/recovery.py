@@ -31,10 +31,8 @@ class Recovery:
     """
 
     def __init__(self, parts: Parts) -> None:
-        config = parts.config
-        clipped = parts.plain.max_grad_norm is not None
-        self.monitor = DivergenceMonitor(config, clipped=clipped, shown=True)
-        self._config, self._plain, self._log = config, parts.plain, parts.log
+        self._config, self._plain, self._log = parts.config, parts.plain, parts.log
+        self.monitor = self.new_monitor()
         self._controller, self._planner = parts.controller, parts.planner
         self._tally, self._position = parts.tally, parts.position
         self._reduced = False  # the horizon, or the Full phases, in this phase
@@ -44,6 +42,11 @@ class Recovery:
         self._unread: list[Unread] = []  # of this block
         self._judged: dict[int, DivergenceSignal] = {}  # newest signals, by step
         self._keep(Snapshot(*self.stateful()))
+
+    def new_monitor(self) -> DivergenceMonitor:
+        """Return a monitor that has seen nothing."""
+        clipped = self._plain.max_grad_norm is not None
+        return DivergenceMonitor(self._config, clipped=clipped, shown=True)
 
     def defer(self, taken: Unread) -> Signal:
         """Take note of a real step within a block, which is read where the block ends or somebody asks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.auto_tune import loss_quality, lowest_passing
 from hybrid_sweep.trainer.confidence import SHUT
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.continuing import changes, controller_under, starts_afresh
 from hybrid_sweep.trainer.costs import CostMeter
 from hybrid_sweep.trainer.divergence_log import DivergenceLog
 from hybrid_sweep.trainer.parts import Parts
@@ -32,6 +34,8 @@ from hybrid_sweep.trainer.records import (
 )
 from hybrid_sweep.trainer.snapshot import Snapshot, plain
 from hybrid_sweep.trainer.stepper import Stepper
+
+logger = logging.getLogger(__name__)
 
 
 class HybridTrainer:
@@ -288,33 +292,69 @@ class HybridTrainer:
         result: dict[str, Any] = plain(state)
         return result
 
-    def load_state_dict(self, state: dict[str, Any], *, may_differ: Collection[str] = ()) -> None:
+    def load_state_dict(
+        self, state: dict[str, Any], *, may_differ: Collection[str] = (), under_new_config: bool = False
+    ) -> None:
         """Go on from what `state_dict` returned, the global random numbers included.
 
         Model, optimizer and scheduler are built as they were for the saved run. The state becomes this
         trainer's own: it is not to be changed afterwards.
 
+        Under another configuration, which `under_new_config` allows, weights, optimizer, schedule, step and
+        all that was learned go on with the settings of this trainer. What these have no place for starts
+        afresh, which the log says: a predictor of another kind or size, the monitor of another rule.
+
         Args:
-            state: of a run with the same configuration.
+            state: of a run with the same configuration, unless it may differ.
             may_differ: settings in which it may be another one, since they have not mattered yet.
+            under_new_config: whether any setting may differ; with the same ones that changes nothing.
 
         Raises:
-            UserError: the saved run had another configuration.
+            UserError: the saved run had another configuration that it may not have, or was saved within a
+                jump that only its own can end.
         """
-        ours = self.config.model_dump()
-        for name, value in state["config"].items():
-            if ours.get(name) != value and name not in may_differ:
+        changed = {k: v for k, v in changes(state["config"], self.config).items() if k not in may_differ}
+        for name, (theirs, ours) in changed.items():
+            if not under_new_config:
                 raise UserError(
-                    f"the saved run has {name}={value!r}, this one {ours.get(name)!r}: "
-                    "go on with the configuration that it began with, or start anew"
+                    f"the saved run has {name}={theirs!r}, this one {ours!r}: go on with the configuration "
+                    "that it began with, start anew, or load it with under_new_config=True"
                 )
-        Snapshot.from_state(state["parts"]).restore(*self.recovery.stateful())
+        parts = Snapshot.from_state(state["parts"])
+        if changed:
+            parts.ours = self._under_this_config(parts.ours, state["config"], changed)
+        parts.restore(*self.recovery.stateful())
         self.recovery.load_state_dict(state["recovery"])
+        if changed:
+            self.recovery.take_checkpoint()
         for name, value in state["position"].items():
             setattr(self.position, name, value)
         self.tally.load_state_dict(state["tally"])
         self.meter.load_state_dict(state["meter"])
         self.plain.steps, self.plain.backward_calls = self.tally.real_steps, self.tally.backward_calls
+
+    def _under_this_config(
+        self, ours: dict[str, Any], before: dict[str, Any], changed: dict[str, tuple[Any, Any]]
+    ) -> dict[str, Any]:
+        """Return the saved state of our parts as far as these settings have a place for it."""
+        planner = dict(ours["planner"])
+        result = {
+            **ours,
+            "controller": controller_under(ours["controller"], before, self.config),
+            "planner": planner,
+        }
+        for part, names in starts_afresh(changed, self.config).items():
+            if part == "predictor":
+                self.planner.start_predictor()
+                planner |= {"predictor": self.planner.predictor.state_dict(), "plan": None}
+            elif part == "dynamics":
+                self.planner.start_dynamics()
+                fresh = {name: getattr(self.planner, name).state_dict() for name in ("dynamics", "mixture")}
+                planner |= {**fresh, "forecast": []}
+            else:
+                result[part] = self.recovery.new_monitor().state_dict()
+            logger.warning("%s: the %s starts afresh", ", ".join(f"new {name}" for name in names), part)
+        return result
 
     # Telling
 

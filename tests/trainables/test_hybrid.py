@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from ray import tune
+from ray.tune.schedulers import PopulationBasedTraining
 from support import toy
 from support.local_ray import local_ray
 from support.toy import Toy
@@ -12,6 +13,7 @@ from support.toy import Toy
 from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.cluster.searcher import ParetoScheduler, StudySearcher
 from hybrid_sweep.cluster.work import Shared, cost_classes
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.spec import SweepSpec
@@ -107,6 +109,47 @@ def test_it_needs_what_all_trials_share():
         started(None, point())
 
 
+def test_population_based_training_goes_on_from_the_donor_under_the_new_settings(shared, tmp_path):
+    donor, taker = started(shared, point(20)), started(shared, point(10))
+    reports = [donor.step() for _ in range(2)]
+    taker.step()
+    donor.save_checkpoint(str(tmp_path))
+    assert taker.reset_config(point(5))
+    taker.load_checkpoint(str(tmp_path))
+    rest = run(taker)
+    assert rest[0]["report"]["step"] > reports[-1]["report"]["step"]
+    assert rest[-1]["finished"]["state"] == "done"
+    result = rest[-1]["finished"]["result"]
+    assert result["max_predict_steps"] == 5
+    assert reports[-1]["report"]["realised_horizon"] == 20
+    assert 5 < result["realised_horizon_mean"] < 20
+    assert losses(rest) != losses(run(donor))
+
+
+def test_what_cannot_go_on_is_refused_and_does_not_begin_again_silently(shared, tmp_path):
+    donor = started(shared, point())
+    donor.step()
+    donor.save_checkpoint(str(tmp_path))
+    two = replace(shared, references={**shared.references, 1: replace(shared.references[0], seed=1)})
+    other = started(two, point())
+    other.reset_config(point(seed=1))
+    with pytest.raises(UserError, match="the checkpoint has seed=0, this run 1"):
+        other.load_checkpoint(str(tmp_path))
+    (tmp_path / "run.pt").write_bytes(b"damaged")
+    other.reset_config(point())
+    with pytest.raises(UserError, match="cannot be read"):
+        other.load_checkpoint(str(tmp_path))
+
+
+def test_what_others_have_trained_is_not_followed_where_tune_moves_checkpoints(shared, tmp_path):
+    sharing = replace(shared, sweep_id="pbt", tried=[], open_ended=True)
+    first, second = started(sharing, point()), started(sharing, point())
+    run(first)
+    second.step()
+    second.save_checkpoint(str(tmp_path))
+    assert (tmp_path / "run.pt").read_bytes()
+
+
 @pytest.mark.ray
 def test_a_tuner_of_ones_own(shared, tmp_path):
     with local_ray(2):
@@ -125,3 +168,37 @@ def test_a_tuner_of_ones_own(shared, tmp_path):
     assert len(results) == 3
     assert {result.metrics["finished"]["state"] for result in results} == {"done"}
     assert (searcher.study.asked, searcher.study.has_more) == (3, False)
+
+
+@pytest.mark.ray
+def test_a_tuner_with_population_based_training(shared, tmp_path):
+    def perturbed(config):
+        return {"point": {**config["point"], "config": {**config["point"]["config"], "max_predict_steps": 7}}}
+
+    with local_ray(2):
+        results = tune.Tuner(
+            tune.with_parameters(HybridTrainable, shared=shared),
+            param_space={"point": tune.grid_search([point(5)["point"], point(20)["point"]])},
+            tune_config=tune.TuneConfig(
+                scheduler=PopulationBasedTraining(
+                    time_attr="training_iteration",
+                    metric="report/val_loss",
+                    mode="min",
+                    perturbation_interval=1,
+                    quantile_fraction=0.5,
+                    resample_probability=0.0,
+                    custom_explore_fn=perturbed,
+                    synch=True,
+                ),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+        ).fit()
+    assert not results.errors
+    states = [
+        result.metrics.get("finished/state", (result.metrics.get("finished") or {}).get("state"))
+        for result in results
+    ]
+    assert states == ["done", "done"]
+    horizons = {result.config["point"]["config"]["max_predict_steps"] for result in results}
+    assert 7 in horizons
