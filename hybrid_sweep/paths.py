@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from hybrid_sweep.errors import UserError
 
@@ -19,3 +22,7 @@ def user_path(path: Path | str) -> Path:
         raise UserError(
             f"{path} begins with ~, and no such home folder is known: write the whole path"
         ) from None
+
+
+FolderName = Annotated[str, AfterValidator(lambda path: str(user_path(path)))]
+"""A field of settings that names a folder."""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_v
 
 from hybrid_sweep.axis import Axis, condition, in_whole_numbers, refuse_contradictions, samples_of, values_of
 from hybrid_sweep.errors import Section, Settings, UserError, Whole, unknown_name, whole
-from hybrid_sweep.paths import user_path
+from hybrid_sweep.paths import FolderName, user_path
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 from hybrid_sweep.workload import locate_workload
 from hybrid_sweep.yaml_file import parse_yaml
@@ -20,7 +20,6 @@ from hybrid_sweep.yaml_file import parse_yaml
 PACKAGED = "search_spaces"  # reached by name, as content: never imported as code
 DEFAULT_TRIALS = 50
 Cost = Annotated[float, Field(ge=0)]
-FolderName = Annotated[str, AfterValidator(lambda path: str(user_path(path)))]
 
 
 class WorkloadChoice(Section):
@@ -242,12 +241,6 @@ class SweepSpec(Settings):
         }
 
     @model_validator(mode="after")
-    def _seeds_that_are_there(self) -> Self:
-        if self.seed > (last := 2**63 - self.repeats):
-            raise ValueError(f"seed={self.seed} is too large for repeats={self.repeats}: at most {last}")
-        return self
-
-    @model_validator(mode="after")
     def _settings_of_the_trainer(self) -> Self:
         known = sorted(HybridConfig.model_fields)
         for section in (self.trainer, self.space, *self.points):
@@ -265,7 +258,9 @@ class SweepSpec(Settings):
         return self
 
     @model_validator(mode="after")
-    def _compiled_or_packed(self) -> Self:
+    def _fields_go_together(self) -> Self:
+        if self.seed > (last := 2**63 - self.repeats):
+            raise ValueError(f"seed={self.seed} is too large for repeats={self.repeats}: at most {last}")
         if self.compile != "none" and self.pack != 1:
             raise ValueError(
                 f"compile={self.compile} and pack={self.pack} do not go together, for a compiled loss cannot "
