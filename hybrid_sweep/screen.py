@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -39,7 +40,7 @@ WIDTH_WITHOUT_TERMINAL = 120
 NARROW = 104  # a screen below this shows the front without the columns of ONLY_WHERE_WIDE
 USUAL_ID = 16  # characters; longer ids, which say more, need as much more of the screen
 FAILURES_SHOWN = 5
-LINE_EVERY_SECONDS = 3.0
+LINE_EVERY_SECONDS, SIGN_EVERY_SECONDS = 3.0, 15.0
 FRONT_COLUMNS = {  # column of trials.csv -> its heading
     "trial_id": "trial",
     "seed": "seeds",
@@ -272,22 +273,33 @@ class ConfirmProgress:
         )
         self._task: bars.TaskID | None = None
         self._line = -math.inf
+        self._says, self._over = "building the workload", threading.Event()
 
     def __enter__(self) -> Self:
         self._bar.start()
+        if not self._console.is_terminal:
+            threading.Thread(target=self._live_on, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._bar.stop()
+
+    def _live_on(self) -> None:
+        """Give a sign of life while a run lasts: this process trains it, and says nothing meanwhile."""
+        began = time.monotonic()
+        while not self._over.wait(SIGN_EVERY_SECONDS):
+            self._console.print(f"{self._says} ({time.monotonic() - began:.0f} s so far)", soft_wrap=True)
 
     def __call__(self, progress: Progress) -> None:
         """Show what comes next."""
         if self._task is None:
             self._task = self._bar.add_task("", total=progress.total)
+        self._says = f"{progress.done}/{progress.total} | {progress.next}"
         self._bar.update(self._task, completed=progress.done, description=progress.next)
         if not self._console.is_terminal and time.monotonic() - self._line >= LINE_EVERY_SECONDS:
             self._line = time.monotonic()
-            self._console.print(f"{progress.done}/{progress.total} | {progress.next}", soft_wrap=True)
+            self._console.print(self._says, soft_wrap=True)
 
 
 def confirmed(found: Confirmation) -> RenderableType:

@@ -82,7 +82,7 @@ def begin_sweep(
         UserError: as there.
     """
     place = Place.of(spec, address)
-    with closing(Crew(hiring(Runner, place.share), place.slots(spec))) as crew:
+    with closing(Crew(hiring(Runner, place.share), place.slots(spec), tell)) as crew:
         with _plain_training(place.order.name):
             spec, unsaved = checked(spec, place.order, crew, tell)
         seeds = ", ".join(map(str, spec.seeds))
@@ -107,7 +107,7 @@ def begin_sweep(
                 "keep_models": keep_models,
                 "quality": prepared[spec.seed].quality,
                 "unit_costs": next(iter(costs.values())).to_dict(),
-                "control_step_ratios": _step_ratios(spec, place, crew, steps, remeasure),
+                "control_step_ratios": _step_ratios(spec, place, crew, steps, costs, remeasure),
                 **_packing(spec, place, crew, tell),
                 "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
                 **({"curvature": curvature.to_dict()} if curvature else {}),
@@ -325,39 +325,44 @@ def _prepared(
     order, given = place.order, spec.unit_costs
     classes = cost_classes(spec)
 
-    def ask_costs() -> dict[str, Task]:
-        if given is not None:
-            return {}
-        return {k: crew.ask(prepare_costs, order, c, remeasure, last=True) for k, c in classes.items()}
+    def ask_costs() -> list[Task]:
+        wanted = order, classes, spec.steps, remeasure
+        return [] if given is not None else [crew.ask(prepare_costs, *wanted, last=True, label="unit costs")]
 
     with _plain_training(order.name):
         runs = [
-            crew.ask(prepare_reference, order, seed, spec.steps, spec.eval_every, spec.share)
+            crew.ask(
+                prepare_reference,
+                *(order, seed, spec.steps, spec.eval_every, spec.share),
+                label=f"steps of plain training, seed {seed}",
+            )
             for seed in spec.seeds
         ]
         bent = wants_curvature(spec) and crew.ask(prepare_curvature, order, spec.seed, spec.steps, spec.share)
-        early = ask_costs() if order.device == "cpu" else {}
+        early = ask_costs() if order.device == "cpu" else []
         references = dict(zip(spec.seeds, crew.hear(*runs), strict=True))
         curvature = crew.hear(bent)[0] if bent else None
-        tasks = early or ask_costs()
-        costs = dict(zip(tasks, crew.hear(*tasks.values()), strict=True))
+        measured = crew.hear(*(early or ask_costs()))
+    costs: dict[str, UnitCosts] = measured[0] if measured else {}
     if given is not None:
         costs = dict.fromkeys(classes, UnitCosts(**given.model_dump()))
     return references, curvature, costs
 
 
-def _step_ratios(spec: SweepSpec, place: Place, crew: Crew, steps: int, remeasure: bool) -> dict[str, float]:
+def _step_ratios(
+    spec: SweepSpec, place: Place, crew: Crew, steps: int, costs: dict[str, UnitCosts], remeasure: bool
+) -> dict[str, float]:
     """Time a step of each kind of control; none where unit costs are given, for then nothing is measured."""
     if spec.unit_costs is not None:
         return {}
     arms = [Arm(**{k: v for k, v in c.config.items() if k != "steps"}) for c in controls(spec, steps, 2)]
     if not arms:
         return {}
+    first = next(iter(costs.values()))
+    wanted = place.order, spec.seed, arms, steps, remeasure, first.plain_step + first.batch
     with _plain_training(place.order.name):
         ratios: dict[str, float]
-        (ratios,) = crew.hear(
-            crew.ask(prepare_step_ratios, place.order, spec.seed, arms, steps, remeasure, last=True)
-        )
+        (ratios,) = crew.hear(crew.ask(prepare_step_ratios, *wanted, last=True, label="costs of controls"))
         return ratios
 
 

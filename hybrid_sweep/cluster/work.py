@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
@@ -19,11 +20,11 @@ from hybrid_sweep.cluster.order import WorkloadOrder, own_steps, uncompiled
 from hybrid_sweep.measure import arm_costs
 from hybrid_sweep.measure.arm_costs import step_ratios
 from hybrid_sweep.measure.arm_trial import ArmTrial
-from hybrid_sweep.measure.cost_cache import unit_costs
+from hybrid_sweep.measure.cost_cache import unit_costs_of_all
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature, measure_curvature
 from hybrid_sweep.measure.packing import Packing, packing
-from hybrid_sweep.measure.reference import Reference, reference_run
+from hybrid_sweep.measure.reference import Reference, Told, reference_run, unheard
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.schedule import still_made_for
 from hybrid_sweep.measure.sharing import SharedTrial, Store, SweepStore
@@ -205,7 +206,12 @@ class Prepared:
 
 
 def prepare_reference(
-    order: WorkloadOrder, seed: int, steps: int | None, eval_every: int, share: bool
+    order: WorkloadOrder,
+    seed: int,
+    steps: int | None,
+    eval_every: int,
+    share: bool,
+    tell: Told = unheard,
 ) -> Prepared:
     """Run plain training with one seed, unless with `share` an earlier sweep has."""
     workload = order.build()
@@ -218,7 +224,7 @@ def prepare_reference(
     }
     if runs and (kept := runs.get("references", **parts)):
         return Prepared(reference=Reference(**kept), from_cache=True, **about)
-    reference = reference_run(workload, **parts)
+    reference = reference_run(workload, **parts, tell=tell)
     if runs:
         runs.put("references", reference.to_dict(), **parts)
     return Prepared(reference=reference, from_cache=False, **about)
@@ -238,10 +244,17 @@ def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share:
     return Curvature(**kept)
 
 
-def prepare_costs(order: WorkloadOrder, config: HybridConfig, fresh: bool) -> UnitCosts:
-    """Measure the unit costs, or take those that this machine has kept."""
+def prepare_costs(
+    order: WorkloadOrder,
+    configs: Mapping[str, HybridConfig],
+    steps: int | None,
+    fresh: bool,
+    tell: Told = unheard,
+) -> dict[str, UnitCosts]:
+    """Measure the unit costs of several settings, or take those that this machine has kept."""
     workload = order.build()
-    return unit_costs(workload, config, order.runs(workload), fresh=fresh)
+    runs, steps = order.runs(workload), steps or workload.steps
+    return unit_costs_of_all(workload, configs, runs, steps, fresh=fresh, tell=tell)
 
 
 def prepare_packing(order: WorkloadOrder, asked: int | Literal["auto"], most: int, share: float) -> Packing:
@@ -250,8 +263,16 @@ def prepare_packing(order: WorkloadOrder, asked: int | Literal["auto"], most: in
 
 
 def prepare_step_ratios(
-    order: WorkloadOrder, seed: int, arms: list[Arm], steps: int, fresh: bool
+    order: WorkloadOrder,
+    seed: int,
+    arms: list[Arm],
+    steps: int,
+    fresh: bool,
+    a_step: float,
+    tell: Told = unheard,
 ) -> dict[str, float]:
     """Time a step of each kind of control against the recipe's, or take what this machine has kept."""
     workload = order.build()
-    return step_ratios(workload, seed, arms, steps, order.runs(workload), fresh=fresh)
+    return step_ratios(
+        workload, seed, arms, steps, order.runs(workload), fresh=fresh, a_step=a_step, tell=tell
+    )

@@ -36,6 +36,18 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing:
+    """A second of waiting for what the trials need: `what` is prepared, and how far each is, if known."""
+
+    what: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A second in which no run reported anything."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrialStarted:
     """A run began."""
 
@@ -88,6 +100,15 @@ class SweepEnded:
 
 
 SweepEvent = (
-    SweepStarted | SlotsChanged | Note | TrialStarted | TrialReported | TrialLost | TrialFinished | SweepEnded
+    SweepStarted
+    | SlotsChanged
+    | Note
+    | Preparing
+    | Waiting
+    | TrialStarted
+    | TrialReported
+    | TrialLost
+    | TrialFinished
+    | SweepEnded
 )
 Tell = Callable[[SweepEvent], None]

@@ -75,6 +75,8 @@ class Loop:
                     idle = not self._listen(0 if self._can_ask_ahead() else self._patience())
                     while self._heard:
                         self._take(self._heard.popleft())
+                if idle:
+                    self.recorder.waiting()
                 if self.stop_requested():
                     return self._wind_down()
                 if idle and self._can_ask_ahead():

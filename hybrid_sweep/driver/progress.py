@@ -23,6 +23,7 @@ from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.driver.backend import Key
 from hybrid_sweep.driver.events import (
     Note,
+    Preparing,
     SlotsChanged,
     SweepEnded,
     SweepEvent,
@@ -31,10 +32,13 @@ from hybrid_sweep.driver.events import (
     TrialLost,
     TrialReported,
     TrialStarted,
+    Waiting,
 )
 from hybrid_sweep.spec import SweepSpec
 
 LINE_EVERY_SECONDS = 3.0
+SIGN_EVERY_SECONDS = 15.0
+"""Of life, where there is nothing else to tell and no live display."""
 ROWS_OF_FRONT = 5
 ROWS_OF_RUNNING = 8
 STATES = {"done": "green", "diverged": "yellow", "pruned": "blue", "failed": "red"}
@@ -120,7 +124,7 @@ class Tally:
                 self._finish(event, now)
             case SweepEnded():
                 self.running.clear()
-            case Note():
+            case Note() | Preparing() | Waiting():
                 pass
 
     def _finish(self, event: TrialFinished, now: float) -> None:
@@ -166,6 +170,8 @@ class SweepProgress:
         self._clock = clock
         self._since = clock()
         self._last_line = -math.inf
+        self._printed = self._since
+        self._preparing: tuple[str, ...] = ()
         drawn_in_place = self.console.is_interactive and sys.stdout.isatty() if live is None else live
         self._live = (
             Live(self, console=self.console, refresh_per_second=4, transient=True) if drawn_in_place else None
@@ -186,12 +192,14 @@ class SweepProgress:
         self.tally.apply(event, now)
         match event:
             case SweepStarted():
-                self._begun = True
+                self._begun, self._preparing = True, ()
                 done = f", {event.done} of them ended before" if event.done else ""
                 at_once = f"{event.total} runs{done}, {event.slots} at a time"
                 self._print(f"{self._name}: {at_once}, results in {event.folder}")
-                if self._live:
+                if self._live and not self._live.is_started:
                     self._live.start()
+            case Preparing():
+                self._prepares(event.what, now)
             case SlotsChanged() if event.slots != slots:
                 self._print(f"{event.slots} at a time from now on", "dim")
             case Note():
@@ -206,13 +214,27 @@ class SweepProgress:
                 self._line(now)
             case TrialFinished():
                 self._line(now)
+            case TrialReported() | Waiting() if now - self._printed >= SIGN_EVERY_SECONDS:
+                self._line(now)
             case SweepEnded():
                 self.__exit__()
                 took = pace.clock_text(now - self._since)
                 self._print(f"Took {took}, hypervolume {self.tally.front.hypervolume:.4f}.")
 
+    def _prepares(self, what: tuple[str, ...], now: float) -> None:
+        """Show what is being prepared: in place, or in a line now and then."""
+        self._preparing = what
+        if self._live:
+            if not self._live.is_started:
+                self._live.start()
+        elif now - self._printed >= SIGN_EVERY_SECONDS:
+            self._print(f"{'; '.join(what)} ({pace.clock_text(now - self._since)} so far)", "dim")
+
     def __rich__(self) -> RenderableType:
         tally, now = self.tally, self._clock()
+        if self._preparing:
+            so_far = Text(f"{pace.clock_text(now - self._since)} so far", "dim")
+            return Group(*(Text(each, "dim") for each in self._preparing), so_far)
         head = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=max(tally.total, 1), completed=tally.finished, width=36)
         head.add_row(Text(self._name, "bold"), bar, f"{tally.finished}/{tally.total}", *self._pace(now))
@@ -222,6 +244,7 @@ class SweepProgress:
         return Group("", head, counts, "", self._front(), self._hypervolume(), "", self._running(), "")
 
     def _print(self, text: str, style: str = "") -> None:
+        self._printed = self._clock()
         self.console.print(Text(text, style), soft_wrap=True)
 
     def _line(self, now: float) -> None:
@@ -231,6 +254,9 @@ class SweepProgress:
             return
         self._last_line = now
         parts = [f"{tally.finished}/{tally.total}"]
+        if not tally.finished:  # as long as no run has ended, each tells how far it is
+            steps = ((self._label(*key), run.report.get("step", 0)) for key, run in tally.running.items())
+            parts += [f"{label} at step {step}" for label, step in steps][:ROWS_OF_RUNNING]
         parts.append(", ".join(f"{count} {state}" for state, count, _ in self._states() if count))
         if tally.fastest:
             parts.append(f"fastest at quality >= {MIN_QUALITY}: {_result(tally.fastest)}")

@@ -19,6 +19,7 @@ from hybrid_sweep.driver.events import (
     TrialLost,
     TrialReported,
     TrialStarted,
+    Waiting,
 )
 from hybrid_sweep.errors import UserError
 
@@ -92,6 +93,10 @@ class Recorder:
     def slots_changed(self, slots: int) -> None:
         """Tell that nodes came or went."""
         self.tell(SlotsChanged(slots))
+
+    def waiting(self) -> None:
+        """Tell that nothing was heard for a second."""
+        self.tell(Waiting())
 
     def note(self, text: str) -> None:
         """Tell one sentence that no table needs."""

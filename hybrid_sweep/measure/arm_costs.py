@@ -10,7 +10,9 @@ from functools import partial
 
 from hybrid_sweep.arm import REPLAYED, Arm
 from hybrid_sweep.measure.arms import ArmRun
+from hybrid_sweep.measure.costs import seconds_allowed
 from hybrid_sweep.measure.recipe import NotApplicable
+from hybrid_sweep.measure.reference import Told, unheard
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.workload import Workload
 
@@ -29,7 +31,15 @@ def cost_class(arm: Arm) -> str:
 
 
 def step_ratios(
-    workload: Workload, seed: int, arms: Iterable[Arm], steps: int, runs: RunCache, *, fresh: bool
+    workload: Workload,
+    seed: int,
+    arms: Iterable[Arm],
+    steps: int,
+    runs: RunCache,
+    *,
+    fresh: bool,
+    a_step: float = 0.0,
+    tell: Told = unheard,
 ) -> dict[str, float]:
     """Return what `measure_step_ratio` does of each `cost_class`: measured once, then read from the cache.
 
@@ -42,17 +52,26 @@ def step_ratios(
         steps: N, beyond which the workload need not have a batch.
         runs: the workload's own.
         fresh: measure now, whatever the cache holds, and keep that.
+        a_step: seconds of a plain step; the longer it is, the fewer are timed.
+        tell: told how many are done, and of how many.
     """
     ratios: dict[str, float] = {}
-    for name, arm in {cost_class(arm): arm for arm in arms if arm.name not in FREE}.items():
-        measure = partial(measure_step_ratio, workload, seed, arm, steps)
+    classes = {cost_class(arm): arm for arm in arms if arm.name not in FREE}
+    most = BLOCKS * BLOCK_STEPS
+    if a_step and classes:
+        most = min(most, int(seconds_allowed(steps, a_step) / (2 * len(classes) * a_step)))
+    for number, (name, arm) in enumerate(classes.items()):
+        tell(number, len(classes))
+        measure = partial(measure_step_ratio, workload, seed, arm, steps, max(most, 2 * PARTS))
         parts = {"machine": [platform.node(), os.cpu_count()], "arm": name}
         with suppress(NotApplicable):
             ratios[name] = runs.kept("step_ratios", measure, fresh=fresh, **parts)
     return ratios
 
 
-def measure_step_ratio(workload: Workload, seed: int, arm: Arm, steps: int) -> float:
+def measure_step_ratio(
+    workload: Workload, seed: int, arm: Arm, steps: int, most: int = BLOCKS * BLOCK_STEPS
+) -> float:
     """Return the seconds of a control's step over those of a plain step of the recipe, batches and all.
 
     Recipe and control train by turns, and of each part of the run the quickest step counts: on a busy machine
@@ -61,7 +80,7 @@ def measure_step_ratio(workload: Workload, seed: int, arm: Arm, steps: int) -> f
     Raises:
         NotApplicable: the control is none of this workload's.
     """
-    total = min(BLOCKS * BLOCK_STEPS, steps)
+    total = min(most, steps)
     runs = [
         ArmRun(workload, seed, each, steps=total, eval_every=BLOCK_STEPS, recipe_steps=steps)
         for each in (Arm(name="reference"), arm)

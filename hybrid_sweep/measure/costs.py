@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +18,13 @@ from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.workload import Workload
 
 CYCLES = 16
-WARM_UP_CYCLES = 4
+WARM_UP_STEPS = 5
+UNCOUNTED = 4
+"""One cycle in so many, the first ones, warms up."""
+SHARE_OF_REFERENCE = 0.05
+"""Of the time of plain training, for all unit costs, and as much for the steps of controls."""
+FREE_SECONDS = 1.0
+"""Of measuring, where a share of plain training is less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +76,32 @@ FIELD_OF = {kind: str(kind) for kind in Work} | {Work.PLAIN: "plain_step"}
 COST_NAMES = tuple(field.name for field in fields(UnitCosts))
 
 
-def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> UnitCosts:
+def seconds_allowed(steps: int, a_step: float) -> float:
+    """Return how long measuring may take beside a run of `steps` plain steps of `a_step` seconds."""
+    return max(FREE_SECONDS, SHARE_OF_REFERENCE * steps * a_step)
+
+
+def measure_unit_costs(
+    workload: Workload, seed: int, config: HybridConfig, steps: int | None = None, share: float = 1.0
+) -> UnitCosts:
     """Time every kind of work in a short hybrid run with the trial's own predictor.
 
-    Every kind is measured in every one of 16 cycles, so that a busy moment of the machine touches all of
-    them alike; the median over the cycles is taken of each.
+    Every kind is measured in every one of 16 cycles, or fewer where a step takes long, so that a busy moment
+    of the machine touches all of them alike; the median over the cycles is taken of each.
+
+    Args:
+        workload: what to train.
+        seed: of model and data order.
+        config: the trainer's settings.
+        steps: N of the run whose time bounds that of measuring; None measures all cycles.
+        share: of the seconds that are allowed then.
 
     Raises:
         UserError: the run diverges before every kind of work has been measured.
     """
     plain = start(workload, seed)
     always = config.replace(
-        warmup_steps=20,
+        warmup_steps=WARM_UP_STEPS,
         horizon_rule="fixed",
         correction_interval=0,
         correct_steps=max(config.correct_steps, 1),
@@ -95,7 +116,8 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
     far = CYCLES * (always.max_predict_steps + always.full_steps + 200)
     seen: dict[Work, list[float]] = {kind: [] for kind in Work}
     seconds, calls = trainer.meter.seconds(), dict(trainer.meter.calls)
-    for cycle in range(CYCLES):
+    began = time.monotonic()
+    for cycle in range(1, CYCLES + 1):
         plain.model.load_state_dict(fresh)  # blind jumps in a row would leave every valley
         rewind()  # nor is a schedule driven past its end
         try:
@@ -104,15 +126,28 @@ def measure_unit_costs(workload: Workload, seed: int, config: HybridConfig) -> U
             break
         now, counted = trainer.meter.seconds(), dict(trainer.meter.calls)
         for kind in Work:
-            if cycle >= WARM_UP_CYCLES and counted[kind] > calls[kind]:
+            if counted[kind] > calls[kind]:
                 seen[kind].append((now[kind] - seconds[kind]) / (counted[kind] - calls[kind]))
         seconds, calls = now, counted
+        took, a_step = time.monotonic() - began, _a_step(now, counted)
+        if steps is not None and took * (1 + 1 / cycle) > share * seconds_allowed(steps, a_step):
+            break
     if missing := [FIELD_OF[kind] for kind in Work if not seen[kind]]:
         raise UserError(
             f"unit costs of {', '.join(missing)} cannot be measured: the run diverges at once; "
             "lower the learning rate or max_predict_steps, or give unit_costs in the sweep file"
         )
-    return UnitCosts(**{field: median(seen[kind]) for kind, field in FIELD_OF.items()})
+    return UnitCosts(**{field: _typical(seen[kind]) for kind, field in FIELD_OF.items()})
+
+
+def _a_step(seconds: Mapping[Work, float], calls: Mapping[Work, int]) -> float:
+    """Return the mean seconds of a plain step and its batch."""
+    return sum(seconds[kind] for kind in (Work.PLAIN, Work.BATCH)) / max(calls[Work.PLAIN], 1)
+
+
+def _typical(seconds: list[float]) -> float:
+    """Return the median, without the first cycles."""
+    return median(seconds[len(seconds) // UNCOUNTED :])
 
 
 def _rewind(plain: PlainStep) -> Callable[[], None]:

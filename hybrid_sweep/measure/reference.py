@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import ceil, isfinite
 from typing import Any
@@ -24,6 +24,14 @@ from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 TARGET_STEPS_RATIO = 1.10
 """A hybrid run may take this many times the reference's steps to the target loss (seed, checklist 2)."""
+
+
+Told = Callable[[int, int], object]
+"""Told how much is done, and of how much."""
+
+
+def unheard(done: int, total: int) -> None:
+    """Tell nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,9 @@ class Reference:
         return asdict(self)
 
 
-def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) -> Reference:
+def reference_run(
+    workload: Workload, seed: int, steps: int, eval_every: int, tell: Told = unheard
+) -> Reference:
     """Train plainly for `steps` steps on the same batches as a hybrid run, evaluating as it goes.
 
     Args:
@@ -77,6 +87,7 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
         seed: of model, data order and global random numbers.
         steps: N, logical steps.
         eval_every: steps between evaluations on the validation split.
+        tell: told at each step how many are done.
 
     Raises:
         UserError: a schedule that ends before the run; a held-out loss that is not finite, that ends above
@@ -87,6 +98,7 @@ def reference_run(workload: Workload, seed: int, steps: int, eval_every: int) ->
     at = sorted({*range(0, steps, eval_every), steps})
     results: list[dict[str, float]] = []
     for step in range(steps + 1):
+        tell(step, steps)
         if step:
             plain(workload.batch(seed, step))
         if step == at[len(results)]:

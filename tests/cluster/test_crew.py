@@ -10,8 +10,11 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from support.local_ray import local_ray
 
+from hybrid_sweep.cluster import board
+from hybrid_sweep.cluster import crew as module
 from hybrid_sweep.cluster.backend import hiring
 from hybrid_sweep.cluster.crew import Crew
+from hybrid_sweep.driver.events import Preparing
 
 pytestmark = pytest.mark.ray
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
@@ -37,6 +40,14 @@ def wait_for(path):
     while not Path(path).exists():
         time.sleep(0.01)
     return "seen"
+
+
+def count_until(path, tell):
+    """Tell how far it is until the file is there."""
+    board.WRITE_EVERY_SECONDS = 0.05
+    while not Path(path).exists():
+        tell(7, 9)
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,3 +122,22 @@ def test_the_last_one_may_have_the_machine_for_itself(crew):
     (last,) = crew.hear(crew.ask(os.getpid, last=True))
     crew.shrink()
     assert crew.hear(crew.ask(os.getpid), crew.ask(os.getpid, last=True)) == [last, last]
+
+
+def test_what_preparations_say_of_themselves_is_told_while_they_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(board, "FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "LOOK_EVERY_SECONDS", 0.05)
+    enough, told = tmp_path / "enough", []
+
+    def tell(event):
+        told.append(event)
+        if event == Preparing(("counting: 7 of 9", "preparing")):
+            enough.touch()
+
+    crew = Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), 2, tell)
+    try:
+        counting = crew.ask(count_until, str(enough), label="counting")
+        assert crew.hear(counting, crew.ask(wait_for, str(enough))) == [None, "seen"]
+        assert Preparing(("counting", "preparing")) in told
+    finally:
+        crew.close()

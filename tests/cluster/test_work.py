@@ -246,7 +246,7 @@ class TestPreparing:
         monkeypatch.setattr(cost_cache, "measure_unit_costs", lambda *given: measured.append(given) or COSTS)
         config = HybridConfig(full_steps=7)
         for keywords, fresh in (({}, False), ({}, False), ({"dropout": 0.1}, False), ({}, True)):
-            assert prepare_costs(order(**keywords), config, fresh) == COSTS
+            assert prepare_costs(order(**keywords), {"a": config}, None, fresh) == {"a": COSTS}
         assert len(measured) == 3
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hybrid_sweep.driver.events import (
     Note,
+    Preparing,
     SlotsChanged,
     SweepEnded,
     SweepStarted,
@@ -16,6 +17,7 @@ from hybrid_sweep.driver.events import (
     TrialLost,
     TrialReported,
     TrialStarted,
+    Waiting,
 )
 from hybrid_sweep.driver.progress import SweepProgress, Tally
 from hybrid_sweep.spec import load_spec
@@ -315,3 +317,39 @@ def test_a_control_counts_as_a_run_and_not_as_a_point():
     kept = tally(started(total=2), finished("a"), control)
     assert (kept.finished, kept.total, kept.front.ended) == (2, 2, 1)
     assert [point.trial_id for point in kept.front.points] == ["a"]
+
+
+WHAT = ("steps of plain training, seed 0: 40 of 900", "unit costs")
+
+
+class TestThereIsASignOfLife:
+    def test_while_what_trials_need_is_prepared(self):
+        screen = Screen(live=False)
+        screen.show(*[Preparing(WHAT)] * 61, seconds=1.0)
+        assert len(screen.lines) == 4
+        assert screen.lines[1] == f"{WHAT[0]}; {WHAT[1]} (0:30 so far)"
+
+    def test_in_place_in_a_terminal(self):
+        screen = Screen(live=True)
+        with screen.progress:
+            screen.show(Preparing(WHAT))
+            assert [line.rstrip() for line in screen.drawn.splitlines()] == [*WHAT, "0:00 so far"]
+            screen.show(started())
+            assert WHAT[0] not in screen.drawn
+
+    @pytest.mark.parametrize("event", [Waiting(), TrialReported("a", 0, {"step": 30})])
+    def test_while_no_run_ends(self, event):
+        screen = Screen(live=False)
+        screen.show(started(), TrialStarted("a", 0), TrialReported("a", 0, {"step": 30}))
+        before = len(screen.lines)
+        screen.show(*[event] * 61, seconds=1.0)
+        assert len(screen.lines) == before + 4
+        assert screen.lines[-1].startswith("0/4 | a at step 30 | 1 running")
+
+
+def test_an_interrupt_before_the_first_trial_is_told():
+    screen = Screen(live=False)
+    with pytest.raises(KeyboardInterrupt), screen.progress:
+        screen.show(Note("plain training"))
+        raise KeyboardInterrupt
+    assert screen.lines[-1] == "Interrupted before the first trial: nothing was written."

@@ -101,3 +101,21 @@ def test_what_does_not_apply_or_is_the_recipe_has_no_cost(workload, runs):
 def test_an_optimizer_is_a_class_of_its_own_where_the_arm_has_one():
     assert cost_class(Arm(name="tuned", optimizer="adamw")) == "tuned adamw"
     assert cost_class(Arm(name="lr", multiplier=2.0)) == cost_class(Arm(name="lr")) == "lr"
+
+
+@pytest.mark.parametrize("steps", [600, 3_000])
+def test_long_steps_are_timed_for_a_tenth_of_plain_training_at_most(workload, runs, steps):
+    passes, told = [], []
+    usual = workload.loss
+
+    def loss(model, batch):
+        passes.append(batch)
+        return usual(model, batch)
+
+    workload.loss = loss
+    found = step_ratios(
+        workload, 0, ARMS, steps, runs, fresh=True, a_step=1.0, tell=lambda *progress: told.append(progress)
+    )
+    assert found["tuned adamw"] == pytest.approx(2.0)
+    assert len(passes) <= 0.1 * steps
+    assert told == [(0, 3), (1, 3), (2, 3)]

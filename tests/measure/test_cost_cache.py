@@ -21,7 +21,7 @@ def measured(monkeypatch):
     """What was measured so far: the n-th measurement costs n of everything."""
     seen = []
 
-    def measure(workload, seed, config):
+    def measure(workload, seed, config, steps=None, share=1.0):
         seen.append((workload, seed, config))
         return UnitCosts(**dict.fromkeys(COST_NAMES, float(len(seen))))
 

@@ -5,8 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.toy import Toy
 
+from hybrid_sweep.measure.cache import Cache
+from hybrid_sweep.measure.content import Content
+from hybrid_sweep.measure.cost_cache import unit_costs_of_all
 from hybrid_sweep.measure.costs import COST_NAMES, FIELD_OF, UnitCosts, measure_unit_costs
 from hybrid_sweep.measure.reference import start
+from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.spec import UnitCosts as SpecUnitCosts
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer, costs
 from hybrid_sweep.trainer.costs import Work
@@ -88,3 +92,53 @@ def test_counted_work_costs_what_it_takes_whatever_a_run_is_made_of(clock, setti
     trainer = HybridTrainer(plain.model, plain.optimizer, base.replace(**settings), loss_fn=workload.loss)
     trainer.run(lambda step: workload.batch(0, step), 120)
     assert unit.total(trainer.meter.calls) == pytest.approx(sum(trainer.meter.seconds().values()), abs=1.0)
+
+
+def slowed(monkeypatch, seconds):
+    """Return how often a loss was taken since; each takes so long, and nothing else takes any time."""
+    now, taken = [0.0], []
+    usual = Toy.loss
+
+    def loss(workload, model, batch):
+        now[0] += seconds
+        taken.append(seconds)
+        return usual(workload, model, batch)
+
+    monkeypatch.setattr(Toy, "loss", loss)
+    for clock in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(costs.time, clock, lambda: now[0])
+    return taken
+
+
+@pytest.mark.parametrize("steps", [600, 2_000, 100_000])
+def test_measuring_takes_less_than_a_tenth_of_plain_training(monkeypatch, steps):
+    taken = slowed(monkeypatch, 1.0)
+    unit = measure_unit_costs(Toy(), 0, HybridConfig(max_predict_steps=30, full_steps=10), steps)
+    assert unit.plain_step == pytest.approx(1.0)
+    assert len(taken) <= 0.1 * steps
+
+
+def test_where_steps_are_quick_every_cycle_is_measured(monkeypatch):
+    config = HybridConfig(max_predict_steps=30, full_steps=10)
+    taken = slowed(monkeypatch, 1e-6)
+    measure_unit_costs(Toy(), 0, config, 300)
+    bounded = len(taken)
+    measure_unit_costs(Toy(), 0, config)
+    assert len(taken) == 2 * bounded
+
+
+def test_settings_that_there_is_no_time_for_are_left_out(monkeypatch, tmp_path):
+    configs = {str(n): HybridConfig(max_predict_steps=30, full_steps=n) for n in range(10, 20)}
+    runs = RunCache(Content(Toy(), {}), Cache(tmp_path))
+    taken, told = slowed(monkeypatch, 1.0), []
+    found = unit_costs_of_all(
+        Toy(), configs, runs, 1000, fresh=False, tell=lambda *progress: told.append(progress)
+    )
+    assert "10" in found
+    assert len(found) < len(configs)
+    assert len(taken) <= 100
+    assert told == [(n, 10) for n in range(10)]
+    slowed(monkeypatch, 1e-6)
+    again = unit_costs_of_all(Toy(), configs, runs, 1000, fresh=False)
+    assert list(again) == list(configs)
+    assert again["10"] == found["10"]
