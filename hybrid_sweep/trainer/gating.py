@@ -18,10 +18,9 @@ LIMIT = 3.0
 
 
 class GateTargets(NamedTuple):
-    """Targets of the weight-delta head: size and groups in [0, 3], direction in [0, 1]."""
+    """Targets of the weight-delta head: size and groups in [0, 3]."""
 
     size: float
-    direction: float
     groups: tuple[float, ...]
 
 
@@ -40,22 +39,17 @@ def gate_targets(used: Sequence[float], realised: Realised) -> GateTargets:
     aims = [u * (1 + OVERSHOOT) / (1 - min(a, STEEPEST)) for u, a in zip(used, realised.ratios, strict=True)]
     steps = [aim if aim < u else u + RISE * (aim - u) for u, aim in zip(used, aims, strict=True)]
     wanted = [min(step, LIMIT) for step in steps]
-    return _split(wanted, realised)
+    return _split(wanted)
 
 
 def literal_targets(realised: Realised) -> GateTargets:
     """Return the realised gates themselves, a*_g in [0, 3] (predictive-training §4a), with size 1."""
     ratios = (min(max(ratio, 0.0), LIMIT) for ratio in realised.ratios)
-    return GateTargets(1.0, _direction(realised), tuple(ratios))
+    return GateTargets(1.0, tuple(ratios))
 
 
-def _split(wanted: Sequence[float], realised: Realised) -> GateTargets:
+def _split(wanted: Sequence[float]) -> GateTargets:
     """Divide the wanted factors into their mean and what each group has on top of it."""
     size = sum(wanted) / len(wanted)
     groups = tuple(min(max(want / size, 0.0), LIMIT) if size > 0 else 1.0 for want in wanted)
-    return GateTargets(max(size, 0.0), _direction(realised), groups)
-
-
-def _direction(realised: Realised) -> float:
-    mean = sum(realised.cosines) / len(realised.cosines)
-    return min(max(mean, 0.0), 1.0)
+    return GateTargets(max(size, 0.0), groups)

@@ -185,7 +185,7 @@ class JumpPlanner:
         paid = None
         if realised is not None:
             wanted = self._learn(realised)
-            self._layers = self._compare(realised, wanted)
+            self._layers = self._compare(wanted)
         if self._plan is not None:
             paid = self._audit(count, self._plan)
         self._file(step)
@@ -341,14 +341,14 @@ class JumpPlanner:
         else:
             targets = gate_targets(plan.used, realised)
         unused = [1.0] * (MAX_GROUPS - len(targets.groups))
-        self.dynamics.learn_gates(targets.size, targets.direction, [*targets.groups, *unused])
+        self.dynamics.learn_gates(targets.size, [*targets.groups, *unused])
         return [targets.size * group for group in targets.groups]
 
-    def _compare(self, realised: Realised, wanted: Sequence[float]) -> tuple[LayerResidual, ...]:
-        """Return what each layer group needed beyond the gate that it had, and its measured cosine."""
+    def _compare(self, wanted: Sequence[float]) -> tuple[LayerResidual, ...]:
+        """Return what each layer group needed beyond the gate that it had."""
         used = [1.0] * len(wanted) if self._plan is None else self._plan.used
-        parts = zip(self.groups.names, wanted, used, realised.cosines, strict=True)
-        return tuple(LayerResidual(name, want - gate, cosine) for name, want, gate, cosine in parts)
+        parts = zip(self.groups.names, wanted, used, strict=True)
+        return tuple(LayerResidual(name, want - gate) for name, want, gate in parts)
 
     def _file(self, step: int) -> None:
         """File a residual for every prediction that was measured since the last jump began."""

@@ -16,12 +16,10 @@ class LayerResidual(NamedTuple):
     Attributes:
         name: of the layer group.
         magnitude: realised gate − used gate; positive where the group moved further than the jump had it.
-        cosine: between realised and predicted displacement of the group, in [−1, 1].
     """
 
     name: str
     magnitude: float
-    cosine: float
 
 
 class Residual(NamedTuple):

@@ -22,7 +22,7 @@ def residual(
     layers: dict[str, float] | None = None,
     confidence: float = 0.8,
 ) -> Residual:
-    parts = tuple(LayerResidual(name, value, 1.0) for name, value in (layers or {}).items())
+    parts = tuple(LayerResidual(name, value) for name, value in (layers or {}).items())
     return Residual(step, "full", 1, loss_residual, parts, tuple(ROWS[step % len(ROWS)]), confidence)
 
 

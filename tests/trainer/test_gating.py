@@ -18,8 +18,8 @@ GATES = st.floats(0.01, LIMIT)
 RATIOS = st.floats(-50, 50)
 
 
-def realised(*ratios, cosines=None):
-    return Realised(ratios=ratios, cosines=cosines or (1.0,) * len(ratios))
+def realised(*ratios):
+    return Realised(ratios=ratios)
 
 
 def gates(targets):
@@ -49,7 +49,6 @@ class TestGateTargets:
         targets = gate_targets(used, realised(*ratios))
         assert 0 <= targets.size <= LIMIT
         assert all(0 <= group <= LIMIT for group in targets.groups)
-        assert 0 <= targets.direction <= 1
 
     @given(GATES, RATIOS, RATIOS)
     def test_the_more_it_overshot_the_less_it_gets(self, used, one, other):
@@ -62,11 +61,3 @@ class TestLiteralTargets:
         targets = literal_targets(realised(0.7, -0.3, 9.0))
         assert targets.size == 1.0
         assert targets.groups == (0.7, 0.0, LIMIT)
-
-
-@pytest.mark.parametrize("rule", [literal_targets, lambda r: gate_targets([1.0, 1.0], r)])
-@pytest.mark.parametrize(
-    ("cosines", "direction"), [((1.0, 0.5), 0.75), ((-1.0, -0.5), 0.0), ((1.0, 1.0000001), 1.0)]
-)
-def test_direction_is_the_mean_cosine_clamped(rule, cosines, direction):
-    assert rule(realised(0.5, 0.5, cosines=cosines)).direction == direction

@@ -12,7 +12,7 @@ from hybrid_sweep.trainer.snapshot import plain
 
 
 def residual(step: int, features: list[float] | None = None, loss_residual: float = 0.0) -> Residual:
-    layers = (LayerResidual("a", 0.1, 0.9), LayerResidual("b", -0.2, 0.5))
+    layers = (LayerResidual("a", 0.1), LayerResidual("b", -0.2))
     row = tuple(features or [float(step % 7 + i) for i in range(FEATURES)])
     return Residual(step, "full", 1, loss_residual, layers, row, 0.8)
 

@@ -22,11 +22,9 @@ class Realised:
 
     Attributes:
         ratios: a*_g = ⟨d_g, v_g⟩ / (K‖v_g‖²) for each group, unclipped: 1 where the direction held.
-        cosines: cos(d_g, v_g) for each group.
     """
 
     ratios: tuple[float, ...]
-    cosines: tuple[float, ...]
 
 
 class Predictor(ABC):
@@ -125,13 +123,10 @@ class Predictor(ABC):
         if earlier is None or steps == 0:
             return None, None
         grams = self._sample.grams([weights - self._start, earlier, self._proposed])
-        dd, vv, ww = ([gram[i][i] for gram in grams] for i in range(3))
+        vv, ww = ([gram[i][i] for gram in grams] for i in (1, 2))
         dv, vw = [gram[0][1] for gram in grams], [gram[1][2] for gram in grams]
         lengths = (sum(vv) * sum(ww)) ** 0.5
-        realised = Realised(
-            ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)),
-            cosines=tuple(_cosine(a, b, c) for a, b, c in zip(dv, vv, dd, strict=True)),
-        )
+        realised = Realised(ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)))
         return realised, sum(vw) / lengths if lengths > 0 else None
 
     @torch.no_grad()
@@ -184,11 +179,6 @@ class Linear(Predictor):
     def displacement(self, begin: float, end: float) -> Tensor:
         """Return v̂ times the steps."""
         return self.direction().mul_(end - begin)
-
-
-def _cosine(product: float, one: float, other: float) -> float:
-    """Return ⟨u, v⟩ / (‖u‖‖v‖) of a product and two squares, within ±1 whatever the rounding."""
-    return min(max(_ratio(product, (one * other) ** 0.5), -1.0), 1.0)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -302,7 +302,6 @@ def test_realised_is_one_where_the_direction_held_and_minus_one_where_it_turned(
     steps(1)
     realised, cosine = predictor.close_full()
     assert realised.ratios == pytest.approx([1] * 8)
-    assert realised.cosines == pytest.approx([1] * 8)
     assert cosine == pytest.approx(1)
     predictor.start_full()
     steps(-1)
