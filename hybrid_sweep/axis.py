@@ -11,6 +11,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from hybrid_sweep.errors import EXACT_AS_FLOAT, Section, shown, whole
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("write a number")
+    return value
+
+
+Number = Annotated[int | float, BeforeValidator(_number)]
+
+
 class _Conditional(Section):
     """An axis that exists only where every axis named in `when` has one of the values listed there."""
 
@@ -31,9 +40,9 @@ class Choice(_Conditional):
 class Range(_Conditional):
     """Numbers from `low` to `high`, both included; whole ones where both ends are whole."""
 
-    low: int | float
-    high: int | float
-    step: int | float | None = Field(None, gt=0)
+    low: Number
+    high: Number
+    step: Annotated[Number | None, Field(gt=0)] = None
     log: bool = False
 
     @property

@@ -170,6 +170,8 @@ def test_a_setting_of_any_numbers_keeps_its_spelling():
         ([50, 75.5], "max_predict_steps=75.5 is not allowed"),
         ({"values": [50, 75.5]}, "max_predict_steps=75.5 is not allowed"),
         ([50, 5e1], "it holds 50.0 twice"),
+        ({"low": True, "high": 100}, "low=True is not allowed: write a number"),
+        ([True, 100], "max_predict_steps=True is not allowed"),
     ],
 )
 def test_what_a_setting_cannot_take_is_refused_with_the_file(axis, said):
