@@ -113,7 +113,9 @@ class Digest:
                 self.numbers.append(dense)
                 return _hash(about)
             flat = dense.resolve_neg().contiguous().reshape(-1)
-            return sha256(about.encode() + flat.view(torch.uint8).numpy().tobytes()).hexdigest()
+            hashed = sha256(about.encode())
+            hashed.update(flat.view(torch.uint8).numpy().data)
+            return hashed.hexdigest()
         except (RuntimeError, ValueError, TypeError):  # of a subclass without numbers of its own
             return self._gives_none(value, about)
 

@@ -207,7 +207,6 @@ def _settings(workload: Workload, plain: PlainStep) -> tuple[dict[str, str], str
         "schedule": "none" if plain.scheduler is None else type(plain.scheduler).__qualname__,
         "steps": str(workload.steps),
         "quality": f"{quality_of(workload)} of {metric_of(workload)}",
-        "metric": metric_of(workload),
         "max_grad_norm": str(getattr(workload, "max_grad_norm", None)),
     }
     groups = _groups(plain.optimizer)

@@ -19,7 +19,7 @@ from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload
 
 STATE = "saved state"
-TRAINED, COMPARED = 6, 2
+TRAINED, COMPARED = 3, 2
 """Steps before the run is saved, and after it is loaded."""
 CONSEQUENCE = (
     "so nothing of this sweep is shared, a run that is resumed begins from its start, and a rollback puts "
@@ -48,7 +48,7 @@ def whole(workload: Workload) -> Iterator[Finding]:
 def _whole(workload: Workload) -> Iterator[Finding]:
     trained = max(min(TRAINED, workload.steps - COMPARED), 1)
     run = _Run(workload)
-    if not run.goes_as(_Run(workload), 1, trained):
+    if not _Run(workload).goes_as(run, 1, trained):
         yield Finding(
             about="training",
             state="problem",
@@ -59,8 +59,6 @@ def _whole(workload: Workload) -> Iterator[Finding]:
         )
         return
     yield Finding(about="training", state="ok", said="the same losses when a seed is started again")
-    run = _Run(workload)
-    run.take(1, trained)
     if lost := _lost(run, trained):
         yield Finding(about=STATE, state="note", said=f"{lost}, {CONSEQUENCE}: {REMEDY}")
     else:
