@@ -70,7 +70,7 @@ def _spec(what: str, changes: list[str], given: dict[str, Any]) -> SweepSpec:
 def _findings(spec: SweepSpec) -> Iterator[Finding]:
     import torch
 
-    from hybrid_sweep.cluster.order import WorkloadOrder, uncompiled
+    from hybrid_sweep.cluster.order import WorkloadOrder, own_steps, uncompiled
     from hybrid_sweep.errors import UserError
     from hybrid_sweep.measure.preflight import cost_of, looked, preflight
     from hybrid_sweep.measure.saved_whole import whole
@@ -98,7 +98,7 @@ def _findings(spec: SweepSpec) -> Iterator[Finding]:
         yield found
     if good:  # else the rest would but say so again
         yield from looked(whole, workload)
-        yield from preflight(workload, spec.steps or workload.steps)
+        yield from preflight(workload, spec.steps or workload.steps, own_steps.get(repr(order)))
     yield from looked(costs)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.measure.reference import held_out, peak_memory_bytes, refuse_unscored, start
-from hybrid_sweep.measure.schedule import refuse_short_schedule
+from hybrid_sweep.measure.schedule import refuse_short_schedule, still_made_for
 from hybrid_sweep.measure.workload_check import Finding
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
@@ -27,16 +27,17 @@ NEAR = 1e-4
 """Share by which a loss with gradients and one without may differ."""
 
 
-def preflight(workload: Workload, steps: int) -> Iterator[Finding]:
+def preflight(workload: Workload, steps: int, own_steps: int | None = None) -> Iterator[Finding]:
     """Yield what of the recipe shows before a run: what is trained, the loss, the schedule, the results.
 
     Args:
         workload: what is trained.
         steps: N, logical steps of a run.
+        own_steps: of the workload, where a sweep has set others; None where it has not.
     """
     yield from looked(_trained, workload)
     yield from looked(_loss, workload)
-    yield from looked(_schedule, workload, steps)
+    yield from looked(_schedule, workload, steps, own_steps or steps)
     yield from looked(_results, workload)
 
 
@@ -95,10 +96,12 @@ def _began(workload: Workload) -> dict[str, Any]:
     return random_state()
 
 
-def _schedule(workload: Workload, steps: int) -> Finding:
+def _schedule(workload: Workload, steps: int, own_steps: int) -> Finding:
     plain = start(workload, 0, steps)
     first = plain.learning_rate
     refuse_short_schedule(plain, steps)
+    if unreached := still_made_for(workload, own_steps, steps):
+        return Finding(about="schedule", state="note", said=unreached)
     if plain.scheduler is None:
         return Finding(
             about="schedule", state="ok", said=f"none: the learning rate is {first:.6g} throughout"

@@ -97,6 +97,18 @@ def test_what_shows_is_told(workload, about, state, said):
     assert said in one.said
 
 
+def test_a_schedule_that_the_steps_of_the_sweep_do_not_reach():
+    class Stuck(Toy):
+        def build_scheduler(self, optimizer):
+            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=120)
+
+    workload = Stuck()
+    workload.steps = 90
+    (one,) = (each for each in preflight(workload, 90, 120) if each.about == "schedule")
+    assert one.state == "note"
+    assert "steps=90 does not reach the learning-rate schedule of Stuck" in one.said
+
+
 def test_random_numbers_are_left_as_they_were():
     torch.manual_seed(3)
     expected = torch.rand(1)
