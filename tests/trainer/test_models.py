@@ -192,6 +192,7 @@ def unfreezing(at, part="0"):
     return problem, layer
 
 
+@pytest.mark.filterwarnings("error")  # torch warns where a buffer of another size is written over
 @pytest.mark.parametrize("predictor", ["ema", "outer_momentum", "rre"])
 def test_parameters_that_are_unfrozen_are_moved_by_the_jumps_that_follow(predictor, caplog):
     problem, layer = unfreezing(35)

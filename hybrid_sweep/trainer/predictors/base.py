@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.parted import parts_of
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors.groups import LayerGroups, Sample
 
@@ -102,7 +103,7 @@ class Predictor(ABC):
         self.groups.hold_frozen_(delta)
         self.groups.vector.add_(delta)
         self._moved(delta, [factor * (end - begin) for factor in factors])
-        if not (self._spare or delta.is_cuda):  # whose memory comes from torch's own pool
+        if not (self._spare or parts_of(delta)[0].is_cuda):  # whose memory comes from torch's own pool
             self._spare = [delta]
 
     @torch.no_grad()
@@ -137,7 +138,8 @@ class Predictor(ABC):
 
     def recycle(self, state: dict[str, Any]) -> None:
         """Let the next `state_dict` write over the vectors of an earlier one, which no one else has."""
-        self._spare += [state[name] for name in self.copied]
+        vectors = [state[name] for name in self.copied]
+        self._spare += [vector for vector in vectors if self.groups.fits(vector)]  # of other parameters: none
 
     def _blank(self) -> Tensor:
         """Return a vector [n] whose values are of no use."""

@@ -112,6 +112,11 @@ class LayerGroups:
                 return False
         return True
 
+    def fits(self, vector: Tensor) -> bool:
+        """Return whether a vector [n] is one of as many weights of the same kinds."""
+        ours, theirs = ([(p.shape, p.dtype, p.device) for p in parts_of(v)] for v in (self.vector, vector))
+        return ours == theirs
+
     def views(self, vector: Tensor, *, real: bool = False) -> list[Tensor]:
         """Return what of a vector [n] belongs to each parameter, in its shape and order in memory.
 
