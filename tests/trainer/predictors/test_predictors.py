@@ -202,7 +202,7 @@ class TestContract:
             one.predictor.apply([0.5 + i / 16 for i in range(one.count)], 0, 10)
             one.cycle()
         for a, b in zip(run.weights(), twin.weights(), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)  # jumps in a row may leave it all
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)  # it may have diverged
 
     def test_a_run_saved_between_cycles_goes_on_identically(self, name):
         config = HybridConfig(
