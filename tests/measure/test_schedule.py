@@ -67,7 +67,7 @@ class Stuck(Toy):
 
 
 @pytest.mark.parametrize("kind", [OneCycle, Own])
-class TestNobodyDrivesItPastItsEnd:
+class TestItIsNotDrivenPastItsEnd:
     def test_unit_costs(self, kind):
         assert measure_unit_costs(kind(), 0, JUMPS).plain_step > 0
 

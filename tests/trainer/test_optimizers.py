@@ -115,7 +115,7 @@ def test_each_is_the_plain_loop_to_the_last_bit(kind):
     assert (step.steps, step.backward_calls) == (6, 6)
 
 
-def test_a_closure_called_late_is_computed_anew():
+def test_a_closure_called_late_is_computed_again():
     found, step = losses(CallsLate)
     assert found[0] == losses(SGD)[0][0]
     assert step.backward_calls == 12
