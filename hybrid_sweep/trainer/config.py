@@ -28,7 +28,8 @@ class HybridConfig(Settings):
         correction_interval: I, logical steps between micro-corrections in Predict; 0 switches them off.
         correction_schedule: "fixed" keeps I; "adaptive" lets it range over [I/2, 2·I] by prediction errors.
         confidence_threshold: a Predict phase starts only at or above this confidence.
-        divergence_threshold: standard deviations of loss that count as divergence.
+        divergence_threshold: standard deviations of one batch's loss that count as divergence: of the
+            smoothed loss on real steps, of a probe or a Correct phase above the level before the jump.
         correct_steps: forward-only logical steps after a Predict phase.
         stop_fraction: share of the run, at its end, that is never predicted.
         tail: "average" puts the mean of the weights over that share into the model at the end of the run.
@@ -39,7 +40,8 @@ class HybridConfig(Settings):
         velocity_decay: β of the EMA of real updates (or of Full-phase displacements).
         gates: "learned" scales a jump by the weight-delta head, "seed" by its literal clamp, "off" by one.
         minimum_cosine: no jump while successive cycles' velocities agree less than this.
-        guard_tolerance: a probe's loss above this multiple of the loss before the jump ends it.
+        guard_tolerance: a probe ends a jump only above this multiple of the loss before it (and above
+            `divergence_threshold`), so that where there is no noise not every rise does.
         divergence_rule: "calibrated" signals stay quiet on plain noise; "seed" is the literal rule.
         force_full_steps: real steps that a warning enforces.
         max_rollbacks: a run that needs more is declared diverged.
@@ -83,7 +85,7 @@ class HybridConfig(Settings):
     velocity_decay: OpenUnit = 0.97
     gates: Literal["learned", "seed", "off"] = "learned"
     minimum_cosine: Annotated[float, Field(ge=-1, lt=1)] = -0.7
-    guard_tolerance: Annotated[float, Field(gt=1)] = 2.0
+    guard_tolerance: Annotated[float, Field(gt=1)] = 1.25
     divergence_rule: Literal["calibrated", "seed"] = "calibrated"
     force_full_steps: Positive = 50
     max_rollbacks: Count = 3

@@ -147,8 +147,14 @@ class JumpPlanner:
         return self.history.tracker.fast
 
     def is_bad(self, loss: float) -> bool:
-        """Whether a loss measured within a horizon is too high to go on with it."""
-        return loss > self.level + (self.config.guard_tolerance - 1) * abs(self.level)
+        """Whether a loss measured within a horizon is too high to go on with it: by much, and not by noise.
+
+        It has to pass `guard_tolerance` times the level, and the level by `divergence_threshold` standard
+        deviations of one batch's loss, as the newest real steps have it.
+        """
+        level, sigma = self.level, sqrt(self.history.tracker.variance)
+        by_much = (self.config.guard_tolerance - 1) * abs(level)
+        return loss > level + max(by_much, self.config.divergence_threshold * sigma)
 
     def is_lost(self, loss: float) -> bool:
         """Whether the loss after a jump is beyond repair: bad, and higher than where training began.

@@ -220,3 +220,46 @@ def test_the_losses_of_a_block_leave_a_gpu_together(far, monkeypatch, problem):
     for batch in batches:
         trainer.step(batch)
     assert set(reads) == {10, 20, 30}
+
+
+@pytest.mark.parametrize(
+    "config", [HybridConfig(confidence_threshold=0.999), HybridConfig(warmup_steps=1000)]
+)
+def test_a_nan_late_in_a_run_without_jumps_costs_a_hundred_steps(problem, config):
+    trainer = HybridTrainer(problem.model, problem.optimizer, config, loss_fn=problem.loss)
+    weights = {}
+
+    def load(step):
+        weights[step] = torch.cat([p.detach().flatten() for p in problem.model.parameters()])
+        x, y = problem.batch(step)
+        return (x, y * float("nan")) if step == 333 else (x, y)
+
+    trainer.run(load, 340)
+    assert trainer.tally.rollbacks == 1
+    back = [step for step, before in weights.items() if step <= 333 and torch.equal(before, weights[334])]
+    assert back
+    assert back[-1] >= 233
+
+
+@pytest.mark.parametrize("interval", [30, 100])
+def test_checkpoints_are_as_far_apart_as_told_and_counted_as_work(problem, interval):
+    config = HybridConfig(confidence_threshold=0.999, checkpoint_interval=interval)
+    trainer = HybridTrainer(problem.model, problem.optimizer, config, loss_fn=problem.loss)
+    trainer.run(problem.batch, 600)
+    assert trainer.meter.calls["checkpoint"] == 600 // interval
+
+
+def test_no_checkpoint_is_taken_of_a_loss_that_rises(problem):
+    """The alarm comes some steps after the fault: by then the checkpoint must not hold it."""
+    rise = [0.0]
+    trainer = HybridTrainer(
+        problem.model,
+        problem.optimizer,
+        HybridConfig(confidence_threshold=0.999, checkpoint_interval=10),
+        loss_fn=lambda model, batch: problem.loss(model, batch) + rise[0],
+    )
+    for step in range(1, 161):
+        rise[0] = 2.0 * (step > 154)  # for six steps, and nothing is sure
+        trainer.step(problem.batch(step))
+    assert trainer.tally.warning_steps == 0
+    assert trainer.recovery._checkpoint_at == 150
