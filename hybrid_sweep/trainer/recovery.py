@@ -283,14 +283,13 @@ class Recovery:
     def _act(self) -> None:
         """Carry out the strongest recovery that the block asks for; a Warmup is only ever rolled back.
 
-        A loss or gradient that is large but finite is a reason to go back only behind a jump: where real steps
-        alone have led there, so they would again, and plain training is not to be held up. The literal rule
-        goes back all the same.
+        A loss or gradient that is large but finite is a reason to go back only behind a jump: where real
+        steps alone have led there, they would again, and plain training is not to be held up.
         """
         (action, why), broken = self._due, self._broken
         self._due, self._broken = NOTHING_DUE, False
         jumped = self._position.jump_at is not None and self._position.jump_at > self._checkpoint_at
-        if action is Action.ROLLBACK and not (broken or jumped or self._config.divergence_rule == "seed"):
+        if action is Action.ROLLBACK and not (broken or jumped):
             action = Action.FORCE_FULL
         self._judged = dict(list(self._judged.items())[-REMEMBERED:])
         self._sane = action is Action.CONTINUE
