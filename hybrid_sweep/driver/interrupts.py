@@ -6,8 +6,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
+_set_handler = signal.signal
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a program: Ctrl-C; a job, container or service that is to stop; a terminal that is closed."""
 
@@ -16,22 +17,28 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def held_back() -> Iterator[None]:
     """Have the first of each of `ENDING` wait for the end of the block; a second one does not.
 
-    Signals that are ignored stay so; handlers that are set within are gone after it.
+    Signals that are ignored stay so. A library that sets a handler of its own for one of them within the
+    block, as Ray does while it starts, is not obeyed: that handler would end what has half started.
     """
     before = _heard(ENDING)
     waiting: list[int] = []
 
     def handler(number: int, _: object) -> None:
         waiting.append(number)
-        signal.signal(number, before[number])
+        _set_handler(number, before[number])
+
+    def set_others(number: int, its: Any) -> Any:
+        return signal.getsignal(number) if number in before else _set_handler(number, its)
 
     for number in before:
-        signal.signal(number, handler)
+        _set_handler(number, handler)
+    signal.signal = cast(Any, set_others)
     try:
         yield
     finally:
+        signal.signal = _set_handler
         for number, former in before.items():
-            signal.signal(number, former)
+            _set_handler(number, former)
     for number in waiting:
         signal.raise_signal(number)
 

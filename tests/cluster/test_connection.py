@@ -50,8 +50,9 @@ class TestAnInterruptWaits:
     @pytest.mark.parametrize("number", ENDING)
     def test_until_ray_has_begun_which_then_ends(self, calls, monkeypatch, number):
         def init(**options):
+            signal.signal(signal.SIGTERM, lambda *_: calls.append("Ray's own handler"))
             signal.raise_signal(number)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has a handler of its own
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             calls.append("init")
 
         monkeypatch.setattr(ray, "init", init)
