@@ -52,7 +52,7 @@ CASES = {
     "velocity_decay": Case(0.97, 0.9),
     "gates": Case("learned", "off"),
     "minimum_cosine": Case(-0.7, 0.999),
-    "guard_tolerance": Case(2.0, 1.0001, PROBED),
+    "guard_tolerance": Case(2.0, 1.0001, {**PROBED, "divergence_threshold": 0.5}),
     "divergence_rule": Case("calibrated", "seed"),
     "force_full_steps": Case(50, 15, nan_at=60),
     "max_rollbacks": Case(3, 0, nan_at=60),
