@@ -89,6 +89,9 @@ def wrong_way():
         Steady(),
         SOUND.replace(
             predictor="sign_flipped",
+            confidence_threshold=0.001,
+            stop_fraction=0.0,
+            guard_tolerance=1e9,
             max_predict_steps=60,
             correction_interval=0,
             gates="off",
