@@ -39,7 +39,7 @@ def gate_targets(used: Sequence[float], realised: Realised) -> GateTargets:
     aims = [u * (1 + OVERSHOOT) / (1 - min(a, STEEPEST)) for u, a in zip(used, realised.ratios, strict=True)]
     steps = [aim if aim < u else u + RISE * (aim - u) for u, aim in zip(used, aims, strict=True)]
     wanted = [min(step, LIMIT) for step in steps]
-    return _split(wanted)
+    return _split(wanted, realised.weights if any(realised.weights) else (1.0,) * len(wanted))
 
 
 def literal_targets(realised: Realised) -> GateTargets:
@@ -48,8 +48,12 @@ def literal_targets(realised: Realised) -> GateTargets:
     return GateTargets(1.0, tuple(ratios))
 
 
-def _split(wanted: Sequence[float]) -> GateTargets:
-    """Divide the wanted factors into their mean and what each group has on top of it."""
-    size = sum(wanted) / len(wanted)
+def _split(wanted: Sequence[float], weights: Sequence[float]) -> GateTargets:
+    """Divide the wanted factors into their mean and what each group has on top of it.
+
+    The mean is weighted by the direction's squared length in each group: in one that hardly moves (a bias
+    before BatchNorm, whose gradient is rounding error) what is wanted is noise, and must not scale the rest.
+    """
+    size = sum(w * want for w, want in zip(weights, wanted, strict=True)) / sum(weights)
     groups = tuple(min(max(want / size, 0.0), LIMIT) if size > 0 else 1.0 for want in wanted)
     return GateTargets(max(size, 0.0), groups)

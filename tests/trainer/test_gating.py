@@ -55,6 +55,14 @@ class TestGateTargets:
         low, high = sorted((one, other))
         assert gates(gate_targets([used], realised(low))) <= gates(gate_targets([used], realised(high)))
 
+    def test_a_group_that_hardly_moves_does_not_scale_the_rest(self):
+        """Its realised ratio is rounding error: a bias before BatchNorm, say."""
+        for noise in (-40.0, 0.9):
+            found = Realised(ratios=(-1.0, noise), weights=(1.0, 1e-14))
+            assert gate_targets([0.5, 0.5], found).size == pytest.approx(
+                0.5 + RISE * (0.5 * (1 + OVERSHOOT) / 2 - 0.5)
+            )
+
 
 class TestLiteralTargets:
     def test_the_realised_gates_clamped(self):

@@ -23,9 +23,11 @@ class Realised:
 
     Attributes:
         ratios: a*_g = ⟨d_g, v_g⟩ / (K‖v_g‖²) for each group, unclipped: 1 where the direction held.
+        weights: ‖v_g‖² of each group; () counts all groups alike.
     """
 
     ratios: tuple[float, ...]
+    weights: tuple[float, ...] = ()
 
 
 class Predictor(ABC):
@@ -127,7 +129,8 @@ class Predictor(ABC):
         vv, ww = ([gram[i][i] for gram in grams] for i in (1, 2))
         dv, vw = [gram[0][1] for gram in grams], [gram[1][2] for gram in grams]
         lengths = (sum(vv) * sum(ww)) ** 0.5
-        realised = Realised(ratios=tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True)))
+        ratios = tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True))
+        realised = Realised(ratios=ratios, weights=tuple(vv))
         return realised, sum(vw) / lengths if lengths > 0 else None
 
     @torch.no_grad()
