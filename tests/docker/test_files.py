@@ -21,7 +21,9 @@ INSTRUCTIONS = {"ARG", "FROM", "RUN", "COPY", "USER", "WORKDIR", "VOLUME", "EXPO
 
 def requirement(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return next(r for r in map(Requirement, project["dependencies"]) if r.name == name)
+    image = {"python_version": argument_defaults()["PYTHON"]}
+    asked = [r for r in map(Requirement, project["dependencies"]) if r.name == name]
+    return next(r for r in asked if r.marker is None or r.marker.evaluate(image))
 
 
 def instructions():

@@ -1,31 +1,17 @@
 """What cannot be trained here is refused in one sentence before the first step."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from support.distributed import rank, refused
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.supported import refuse_unsupported
-from hybrid_sweep.trainer.trainer import HybridTrainer
-
-
-def refused(model):
-    """Return what a trainer says of it."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    with pytest.raises(UserError) as caught:
-        HybridTrainer(model, optimizer, HybridConfig(), loss_fn=lambda model, batch: model(batch).sum())
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
 
 
 @pytest.fixture
@@ -56,13 +42,6 @@ def test_sharded_parameters_are_refused(alone):
     net.weight = nn.Parameter(distribute_tensor(net.weight.detach(), mesh))
     assert "the parameter weight is a DTensor" in refused(net)
     assert "is a FSDPModule" in refused(fully_shard(nn.Linear(2, 1), mesh=mesh))
-
-
-def rank(index, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=index, world_size=2)
-    said = [refused(net) for net in (nn.Linear(2, 1), DistributedDataParallel(nn.Linear(2, 1)))]
-    dist.destroy_process_group()
-    Path(folder, f"said{index}").write_text("\n".join(said), encoding="utf-8")
 
 
 def test_each_of_two_processes_is_told_before_the_first_step(tmp_path):
