@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich import progress as bars
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from hybrid_sweep.analysis.status import SweepStatus
     from hybrid_sweep.analysis.verdict import Verdict
     from hybrid_sweep.cluster.jobs import JobState
-    from hybrid_sweep.confirm.plan import Progress
     from hybrid_sweep.measure.cache import Cache
     from hybrid_sweep.spec import SweepSpec
     from hybrid_sweep.trainer.config import HybridConfig
@@ -40,7 +36,6 @@ WIDTH_WITHOUT_TERMINAL = 120
 NARROW = 104  # a screen below this shows the front without the columns of ONLY_WHERE_WIDE
 USUAL_ID = 16  # characters; longer ids, which say more, need as much more of the screen
 FAILURES_SHOWN = 5
-LINE_EVERY_SECONDS, SIGN_EVERY_SECONDS = 3.0, 15.0
 FRONT_COLUMNS = {  # column of trials.csv -> its heading
     "trial_id": "trial",
     "seed": "seeds",
@@ -254,52 +249,6 @@ def ending(folder: ResultsFolder, counts: Mapping[str, int], interrupted: bool, 
     path = quote(str(folder.path))
     parts += [_line(f"  hybrid-sweep {command.replace('DIR', path, 1)}", "cyan") for command in commands]
     return Group(*parts)
-
-
-class ConfirmProgress:
-    """Shows how far a confirmation is: a bar in a terminal, plain lines anywhere else."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = bars.Progress(
-            bars.TextColumn("confirming"),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeRemainingColumn(),
-            bars.TextColumn("{task.description}", style="dim"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task: bars.TaskID | None = None
-        self._line = -math.inf
-        self._says, self._over = "building the workload", threading.Event()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        if not self._console.is_terminal:
-            threading.Thread(target=self._live_on, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._bar.stop()
-
-    def _live_on(self) -> None:
-        """Give a sign of life while a run lasts: this process trains it, and says nothing meanwhile."""
-        began = time.monotonic()
-        while not self._over.wait(SIGN_EVERY_SECONDS):
-            self._console.print(f"{self._says} ({time.monotonic() - began:.0f} s so far)", soft_wrap=True)
-
-    def __call__(self, progress: Progress) -> None:
-        """Show what comes next."""
-        if self._task is None:
-            self._task = self._bar.add_task("", total=progress.total)
-        self._says = f"{progress.done}/{progress.total} | {progress.next}"
-        self._bar.update(self._task, completed=progress.done, description=progress.next)
-        if not self._console.is_terminal and time.monotonic() - self._line >= LINE_EVERY_SECONDS:
-            self._line = time.monotonic()
-            self._console.print(self._says, soft_wrap=True)
 
 
 def confirmed(found: Confirmation) -> RenderableType:

@@ -2,14 +2,11 @@
 
 import io
 import math
-import re
-import time
 
 import pytest
 from rich.console import Console
 
 from hybrid_sweep import screen
-from hybrid_sweep.confirm.plan import Progress
 
 
 @pytest.fixture
@@ -46,14 +43,3 @@ def test_no_number_and_no_id_is_cut_off_where_the_screen_is_narrow(front, width,
     assert "0.9876" in screen_text.getvalue()
     ids = (line[1:].split(" ")[0] for line in screen_text.getvalue().splitlines())
     assert trial_id in "".join(ids)
-
-
-def test_a_confirmation_gives_a_sign_of_life_while_a_run_lasts(monkeypatch):
-    monkeypatch.setattr(screen, "SIGN_EVERY_SECONDS", 0.01)
-    file = io.StringIO()
-    with screen.ConfirmProgress(Console(file=file)) as progress:
-        while not re.search(r"building the workload \(\d+ s so far\)", file.getvalue()):
-            time.sleep(0.01)
-        progress(Progress(done=3, total=9, next="seed 4, lr_matched"))
-        while not re.search(r"3/9 \| seed 4, lr_matched \(\d+ s so far\)", file.getvalue()):
-            time.sleep(0.01)

@@ -219,10 +219,11 @@ def confirm(
     """
     from hybrid_sweep import screen
     from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.cli.confirming import ConfirmProgress
     from hybrid_sweep.confirm.sweep import confirm_sweep
 
     console = screen.console()
-    with screen.ConfirmProgress(console) as progress:
+    with ConfirmProgress(console) as progress:
         found = confirm_sweep(
             folder,
             seeds=seeds,
