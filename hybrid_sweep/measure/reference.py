@@ -219,7 +219,8 @@ def refuse_unscored(result: dict[str, float], workload: Workload, step: int) -> 
     if metric not in result:
         needs = f"metric = {metric!r}" if metric != "accuracy" else f'quality = "{quality}"'
         raise UserError(
-            f'{needs} needs evaluate() to return "{metric}": it returns {", ".join(sorted(result))}'
+            f'{needs} needs evaluate() to return "{metric}": it returns {", ".join(sorted(result))}; '
+            "return it, or name one of those as metric"
         )
     value = result[metric]
     allowed = value > 0 if quality == "min_ratio" else value >= 0 or quality.endswith("gap")

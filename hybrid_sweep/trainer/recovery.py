@@ -318,7 +318,7 @@ def is_at_hand(loss: Any) -> bool:
 
 def as_number(loss: Any) -> float:
     """Return a loss as a number, infinite where it is too large to be reckoned with."""
-    number = float(loss)
+    number = float(loss.detach() if isinstance(loss, Tensor) else loss)
     return number * inf if abs(number) > LARGEST_LOSS else number
 
 
