@@ -203,11 +203,8 @@ class PlainStep:
         try:
             self.scheduler.step()
         except Exception as error:  # whatever a schedule says at its end
-            if self.rehearses:
-                self.schedule_steps = self._scheduled
-                return
-            if self._scheduled + 1 == self.schedule_steps:  # no step is left for the rate that it lacks
-                self.schedule_steps = self._scheduled
+            if self.rehearses or self._scheduled + 1 == self.schedule_steps:
+                self.schedule_steps = self._scheduled  # no step is left for the rate that it lacks
                 return
             raise UserError(
                 f"the learning-rate schedule {type(self.scheduler).__name__} ends after {self._scheduled} "

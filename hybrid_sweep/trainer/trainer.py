@@ -350,7 +350,7 @@ class HybridTrainer:
             elif part == "dynamics":
                 self.planner.start_dynamics()
                 fresh = {name: getattr(self.planner, name).state_dict() for name in ("dynamics", "mixture")}
-                planner |= {**fresh, "forecast": []}
+                planner |= {**fresh, "rolled": [], "loss_correction": None}
             else:
                 result[part] = self.recovery.new_monitor().state_dict()
             logger.warning("%s: the %s starts afresh", ", ".join(f"new {name}" for name in names), part)

@@ -203,3 +203,13 @@ def frozen():
     problem = Problem()
     problem.model[0].requires_grad_(False)
     return problem, HybridTrainer(problem.model, problem.optimizer, BASE, loss_fn=problem.loss)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("predictor_hidden_size", False), ("velocity_decay", True)])
+def test_a_network_that_starts_afresh_has_foretold_nothing(name, kept):
+    state, _, _ = saved()
+    assert state["parts"]["ours"]["planner"]["rolled"]  # the cycle's Correct phase has asked for it
+    _, trainer = run_of(BASE.replace(**{name: OTHERS[name]}))
+    trainer.load_state_dict(state, under_new_config=True)
+    assert bool(trainer.planner._rolled) is kept
+    assert kept or trainer.planner._loss_correction is None
