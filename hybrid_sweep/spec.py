@@ -132,8 +132,7 @@ class SweepSpec(Settings):
         about: one sentence for `hybrid-sweep list`.
         workload: what is trained.
         steps: logical steps of a run; None takes the workload's own.
-        metric: what `evaluate` returns that is compared instead of the loss, such as auc; None takes the
-            workload's own `metric`.
+        metric: what `evaluate` returns that is compared instead of the loss; None takes the workload's.
         mode: whether a larger (max) or a smaller (min) metric is better; None takes the workload's, else max.
         max_grad_norm: total norm to which gradients are clipped, of the reference, the controls and the
             hybrid alike; None takes the workload's own `max_grad_norm`, and clips nothing where it has none.
