@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.signals import unignored
 
 FOLDER = os.environ.get("HYBRID_SWEEP_CASES", "")
 AT_ONCE = 3
@@ -111,9 +112,10 @@ class Cases:
 @pytest.fixture(scope="module")
 def cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     wanted = [item.name[5:7] for item in request.session.items if item.path == request.path]
-    cases = Cases(wanted, tmp_path_factory.mktemp("cases"))
-    yield cases
-    cases.close()
+    with unignored():
+        cases = Cases(wanted, tmp_path_factory.mktemp("cases"))
+        yield cases
+        cases.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import threading
 import pytest
 import ray
 from support.local_ray import quiet
+from support.signals import unignored
 
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.driver.interrupts import ENDING
@@ -23,7 +24,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: made.append("init"))
     monkeypatch.setattr(ray, "shutdown", lambda: made.append("shutdown"))
-    with quiet():
+    with quiet(), unignored():
         yield made
 
 
