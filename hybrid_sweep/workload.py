@@ -7,19 +7,14 @@ import importlib
 import importlib.resources
 import importlib.util
 import inspect
-import sys
-import traceback
-from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from hashlib import sha256
-from itertools import takewhile
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from hybrid_sweep.errors import UserError, named, unknown_name
+from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.paths import user_path
+from hybrid_sweep.user_code import imported, last_line, no_such_class, package_of, refuse_uncallable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,7 +97,7 @@ def load_workload(name: str, **keywords: Any) -> Workload:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"workload {name} cannot be built: {_last_line(error)}") from error
+        raise UserError(f"workload {name} cannot be built: {last_line(error)}") from error
     _check(workload, name)
     return workload
 
@@ -114,21 +109,16 @@ def find_workload(name: str, **keywords: Any) -> Any:
         UserError: as `load_workload`, for all that shows before the class is called.
     """
     source, attribute = _split(located(name, Path()))
-    module = _imported(source)
+    module = imported(source, attribute, METHODS)
     found = getattr(module, attribute, None)
-    if not callable(found):
-        classes = [
-            key
-            for key, value in vars(module).items()
-            if inspect.isclass(value) and value.__module__ == module.__name__ and not key.startswith("_")
-        ]
-        if not classes:
-            raise UserError(
-                f"{source} defines no class; add one called {attribute} with the workload's methods"
-            )
-        raise unknown_name(f"class in {source}", attribute, sorted(classes))
     if inspect.isclass(found):
         _check_methods(found, name)
+    elif callable(found):
+        refuse_uncallable(found, name)
+    else:
+        own = [each for each in vars(module).values() if inspect.isclass(each)]
+        names = [each.__name__ for each in own if each.__module__ == module.__name__]
+        raise no_such_class(source, attribute, [each for each in names if not each.startswith("_")])
     _check_keywords(found, name, keywords)
     return found
 
@@ -176,8 +166,8 @@ def located(name: str, folder: Path) -> str:
     source, separator, attribute = name.rpartition(SEPARATOR)
     if source.endswith(".py"):
         candidates = [user_path(source)]
-    elif source and source.partition(".")[0] != PACKAGED:
-        module = Path(*source.split("."))
+    elif all(map(str.isidentifier, parts := source.split("."))) and parts[0] != PACKAGED:
+        module = Path(*parts)
         candidates = [module.with_name(f"{module.name}.py"), module / "__init__.py"]
     else:
         candidates = []
@@ -214,15 +204,9 @@ def travelling(name: str) -> tuple[Path, str] | None:
     """
     if (path := workload_file(name)) is None:
         return None
-    top = _package(path)
+    top = package_of(path)
     folder = top.parent if top else path.parent
     return folder, f"{path.relative_to(folder).as_posix()}{SEPARATOR}{_split(name)[1]}"
-
-
-def _package(path: Path) -> Path | None:
-    """Return the folder of the outermost package that a file belongs to; None where it belongs to none."""
-    folders = takewhile(lambda folder: (folder / "__init__.py").is_file(), path.parents)
-    return deque(folders, maxlen=1).pop() if (path.parent / "__init__.py").is_file() else None
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -235,124 +219,15 @@ def _split(name: str) -> tuple[str, str]:
     return source, attribute
 
 
-class _SweepWithin(BaseException):
-    """Stops an import at a sweep that a script runs: what stands above it is what a worker needs."""
-
-
-_importing: list[str] = []
-
-
-def stop_within_import() -> None:
-    """End the import of a workload here, where one is going on: no sweep runs within another."""
-    if _importing:
-        raise _SweepWithin
-
-
-def _imported(source: str) -> ModuleType:
-    if source == "__main__":
-        raise UserError(
-            "a class of __main__ is known to this process alone, and workers need a file: "
-            "write it to one, and give path/to/file.py:Class"
-        )
-    _importing.append(source)
-    try:
-        return _import_file(user_path(source)) if source.endswith(".py") else _import_module(source)
-    except _SweepWithin:
-        raise UserError(
-            f"{source} runs a sweep when it is imported, as workers do: "
-            'put that below `if __name__ == "__main__":`'
-        ) from None
-    finally:
-        _importing.pop()
-
-
-def _import_module(dotted: str) -> ModuleType:
-    try:
-        return importlib.import_module(dotted)
-    except ModuleNotFoundError as error:
-        if error.name and f"{dotted}.".startswith(f"{error.name}."):
-            raise UserError(
-                f"no module {error.name!r} for workload {dotted}: install it here, "
-                "or give the file's path (path/to/file.py:Class)"
-            ) from None
-        raise UserError(f"workload module {dotted} cannot be imported: {_last_line(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise UserError(f"workload module {dotted} cannot be imported: {_last_line(error)}") from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own, with its folder on the path so that it finds its neighbours.
-
-    A file of a package is imported with that package, which lies in a folder on the path too. A file
-    beside others finds them by relative imports as well. The name depends on what the file holds: a
-    notebook that edits it gets what it wrote.
-    """
-    path = path.resolve()
-    try:
-        content = path.read_bytes() if path.is_file() else None
-    except OSError:
-        content = None
-    if content is None:
-        raise UserError(f"no workload file {path}: check the path (it is read from the current folder)")
-    top = _package(path)
-    first = top / "__init__.py" if top else path
-    stem = "".join(c if c.isalnum() else "_" for c in (top.name if top else path.stem))
-    head = f"workload_{stem}_{sha256(bytes(path) + content).hexdigest()[:8]}"
-    inside = path.relative_to(top).with_suffix("").parts if top else ()
-    name = ".".join([head, *(part for part in inside if part != "__init__")])
-    if name in sys.modules:
-        return sys.modules[name]
-    for folder in dict.fromkeys([path.parent, top.parent if top else path.parent]):
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-    _forget(first)
-    try:
-        _execute(head, first)
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        _forget(first)
-        raise UserError(f"workload file {path} cannot be imported: {_last_line(error, path)}") from error
-
-
-def _execute(name: str, path: Path) -> None:
-    """Import a file as the package called `name`: its own relative imports then look in its folder.
-
-    A script is imported as far as the sweep that it runs.
-    """
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
-    if spec is None or spec.loader is None:
-        raise ImportError("a workload is a .py file")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    with suppress(_SweepWithin):
-        spec.loader.exec_module(module)
-
-
-def _forget(path: Path) -> None:
-    """Forget what was imported as the package of this file before it was edited, or as a part of that."""
-    heads = [n for n, m in sys.modules.items() if "." not in n and getattr(m, "__file__", None) == str(path)]
-    old = [head for head in heads if head.startswith("workload_")]
-    for name in [name for name in sys.modules if name.partition(".")[0] in old]:
-        del sys.modules[name]
-
-
-def _last_line(error: BaseException, file: Path | None = None) -> str:
-    """Return `ValueError: ... (file.py, line 3)`: the deepest line, in `file` where it is among them."""
-    if isinstance(error, SyntaxError):
-        where = f"{Path(error.filename or '?').name}, line {error.lineno}"
-        return f"{type(error).__name__}: {error.msg} ({where})"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if file and Path(frame.filename) == file] or frames
-    return f"{named(error)} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
-
-
 def _check_methods(owner: Any, name: str) -> None:
     """Refuse a class that lacks a method, or whose method does not take the protocol's arguments."""
     for method, arguments in METHODS.items():
-        found = getattr(owner, method, None)
+        there = inspect.getattr_static(owner, method, None)
+        found = getattr(owner, method, None) if there is not None else None  # none that a metaclass makes up
         call = f"{method}(self, {', '.join(arguments)})"
         if not callable(found):
             raise UserError(f"workload {name} has no method {method}: add `def {call}`")
-        own = [] if isinstance(inspect.getattr_static(owner, method), staticmethod | classmethod) else [owner]
+        own = [] if isinstance(there, staticmethod | classmethod) else [owner]
         try:
             inspect.signature(found).bind(*own, *arguments)
         except (TypeError, ValueError) as error:

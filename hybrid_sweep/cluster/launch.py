@@ -14,7 +14,8 @@ from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.workload import find_workload, located, stop_within_import
+from hybrid_sweep.user_code import stop_within_import
+from hybrid_sweep.workload import find_workload, located
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome

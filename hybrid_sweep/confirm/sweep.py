@@ -28,7 +28,8 @@ from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.workload import Workload, stop_within_import
+from hybrid_sweep.user_code import stop_within_import
+from hybrid_sweep.workload import Workload
 
 LEAST_SEEDS = 3
 

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from hashlib import sha256
@@ -19,13 +18,12 @@ from uuid import uuid4
 import torch
 
 from hybrid_sweep.measure.recipe_key import Recipe, recipe_of
+from hybrid_sweep.user_code import INSTALLED, is_standard
 from hybrid_sweep.workload import Workload
 
 HERE = Path(__file__).parents[1]
 OURS = ("trainer/**/*.py", "measure/**/*.py", "arm.py")
 """What of this package a run's results depend on."""
-INSTALLED = ("site-packages", "dist-packages")
-STANDARD = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
 
 
 class Content:
@@ -91,7 +89,7 @@ def code_of(workload: type, build: Callable[..., Any] | None) -> dict[str, str]:
             file = _resolved(Path(inspect.getfile(owner)))
         except (TypeError, OSError):  # defined in no file: never the same again
             return {"unknown": uuid4().hex}
-        if _is_standard(file):
+        if is_standard(file):
             continue
         top = _top(file, owner.__module__)
         files = [(owner.__module__, file)]
@@ -121,13 +119,8 @@ def _loaded_below(top: Path) -> Iterator[tuple[str, Path]]:
         file = _resolved(Path(given))
         if not str(file).startswith(inside) or set(INSTALLED) & set(file.relative_to(top).parts):
             continue
-        if not (file.is_relative_to(ours) or _is_standard(file)):
+        if not (file.is_relative_to(ours) or is_standard(file)):
             yield name, file
-
-
-def _is_standard(file: Path) -> bool:
-    """Return whether a file belongs to Python itself."""
-    return any(file.is_relative_to(folder) for folder in STANDARD) and not set(INSTALLED) & set(file.parts)
 
 
 def _resolved(file: Path) -> Path:
