@@ -3,9 +3,10 @@
     python benchmarks/full_step.py
 
 Blocks of a hand-written PyTorch loop, of the step that references and controls take, and of the trainer with
-a shut gate take turns in one process on one thread, on the bundled digits, in every order as often as in any
-other. So are the models made, fresh ones every few blocks: where a model lies in memory makes it faster or
-slower. Ratios are taken block by block: a machine that slows down slows all of them.
+a gate that its confidence does not reach (it learns all the same) take turns in one process on one thread, on
+the bundled digits, in every order as often as in any other. So are the models made, fresh ones every few
+blocks: where a model lies in memory makes it faster or slower. Ratios are taken block by block: a machine
+that slows down slows all of them.
 """
 
 import statistics
@@ -18,6 +19,7 @@ import torch
 from interval import interval
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
+from hybrid_sweep.trainer.confidence import CEILING
 from hybrid_sweep.trainer.plain import PlainStep
 from trainables.mnist_mlp import MnistMlp
 
@@ -67,7 +69,7 @@ def compare(workload: MnistMlp, batches: list[Any], made: Sequence[int]) -> tupl
     trainer = HybridTrainer(
         hybrid_model,
         workload.build_optimizer(hybrid_model),
-        HybridConfig(confidence_threshold=0.999),
+        HybridConfig(confidence_threshold=CEILING),
         loss_fn=workload.loss,
     )
 

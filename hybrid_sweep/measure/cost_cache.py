@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from hybrid_sweep.measure.costs import WARM_UP_STEPS, UnitCosts, measure_unit_costs, seconds_allowed
 from hybrid_sweep.measure.reference import Told, unheard
 from hybrid_sweep.measure.run_cache import RunCache
+from hybrid_sweep.measure.trial import FORMAT
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import Workload
 
@@ -78,4 +79,5 @@ def unit_costs_of_all(
 
 
 def _parts(config: HybridConfig) -> dict[str, object]:
-    return {"machine": [platform.node(), os.cpu_count()], "config": config.model_dump()}
+    machine = [platform.node(), os.cpu_count()]
+    return {"machine": machine, "trainer": FORMAT, "config": config.model_dump()}

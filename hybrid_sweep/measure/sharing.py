@@ -18,6 +18,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.trial import SWEPT, Trial
+from hybrid_sweep.trainer.confidence import CEILING
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.phases import Crossing, Phase
 from hybrid_sweep.trainer.plain import Steps, alone
@@ -112,7 +113,7 @@ class SharedTrial:
         self._make, self._config, self._store = make, config, store
         self._with_me = [other for other in others if other != config and _may_share(config, other)]
         self._open_ended = open_ended
-        self._key = _hash({name: getattr(config, name) for name in FROM_THE_START}, seed)
+        self._key = _hash({name: getattr(config, name) for name in FROM_THE_START}, _is_shut(config), seed)
         self._told: list[dict[str, Any] | None] = []  # since the newest parting
         self._told_before = 0
         self._parting = ""  # key of the edge that led to it, where others were followed
@@ -250,7 +251,13 @@ class SharedTrial:
 
 
 def _may_share(one: HybridConfig, other: HybridConfig) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in FROM_THE_START)
+    alike = all(getattr(one, name) == getattr(other, name) for name in FROM_THE_START)
+    return alike and _is_shut(one) == _is_shut(other)
+
+
+def _is_shut(config: HybridConfig) -> bool:
+    """Return whether no confidence opens the gate, so that the run hardly learns."""
+    return config.confidence_threshold > CEILING
 
 
 def _hash(*parts: Any) -> str:

@@ -34,7 +34,7 @@ from hybrid_sweep.trainer.records import TrainingDiverged, realised_horizons
 from hybrid_sweep.trainer.skill import Interval
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
-FORMAT = 11
+FORMAT = 12
 """Of a run's state; another one is not gone on from."""
 Twins = MutableMapping[TwinKey, Curve]
 """Runs that repeat the real steps of a hybrid run."""

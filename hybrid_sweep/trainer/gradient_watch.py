@@ -12,17 +12,17 @@ PARTS = 8
 """Parameters that are watched, at most."""
 LARGEST_PART = 4096
 """Elements of one: reading every gradient would cost 2.6 % of a step of the seed's test model."""
-WIDE = (torch.float32, torch.float64)
-"""Types whose norm needs no wider one: to ask torch for it costs a third of the measurement."""
+WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+"""Types in which sums of squares are safe."""
 STRIDE_ON_DEVICES = 3
 """Real steps from one to the next off the CPU, where a step of a small model is bound by kernel launches."""
 
 
 class GradientWatch:
-    """Measures the gradients of up to eight small parameters, spread over the depth of the model.
+    """Keeps the gradients of up to eight small parameters, spread over the depth of the model.
 
     The gradient of a bias is what arrives at its layer, so an explosion or a vanishing anywhere shows in the
-    layers before it. Where gradients are clipped, it is their total norm, which is known.
+    layers before it. Where gradients are clipped, their total norm is known and kept instead.
 
     Args:
         plain: the training step.
@@ -35,20 +35,35 @@ class GradientWatch:
         self._parts = small[:: -(-len(small) // PARTS)] if small else []
         self._stride = 1 if device.type == "cpu" else STRIDE_ON_DEVICES
 
-    def measure(self, real_step: int) -> Tensor | None:
-        """Return the norm [] of the newest gradient's part; None where it is not due or there is none.
+    def take(self, real_step: int) -> Tensor | None:
+        """Return a copy [m] of the newest gradient's part, or its total norm [] where it is clipped.
+
+        The copy costs a third of what its norm does, so `norm_of` waits until the step is judged.
 
         Args:
             real_step: how many there were.
+
+        Returns:
+            None where none is due, or there is no gradient.
         """
         if (clipped := self._plain.clipped) is not None:
             return clipped
         if real_step % self._stride:
             return None
-        parts = [values_of(p.grad).flatten() for p in self._parts if p.grad is not None]
-        if not parts:
-            return None
-        part = parts[0] if len(parts) == 1 else torch.cat(parts)
-        wide = None if part.dtype in WIDE else torch.promote_types(part.dtype, torch.float32)
-        norm: Tensor = torch.linalg.vector_norm(part, dtype=wide)
-        return norm
+        parts = [_flat(gradient) for p in self._parts if (gradient := p.grad) is not None]
+        return torch.cat(parts) if parts else None
+
+
+def norm_of(taken: Tensor) -> Tensor:
+    """Return the norm [] of what `GradientWatch.take` returned, in single precision or better."""
+    if taken.dim() == 0:
+        return taken
+    wide = taken if taken.dtype in WIDE else taken.to(torch.promote_types(taken.dtype, torch.float32))
+    return torch.vdot(wide, wide).abs().sqrt() if wide.is_complex() else wide.dot(wide).sqrt()
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    """Return the values of a gradient as a vector; most that are watched, of biases, are one."""
+    if gradient.dim() == 1 and not gradient.is_sparse:
+        return gradient
+    return values_of(gradient).flatten()

@@ -10,7 +10,7 @@ from math import sqrt
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple, cast
 
-from hybrid_sweep.trainer.confidence import Confidence
+from hybrid_sweep.trainer.confidence import CEILING, Confidence
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.corrector import Corrector
 from hybrid_sweep.trainer.dynamics import RssmLite
@@ -30,6 +30,8 @@ from hybrid_sweep.trainer.tail import TailAverage
 logger = logging.getLogger(__name__)
 AUDITS = 3
 """Jumps that the post-recovery audit looks back on."""
+RARELY = 8
+"""Full phases from one that is learned from to the next, where no confidence opens the gate."""
 FORECAST_MARGIN = 1
 """Steps forecast beyond a jump and its Correct phase: the first real step after them."""
 STATEFUL = (
@@ -54,12 +56,14 @@ class Assessment(NamedTuple):
         trusted: False while there is no direction, or successive directions disagree.
         paid: whether the last jump had paid off by the end of this phase; None where there was none.
         finite: whether the weights still are.
+        learned: whether the phase was learned from.
     """
 
     confidence: float
     trusted: bool
     paid: bool | None
     finite: bool
+    learned: bool = True
 
 
 class JumpPlanner:
@@ -86,6 +90,7 @@ class JumpPlanner:
         self.corrector = Corrector(self.residuals)
         self.schedule = CorrectionSchedule(config.correction_interval, config.correction_schedule)
         self._new_steps = 0
+        self._phases = 0  # Full phases assessed
         self._first_loss: float | None = None
         self._features: tuple[float, ...] = (0.0,) * FEATURES
         self._rolled: list[float] = []  # RSSM-lite's losses after the newest real step
@@ -179,8 +184,16 @@ class JumpPlanner:
         self.predictor.start_full()
 
     def assess(self, step: int) -> Assessment:
-        """End a Full phase (or Warmup): learn from its steps and say whether to predict."""
+        """End a Full phase (or Warmup): learn from its steps and say whether to predict.
+
+        Where no confidence is high enough, one phase in eight is learned from, to tell what there is.
+        """
         count, self._new_steps = self._new_steps, 0
+        self._phases += 1
+        shut = self.config.confidence_threshold > CEILING and self._plan is None
+        if shut and self._phases % RARELY != 1:
+            finite = self.predictor.look()
+            return Assessment(self.confidence.value, trusted=False, paid=None, finite=finite, learned=False)
         self.mixture.end_jump()
         self.forecast_skill.end_jump()
         errors = self.dynamics.train(self.history, count)
@@ -276,6 +289,7 @@ class JumpPlanner:
             **{name: getattr(self, name).state_dict() for name in STATEFUL},
             "trained": self._trained,
             "new_steps": self._new_steps,
+            "phases": self._phases,
             "first_loss": self._first_loss,
             "features": self._features,
             "plan": None if self._plan is None else asdict(self._plan),
@@ -300,7 +314,7 @@ class JumpPlanner:
             self.start_predictor()
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
-        self._new_steps = state["new_steps"]
+        self._new_steps, self._phases = state["new_steps"], state["phases"]
         self._first_loss = state["first_loss"]
         self._features = state["features"]
         self._plan = None if state["plan"] is None else Plan(**state["plan"])

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from hybrid_sweep.trainer.calibration import ReliabilityBin
 from hybrid_sweep.trainer.confidence import Confidence
 from hybrid_sweep.trainer.divergence import DivergenceSignal
@@ -38,7 +40,7 @@ class Unread(NamedTuple):
         step: logical step.
         loss: a number, or a tensor of one element that still is on its device.
         gradient_norm: the newest that was measured by then.
-        gradient_sample: norm of a part of its gradient, as `loss`; None where it was not measured.
+        gradient: what `GradientWatch.take` returned.
         learning_rate: of the step.
         since_jump: logical steps since the newest jump; None before the first.
     """
@@ -46,7 +48,7 @@ class Unread(NamedTuple):
     step: int
     loss: Any
     gradient_norm: float
-    gradient_sample: Any
+    gradient: Tensor | None
     learning_rate: float
     since_jump: int | None
 
@@ -141,6 +143,7 @@ class Position:
         correct_losses: measured in the current Correct phase.
         assessed: whether the Full phase that just ended has been learned from, and only the decision is left.
         trusted: what that said of the direction.
+        learned: whether it was learned from; one that cannot change what comes mostly is not.
         cycle_at: logical step after which the current cycle began; None between two cycles.
     """
 
@@ -154,6 +157,7 @@ class Position:
     correct_losses: list[float] = field(default_factory=list)
     assessed: bool = False
     trusted: bool = True
+    learned: bool = True
     cycle_at: int | None = None
 
     def since_jump(self, step: int) -> int | None:

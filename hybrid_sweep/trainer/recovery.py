@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.divergence import Action, DivergenceLevel, DivergenceMonitor, DivergenceSignal
+from hybrid_sweep.trainer.gradient_watch import norm_of
 from hybrid_sweep.trainer.learning_rates import stateful
 from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Phase
@@ -123,9 +124,9 @@ class Recovery:
         """Fetch the losses that are unread, all at once; when that is done changes nothing."""
         unread, self._unread = self._unread, []
         losses = _fetched([taken.loss for taken in unread])
-        samples = iter(_fetched([t.gradient_sample for t in unread if t.gradient_sample is not None]))
+        norms = iter(_fetched([norm_of(t.gradient) for t in unread if t.gradient is not None]))
         for taken, loss in zip(unread, losses, strict=True):
-            sample = None if taken.gradient_sample is None else next(samples)
+            sample = None if taken.gradient is None else next(norms)
             self._position.loss = loss
             self._tally.measure(loss, sample)
             self._planner.record(taken.step, loss, taken.gradient_norm, taken.learning_rate)

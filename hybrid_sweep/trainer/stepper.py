@@ -12,7 +12,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.corrector import micro_correction_due
 from hybrid_sweep.trainer.costs import Work
 from hybrid_sweep.trainer.forecast import Outlook
-from hybrid_sweep.trainer.gradient_watch import GradientWatch
+from hybrid_sweep.trainer.gradient_watch import GradientWatch, norm_of
 from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Crossing, Phase
 from hybrid_sweep.trainer.plain import Real, Steps, alone
@@ -86,7 +86,7 @@ class Stepper:
             self._meter.lap(Work.UPDATE, count=False)
             self.on_decision()
             self._meter.start(always=True)
-        learned = self._controller.phase.is_real
+        learned = self._controller.phase.is_real and position.learned
         self.recovery.leave_phase()
         if self._controller.could_predict(self._tally.steps, trusted=position.trusted):
             self._tally.offer(position.confidence)
@@ -103,7 +103,7 @@ class Stepper:
         """Learn from the Full phase that ended; return whether there is anything to decide."""
         assessment = self._planner.assess(self._tally.steps)
         self._position.trusted, self._position.confidence = assessment.trusted, assessment.confidence
-        self._position.assessed = True
+        self._position.assessed, self._position.learned = True, assessment.learned
         self._tally.decide(assessment.confidence)
         if not assessment.finite:
             self._position.assessed, self._position.trusted = False, True
@@ -123,7 +123,7 @@ class Stepper:
         self._tally.count(self._plain)
         norm = self._gradient_norm()
         at = self._position
-        sample = self._watch.measure(at.real_steps)
+        sample = self._watch.take(at.real_steps)
         keep = self._config.velocity_decay if at.mean_learning_rate else 0.0
         at.mean_learning_rate = keep * at.mean_learning_rate + (1 - keep) * rate
         to_score = at.jump_at is not None and at.real_at <= at.jump_at
@@ -149,7 +149,7 @@ class Stepper:
                 norm,
                 predicted,
                 real=True,
-                gradient_sample=None if sample is None else float(sample),
+                gradient_sample=None if sample is None else float(norm_of(sample)),
             )
         told_norm = norm if norm is not None else lambda: self._late_norm(step)
         result = self._result(phase, loss, told_norm, signal)

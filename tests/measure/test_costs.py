@@ -14,6 +14,7 @@ from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.spec import UnitCosts as SpecUnitCosts
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer, costs
 from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.dynamics import RssmLite
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.recovery import Recovery
 
@@ -64,7 +65,7 @@ def clock(monkeypatch):
         monkeypatch.setattr(owner, name, slow)
 
     monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
-    takes(JumpPlanner, "assess", 7.0)
+    takes(RssmLite, "train", 7.0)
     takes(Recovery, "take_checkpoint", 5.0)
     takes(JumpPlanner, "jump", 0.25)
     takes(Toy, "loss", 1.0)

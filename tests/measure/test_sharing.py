@@ -18,7 +18,7 @@ STEPS = 140
 BASE = HybridConfig(warmup_steps=20, full_steps=10, max_predict_steps=20, minimum_cosine=-1.0)
 GRID = [
     BASE.replace(max_predict_steps=horizon, correction_interval=interval, confidence_threshold=threshold)
-    for horizon, interval, threshold in product([12, 35], [0, 8, 40], [0.05, 0.1, 0.9])
+    for horizon, interval, threshold in product([12, 35], [0, 8, 40], [0.05, 0.1, 0.9, 0.999])
 ]
 
 

@@ -32,6 +32,19 @@ def letters(trainer):
 class TestShutGate:
     """With a threshold of 0.999 the trainer is plain training, to the last bit."""
 
+    def test_it_learns_from_one_phase_in_eight_and_tells_its_confidence(self):
+        def trained(threshold):
+            problem = Problem()
+            config = HybridConfig(warmup_steps=20, full_steps=10, confidence_threshold=threshold)
+            trainer = trainer_for(problem, config)
+            return trainer, trainer.run(problem.batch, 380)
+
+        (rare, told), (often, _) = trained(0.999), trained(0.99)
+        assert often.meter.calls["update"] == 36  # Warmup, and all Full phases but the one that ends the run
+        assert rare.meter.calls["update"] == 5
+        assert told.max_confidence_reached > 0
+        assert letters(rare) == letters(often)
+
     @pytest.mark.parametrize("dropout", [0.0, 0.5])
     @pytest.mark.parametrize("norm", [False, True])
     @pytest.mark.parametrize("make", ["sgd", "momentum", "adam", "lbfgs"])

@@ -121,8 +121,7 @@ class Predictor(ABC):
         self._close(steps)
         weights = self._sample(self.groups.vector)
         earlier, self._proposed = self._proposed, self._sampled_direction(weights)
-        norms = torch.linalg.vector_norm(self.groups.vector) + torch.linalg.vector_norm(self._proposed)
-        self.finite = isfinite(float(norms))
+        self.finite = self.look() and isfinite(float(torch.linalg.vector_norm(self._proposed)))
         if earlier is None or steps == 0:
             return None, None
         grams = self._sample.grams([weights - self._start, earlier, self._proposed])
@@ -132,6 +131,10 @@ class Predictor(ABC):
         ratios = tuple(_ratio(a, steps * b) for a, b in zip(dv, vv, strict=True))
         realised = Realised(ratios=ratios, weights=tuple(vv))
         return realised, sum(vw) / lengths if lengths > 0 else None
+
+    def look(self) -> bool:
+        """Return whether the weights are finite."""
+        return isfinite(float(torch.linalg.vector_norm(self.groups.vector)))
 
     @torch.no_grad()
     def start_full(self) -> None:

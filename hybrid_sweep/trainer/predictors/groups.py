@@ -57,6 +57,7 @@ class LayerGroups:
     lengths: list[list[int]]
     _places: list[_Place]
     _owners: list[nn.Parameter] = field(repr=False)
+    _marks: list[tuple[nn.Parameter, int, int]] = field(repr=False)
 
     @classmethod
     def of(cls, model: nn.Module) -> LayerGroups:
@@ -86,7 +87,12 @@ class LayerGroups:
         ]
         owners = list(named.values())
         parts, cut = cut_by_size(names, lengths, MAX_GROUPS, units)
-        groups = cls(Parted.of(vectors), parts, cut, places, owners)
+        marks = [
+            (p, place.kind, place.offset * vectors[place.kind].element_size())
+            for p, place in zip(owners, places, strict=True)
+            if p.numel()
+        ]  # whose memory begins where, in bytes
+        groups = cls(Parted.of(vectors), parts, cut, places, owners, marks)
         for p, view in zip(owners, groups.views(groups.vector), strict=True):
             view.copy_(p.detach())
             p.data = view
@@ -105,12 +111,8 @@ class LayerGroups:
 
     def in_place(self) -> bool:
         """Return whether no parameter has been given other memory, as `model.double()` does."""
-        begins = [(part.data_ptr(), part.element_size()) for part in parts_of(self.vector)]
-        for p, place in zip(self._owners, self._places, strict=True):
-            begin, step = begins[place.kind]
-            if p.data_ptr() != begin + step * place.offset and p.numel():
-                return False
-        return True
+        begins = [part.data_ptr() for part in parts_of(self.vector)]
+        return all(p.data_ptr() == begins[kind] + distance for p, kind, distance in self._marks)
 
     def fits(self, vector: Tensor) -> bool:
         """Return whether a vector [n] is one of as many weights of the same kinds."""
@@ -261,10 +263,10 @@ class Sample:
 
     Inner products over all weights would throw them out of a processor's cache once a cycle. Of each group
     at most `SIZE` coordinates are taken, one at random in each of as many equal stretches, so inner products
-    are known to about 1 %, whatever the size of the model. They depend on the sizes alone.
+    are known to about 1.5 %, whatever the size of the model. They depend on the sizes alone.
     """
 
-    SIZE = 8192
+    SIZE = 4096
     SEED = 0
 
     def __init__(self, groups: LayerGroups) -> None:
