@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.paths import user_path
-from hybrid_sweep.user_code import imported, last_line, no_such_class, package_of, refuse_uncallable
+from hybrid_sweep.user_code import (
+    code_file,
+    imported,
+    last_line,
+    no_such_class,
+    package_of,
+    refuse_uncallable,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -193,6 +200,24 @@ def workload_file(name: str) -> Path | None:
 def is_known(code: Mapping[str, str] | None, file: Path) -> bool:
     """Return whether a file is one of those that a sweep trained, by the digests in its manifest."""
     return sha256(file.read_bytes()).hexdigest() in (code or {}).values()
+
+
+def changed_code(name: str, code: Mapping[str, str] | None) -> list[str]:
+    """Return which files of a workload differ from their digests in a manifest, without importing anything.
+
+    Those are compared that belong to the file that the name leads to; all others are once it is imported.
+    """
+    try:
+        if (file := code_file(_split(name)[0])) is None:
+            return []
+        top = package_of(file) or file.parent
+        parts = [(key.partition(" ")[::2], digest) for key, digest in (code or {}).items()]
+        own = {number for (number, part), _ in parts if part == file.relative_to(top).as_posix()}
+        here = [(part, top / part, digest) for (number, part), digest in parts if number in own]
+        found = [(part, path.read_bytes(), digest) for part, path, digest in here if path.is_file()]
+        return sorted(part for part, content, digest in found if sha256(content).hexdigest() != digest)
+    except (UserError, OSError):  # of what is not here the import, or another machine, tells
+        return []
 
 
 def travelling(name: str) -> tuple[Path, str] | None:

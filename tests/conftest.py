@@ -13,3 +13,5 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 
 _cache = tempfile.TemporaryDirectory(prefix="hybrid-sweep-cache-")
 os.environ["HYBRID_SWEEP_CACHE"] = _cache.name  # before any process is started that inherits it
+_state = tempfile.TemporaryDirectory(prefix="hybrid-sweep-state-")
+os.environ["XDG_STATE_HOME"] = _state.name  # where the key lies that marks folders as this user's

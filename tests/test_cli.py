@@ -489,9 +489,10 @@ def test_resume_hands_on_what_may_change(sweep, results, hybrid_sweep, monkeypat
     manifest = ResultsFolder.open(results).manifest
     ResultsFolder.open(results).write_manifest({**manifest, "format": FORMAT})
     assert hybrid_sweep("resume", results, "--trials", "9", "--retry-failed", "--address", "a:1")[0] == 0
-    assert calls == [(results, {"trials": 9}, {"address": "a:1", "retry_failed": True, "workload": None})]
-    assert hybrid_sweep("resume", results, "--workload", "w.py:W")[0] == 0
-    assert calls[-1][2]["workload"] == "w.py:W"
+    given = {"address": "a:1", "retry_failed": True, "workload": None, "trust": False}
+    assert calls == [(results, {"trials": 9}, given)]
+    assert hybrid_sweep("resume", results, "--workload", "w.py:W", "--trust")[0] == 0
+    assert (calls[-1][2]["workload"], calls[-1][2]["trust"]) == ("w.py:W", True)
 
 
 def test_a_sweep_replays_from_its_journal(sweep, hybrid_sweep, results):
@@ -562,7 +563,14 @@ def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, mon
     monkeypatch.setitem(sys.modules, "hybrid_sweep.confirm.sweep", module)
     code, out, _ = hybrid_sweep("confirm", results, "--seeds", 3, "--points", 1, "--arms", "full")
     assert code == 0
-    assert asked == {"seeds": 3, "points": 1, "min_quality": 0.98, "arms": "full", "workload": None}
+    assert asked == {
+        "seeds": 3,
+        "points": 1,
+        "min_quality": 0.98,
+        "arms": "full",
+        "workload": None,
+        "trust": False,
+    }
     assert "7/9 | tuned of H075" in out
     assert "Confirmed on seeds 1, 2, 3" in out
     assert "Left out: 1 other point of the front" in out

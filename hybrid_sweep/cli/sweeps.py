@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hybrid_sweep.cli.options import Folder, Jobs, Sweep, Workload, scale
+from hybrid_sweep.cli.trusting import Trust, trusted
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
@@ -153,6 +154,7 @@ def resume(
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed.")] = False,
     workload: Workload = None,
+    trust: Trust = False,
     concurrency: Annotated[int | None, scale("Trials at once.")] = None,
     storage: Annotated[str | None, scale("Optuna storage URL that mirrors the study.")] = None,
     address: Annotated[str | None, scale("An existing Ray cluster; else a local one starts.")] = None,
@@ -169,7 +171,9 @@ def resume(
 
     options = {"trials": trials, "concurrency": concurrency, "storage": storage}
     changes = {field: value for field, value in options.items() if value is not None}
-    spec = recorded_spec(ResultsFolder.open(folder), changes)
+    opened = ResultsFolder.open(folder)
+    spec = recorded_spec(opened, changes)
+    trust = trusted(opened, lambda: spec, workload, trust)
     with SweepProgress(spec, screen.console()) as progress:
         outcome = resume_sweep(
             folder,
@@ -177,6 +181,7 @@ def resume(
             address=address,
             retry_failed=retry_failed,
             workload=workload,
+            trust=trust,
             on_event=progress,
         )
     _end(outcome)
@@ -212,6 +217,7 @@ def confirm(
         typer.Option(help="Controls: matched learning rate and tuned baseline, or all of them."),
     ] = "basic",
     workload: Workload = None,
+    trust: Trust = False,
 ) -> None:
     """Run the front's best points and their controls on fresh seeds, alone; started again, it goes on.
 
@@ -221,8 +227,10 @@ def confirm(
     from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.cli.confirming import ConfirmProgress
     from hybrid_sweep.confirm.sweep import confirm_sweep
+    from hybrid_sweep.driver.sweep import recorded_spec
 
-    console = screen.console()
+    console, opened = screen.console(), ResultsFolder.open(folder)
+    trust = trusted(opened, lambda: recorded_spec(opened), workload, trust)
     with ConfirmProgress(console) as progress:
         found = confirm_sweep(
             folder,
@@ -231,6 +239,7 @@ def confirm(
             min_quality=min_quality,
             arms=arms,
             workload=workload,
+            trust=trust,
             tell=progress,
         )
     if found is None:

@@ -69,6 +69,7 @@ def resume_sweep(
     address: str | None = None,
     retry_failed: bool = False,
     workload: str | None = None,
+    trust: bool = False,
     on_event: Tell | None = None,
 ) -> SweepOutcome:
     """Go on with a sweep that was interrupted, killed or is to have more trials; nothing is run twice.
@@ -80,20 +81,23 @@ def resume_sweep(
         retry_failed: also run again what failed.
         workload: import string of where the workload is now; None finds it where it was, as seen from the
             results folder or from anywhere.
+        trust: run the folder's code also where this user did not start the sweep on this machine.
         on_event: told of everything that happens, in the driver's thread.
 
     Raises:
         UserError: the folder is no sweep's, of another version, or driven by another process; its workload
-            is gone, or `workload` is another one.
+            is gone, was changed, is not trusted, or `workload` is another one.
     """
     from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.driver.moved import with_workload
+    from hybrid_sweep.driver.origin import refuse_untrusted
     from hybrid_sweep.driver.sweep import recorded_spec
 
     stop_within_import()
     tell = on_event or _tell_nobody
     folder = ResultsFolder.open(path)
     spec = with_workload(recorded_spec(folder, changes), folder, workload)
+    refuse_untrusted(folder, spec, trust=trust)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)
     with folder.driven():  # what is wrong there is said before Ray is started in vain

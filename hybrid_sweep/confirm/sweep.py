@@ -22,6 +22,7 @@ from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.interrupts import as_interrupts
 from hybrid_sweep.driver.moved import with_workload
+from hybrid_sweep.driver.origin import refuse_untrusted
 from hybrid_sweep.driver.recorder import writing
 from hybrid_sweep.driver.sweep import recorded_spec
 from hybrid_sweep.errors import UserError, unknown_name
@@ -42,6 +43,7 @@ def confirm_sweep(
     min_quality: float = MIN_QUALITY,
     arms: str = "basic",
     workload: str | None = None,
+    trust: bool = False,
     tell: Callable[[Progress], object] = lambda progress: None,
 ) -> Confirmation | None:
     """Run a front's best points and their controls again, and write DIR/confirm; return None if stopped.
@@ -67,12 +69,13 @@ def confirm_sweep(
         min_quality: the bar; the target is the loss at which the reference's end has this quality.
         arms: one of `ARMS`.
         workload: import string of where the workload is now, as in `resume_sweep`.
+        trust: as there.
         tell: told before each run.
 
     Raises:
         UserError: too few seeds or points, unknown arms, a bar so low that nothing has to be trained for it,
-            no front, a sweep that still runs, a workload that is gone or another one, or a device that this
-            machine has not.
+            no front, a sweep that still runs, a workload that is gone, another one or not trusted, or a
+            device that this machine has not.
     """
     stop_within_import()
     if arms not in ARMS:
@@ -95,7 +98,9 @@ def confirm_sweep(
         chosen = _choice(front, points, min_quality, beaten)
         if not chosen:
             raise no_front
-        built = _workload(folder, with_workload(spec, folder, workload))
+        spec = with_workload(spec, folder, workload)
+        refuse_untrusted(folder, spec, trust=trust, command="confirm")
+        built = _workload(folder, spec)
         folder.confirm_path.mkdir(exist_ok=True)
         runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), built, folder.manifest["steps"])
         tried = _tried(folder.trials())

@@ -21,6 +21,7 @@ from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.moved import workload_at
+from hybrid_sweep.driver.origin import mark
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
@@ -90,6 +91,7 @@ def begin(
                 **measured,
             }
         )
+        mark(folder, spec)
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)
         if not isinstance(error, OSError):

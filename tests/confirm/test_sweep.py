@@ -182,7 +182,7 @@ def test_every_control_can_be_asked_for(folder):
 
 def test_a_control_that_does_not_apply_is_left_out(folder, workload):
     workload.write_text(workload.read_text().replace("lr=0.005)", "lr=0.005, momentum=0.5)"))
-    found = confirm_sweep(folder.path, seeds=3, points=1, arms="full")
+    found = confirm_sweep(folder.path, seeds=3, points=1, arms="full", trust=True)
     assert "momentum" not in found.rows("H010")
     assert "schedule_free" in found.rows("H010")
 

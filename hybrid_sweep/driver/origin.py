@@ -1,0 +1,141 @@
+"""Whose a results folder is: code of one from elsewhere runs only where it is trusted."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Literal
+
+import platformdirs
+
+from hybrid_sweep.analysis.files import write_text
+from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.errors import UserError, one_line
+from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.user_code import code_file
+from hybrid_sweep.workload import SEPARATOR, changed_code
+
+MARK = ".origin"
+"""File of a results folder: what only this user can have written on this machine, for this code."""
+SECRET_BYTES = 32
+MACHINE = Path("/etc/machine-id")
+
+
+def refuse_untrusted(
+    folder: ResultsFolder, spec: SweepSpec, *, trust: bool, command: Literal["resume", "confirm"] = "resume"
+) -> None:
+    """Refuse to run the code of a folder that was changed, or that came from elsewhere; nothing is imported.
+
+    What is trusted once is marked as this user's own.
+
+    Args:
+        folder: of the sweep.
+        spec: its sweep, with the workload where it is now.
+        trust: whether the user has said that the code may run.
+        command: that wants to run it.
+
+    Raises:
+        UserError: the code is not what the sweep ran, or neither is it known here nor trusted.
+    """
+    name, manifest = spec.workload.name, folder.manifest
+    if changed := changed_code(name, manifest.get("code")):
+        raise UserError(
+            f"{', '.join(map(one_line, changed))} changed since the sweep began, whose reference runs hold "
+            "for what was there before: put that back, or begin a new sweep"
+        )
+    if trust:
+        mark(folder, spec)
+    elif question := untrusted(folder, spec):
+        raise UserError(
+            f"{question}: read that code, and where you trust it use `hybrid-sweep {command} "
+            f"{one_line(folder.path)} --trust` (in Python trust=True)"
+        )
+
+
+def untrusted(folder: ResultsFolder, spec: SweepSpec) -> str | None:
+    """Return what is to be asked before the code of a folder runs; None where this user started it here."""
+    if _is_ours(folder, spec):
+        return None
+    file, digest = _file(spec.workload.name)
+    where = f"{one_line(file)}, sha256 {digest[:16]}" if file and digest else "no file of this machine"
+    return (
+        f"{one_line(folder.path)} was not started by this user on this machine with this code, and to go "
+        f"on runs {one_line(spec.workload.name)} ({where})"
+    )
+
+
+def mark(folder: ResultsFolder, spec: SweepSpec) -> None:
+    """Mark the sweep of a folder, with its code as it is, as this user's; without a home folder, do not."""
+    if (key := _secret()) is not None:
+        write_text(folder.path / MARK, _signed(key, folder.manifest, spec) + "\n")
+
+
+def _is_ours(folder: ResultsFolder, spec: SweepSpec) -> bool:
+    key, path = _secret(), folder.path / MARK
+    with suppress(OSError, ValueError):
+        if key is not None and path.is_file() and path.stat().st_size < 200:
+            found = path.read_text(encoding="ascii").strip()
+            return hmac.compare_digest(found, _signed(key, folder.manifest, spec))
+    return False
+
+
+def _signed(key: bytes, manifest: Mapping[str, Any], spec: SweepSpec) -> str:
+    """Return the mark of a sweep's code: what it is called and built with, its digests, and the machine.
+
+    Where the file lies is no part of it, since projects are moved.
+    """
+    name = spec.workload.name
+    source, _, attribute = name.rpartition(SEPARATOR)
+    try:
+        machine = MACHINE.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        machine = ""
+    recorded = (manifest.get("spec") or {}).get("workload")
+    keywords = {k: v for k, v in recorded.items() if k != "name"} if isinstance(recorded, dict) else {}
+    what = [
+        manifest.get("sweep_id"),
+        attribute if source.endswith(".py") else name,
+        _file(name)[1],
+        keywords,
+        manifest.get("code"),
+        machine,
+    ]
+    return hmac.new(key, json.dumps(what, sort_keys=True).encode(), sha256).hexdigest()
+
+
+def _file(name: str) -> tuple[Path | None, str | None]:
+    """Return the file that a workload's name leads to, and its digest; None for what is not found here."""
+    with suppress(UserError, OSError):
+        if (file := code_file(name.rpartition(SEPARATOR)[0])) and file.is_file():
+            return file, sha256(file.read_bytes()).hexdigest()
+    return None, None
+
+
+def _secret() -> bytes | None:
+    """Return this user's key, made when it is first asked for; None where it cannot be kept."""
+    try:
+        folder = platformdirs.user_state_path("hybrid-sweep", appauthor=False)
+        if not folder.is_absolute():  # no home folder
+            return None
+        path = folder / "secret"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with NamedTemporaryFile(dir=folder) as made:
+                made.write(secrets.token_bytes(SECRET_BYTES))
+                made.flush()
+                with suppress(FileExistsError):  # of another process of this user, made at the same moment
+                    path.hardlink_to(made.name)
+        about = path.lstat()
+        alone = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
+        key = path.read_bytes() if alone else b""
+        return key if len(key) == SECRET_BYTES else None
+    except (OSError, RuntimeError):
+        return None
