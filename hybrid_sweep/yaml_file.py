@@ -58,7 +58,7 @@ def parse_yaml(text: str, source: str) -> Any:
         UserError: with source and line, where it is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_CoreLoader)
+        return _CoreLoader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
