@@ -14,12 +14,19 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
-from importlib.machinery import ModuleSpec
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+)
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from itertools import takewhile
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Literal
+from typing import Literal, NoReturn
 
 from hybrid_sweep.errors import UserError, named, unknown_name
 from hybrid_sweep.paths import user_path
@@ -278,6 +285,7 @@ def _import_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     for folder in dict.fromkeys([path.parent, top.parent if top else path.parent]):
+        _read_sources_of(folder)
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     _forget(first)
@@ -289,12 +297,43 @@ def _import_file(path: Path) -> ModuleType:
         raise UserError(f"workload file {path} cannot be imported: {last_line(error, path)}") from error
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles the text each time: a `__pycache__` that came with it may hold other code, without a digest."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        """Have no time of the file, without which Python neither reads nor writes compiled code."""
+        raise OSError
+
+
+_folders: list[Path] = []
+
+
+def _read_sources_of(folder: Path) -> None:
+    """Have modules in a folder and below imported from their text."""
+    if folder in _folders:
+        return
+    if not _folders:
+        sys.path_hooks.insert(0, _finder)
+    _folders.append(folder)
+    for known in [known for known in sys.path_importer_cache if Path(known).is_relative_to(folder)]:
+        del sys.path_importer_cache[known]
+
+
+def _finder(place: str) -> FileFinder:
+    path = Path(place)
+    if set(INSTALLED) & set(path.parts) or not any(path.is_relative_to(folder) for folder in _folders):
+        raise ImportError  # asks Python's own
+    return FileFinder(place, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_FromSource, SOURCE_SUFFIXES))
+
+
 def _execute(name: str, path: Path) -> None:
     """Import a file as the package called `name`: its own relative imports then look in its folder.
 
     A script is imported as far as the sweep that it runs.
     """
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
+    spec = importlib.util.spec_from_file_location(
+        name, path, loader=_FromSource(name, str(path)), submodule_search_locations=[str(path.parent)]
+    )
     if spec is None or spec.loader is None:
         raise ImportError("a workload is a .py file")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from hybrid_sweep.errors import UserError, unknown_name
+from hybrid_sweep.errors import UserError, one_line, unknown_name
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.user_code import (
     code_file,
@@ -218,6 +218,19 @@ def changed_code(name: str, code: Mapping[str, str] | None) -> list[str]:
         return sorted(part for part, content, digest in found if sha256(content).hexdigest() != digest)
     except (UserError, OSError):  # of what is not here the import, or another machine, tells
         return []
+
+
+def refuse_changed(name: str, code: Mapping[str, str] | None) -> None:
+    """Refuse a workload whose files are not those of a manifest, before one is imported.
+
+    Raises:
+        UserError: with the files that `changed_code` tells.
+    """
+    if changed := changed_code(name, code):
+        raise UserError(
+            f"{', '.join(map(one_line, changed))} changed since the sweep began, whose reference runs hold "
+            "for what was there before: put that back, or begin a new sweep"
+        )
 
 
 def travelling(name: str) -> tuple[Path, str] | None:

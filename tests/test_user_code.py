@@ -1,5 +1,8 @@
 """Code that is no workload is neither called nor, where that can be told, imported."""
 
+import importlib
+import os
+import py_compile
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -168,3 +171,24 @@ def test_a_dry_run_calls_nothing_either():
 def test_no_command_of_the_package_is_a_workload():
     with pytest.raises(UserError, match="function of an installed package"):
         find_workload("hybrid_sweep.cli.app:main")
+
+
+def test_what_runs_is_the_text_and_not_what_lies_compiled_beside_it(tmp_path):
+    (tmp_path / "part").mkdir()
+    texts = {"mine.py": f"import near, part.deep\n{CLASS}\n"}
+    texts |= dict.fromkeys(["near.py", "part/deep.py", "part/__init__.py"], "")
+    mark = "open('ran', 'w').close()"
+    for name, text in texts.items():
+        file, size = Path(name), max(len(text), len(mark))
+        file.write_text(mark.ljust(size))
+        py_compile.compile(name, invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
+        about = file.stat()
+        file.write_text(text.ljust(size))
+        os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    (tmp_path / "alone.py").write_text(mark)
+    py_compile.compile("alone.py", cfile="alone.pyc")
+    (tmp_path / "alone.py").unlink()
+    assert load_workload("mine.py:Net").steps == 30
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("alone")

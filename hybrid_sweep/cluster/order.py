@@ -23,7 +23,7 @@ from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
-from hybrid_sweep.workload import Workload, find_workload, load_workload
+from hybrid_sweep.workload import Workload, find_workload, load_workload, refuse_changed
 
 Device = Literal["cpu", "cuda"]
 
@@ -157,6 +157,20 @@ class WorkloadOrder:
             "recipe": recipe.to_dict(),
             "platform": platform_of(on_gpu=not recipe.exact),
         }
+
+    def refuse_changed(self, before: Mapping[str, Any]) -> None:
+        """Refuse files that are not those with which a sweep began, before one is imported.
+
+        Args:
+            before: as `refuse_other`.
+
+        Raises:
+            UserError: with those files.
+        """
+        try:
+            refuse_changed(self.name, before.get("code"))
+        except UserError as error:
+            raise UserError(f"{error} (on node {platform.node()})") from None
 
     def refuse_other(self, before: Mapping[str, Any]) -> None:
         """Refuse a workload that is not the one with which a sweep began.

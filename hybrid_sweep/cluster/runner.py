@@ -84,6 +84,7 @@ class Runner:
             other = self._beside
             self._workload, self._runs, self._twins = other._workload, other._runs, other._twins
         elif self._workload is None:
+            self._shared.order.refuse_changed(self._shared.began_with)
             workload = self._shared.order.build()
             self._shared.order.refuse_other(self._shared.began_with)
             self._runs = self._shared.runs(workload)

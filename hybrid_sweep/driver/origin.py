@@ -21,7 +21,7 @@ from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.user_code import code_file
-from hybrid_sweep.workload import SEPARATOR, changed_code
+from hybrid_sweep.workload import SEPARATOR, refuse_changed
 
 MARK = ".origin"
 """File of a results folder: what only this user can have written on this machine, for this code."""
@@ -45,12 +45,7 @@ def refuse_untrusted(
     Raises:
         UserError: the code is not what the sweep ran, or neither is it known here nor trusted.
     """
-    name, manifest = spec.workload.name, folder.manifest
-    if changed := changed_code(name, manifest.get("code")):
-        raise UserError(
-            f"{', '.join(map(one_line, changed))} changed since the sweep began, whose reference runs hold "
-            "for what was there before: put that back, or begin a new sweep"
-        )
+    refuse_changed(spec.workload.name, folder.manifest.get("code"))
     if trust:
         mark(folder, spec)
     elif question := untrusted(folder, spec):
