@@ -37,6 +37,18 @@ STANDARD = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "pla
 HERE = Path(__file__).resolve().parent
 
 
+def in_the_way(file: Path) -> list[str]:
+    """Return the modules beside a file or its package that take the name of one that is installed."""
+    top = package_of(file)
+    folders = [file.parent, top.parent] if top else [file.parent]
+    sites = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    installed = {path.name.partition(".")[0] for site in sites for path in Path(site).glob("*")}
+    beside = [path for folder in folders for path in folder.iterdir()]
+    modules = [path for path in beside if path.suffix in (".py", ".so") or (path / "__init__.py").is_file()]
+    names = {path.name.partition(".")[0] for path in modules} - {file.stem}
+    return sorted(names & (installed | sys.stdlib_module_names))
+
+
 def is_standard(file: Path) -> bool:
     """Return whether a file belongs to Python itself."""
     return any(file.is_relative_to(folder) for folder in STANDARD) and not set(INSTALLED) & set(file.parts)
@@ -298,7 +310,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 class _FromSource(SourceFileLoader):
-    """Compiles the text each time: a `__pycache__` that came with it may hold other code, without a digest."""
+    """Compiles the text each time: a `__pycache__` that came with it may hold other code."""
 
     def path_stats(self, path: str) -> NoReturn:
         """Have no time of the file, without which Python neither reads nor writes compiled code."""

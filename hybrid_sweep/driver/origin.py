@@ -20,8 +20,8 @@ from hybrid_sweep.analysis.files import write_text
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.user_code import code_file
-from hybrid_sweep.workload import SEPARATOR, refuse_changed
+from hybrid_sweep.user_code import code_file, in_the_way
+from hybrid_sweep.workload import SEPARATOR, refuse_changed, workload_file
 
 MARK = ".origin"
 """File of a results folder: what only this user can have written on this machine, for this code."""
@@ -99,11 +99,20 @@ def _signed(key: bytes, manifest: Mapping[str, Any], spec: SweepSpec) -> str:
         manifest.get("sweep_id"),
         attribute if source.endswith(".py") else name,
         _file(name)[1],
+        _in_the_way(name),
         keywords,
         manifest.get("code"),
         machine,
     ]
     return hmac.new(key, json.dumps(what, sort_keys=True).encode(), sha256).hexdigest()
+
+
+def _in_the_way(name: str) -> list[str]:
+    """Return what beside a workload's file would be imported in the place of a package, as `in_the_way`."""
+    with suppress(UserError, OSError):
+        if file := workload_file(name):
+            return in_the_way(file)
+    return []
 
 
 def _file(name: str) -> tuple[Path | None, str | None]:

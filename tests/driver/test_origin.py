@@ -113,6 +113,15 @@ def test_a_wrapper_that_no_digest_knows_is_part_of_the_mark(project):
     assert "was not started by this user" in refused(project)
 
 
+@pytest.mark.parametrize("name", ["json.py", "numpy.py", "yaml.abi3.so", "torch/__init__.py"])
+def test_a_module_that_takes_the_name_of_a_package_is_asked_about(project, name):
+    (project / "mine.py").touch()
+    (project / "torch").mkdir()
+    look(project)
+    (project / name).touch()
+    assert "was not started by this user" in refused(project)
+
+
 def test_another_user_or_machine_has_another_mark(project, state, monkeypatch, tmp_path):
     (tmp_path / "machine").write_text("another\n")
     with monkeypatch.context() as elsewhere:
