@@ -208,6 +208,13 @@ class SimulatedBackend:
         if live := self._live(key):
             live.stopping, live.keep = True, keep
 
+    def kill(self, key: Key, why: str) -> None:
+        """Have the worker under a run die now, for this reason; not an error if it is over."""
+        for slot in self._slots:
+            if slot.live and slot.live.run.key == key:
+                slot.clear()
+                self._at(self.now(), lambda: [Lost(key, why)])
+
     def wait(self, seconds: float) -> list[Happening]:
         """Move the clock to the next event, at most by `seconds`; return what happened then.
 

@@ -134,8 +134,7 @@ class SweepSpec(Settings):
         steps: logical steps of a run; None takes the workload's own.
         metric: what `evaluate` returns that is compared instead of the loss; None takes the workload's.
         mode: whether a larger (max) or a smaller (min) metric is better; None takes the workload's, else max.
-        max_grad_norm: total norm to which gradients are clipped, of the reference, the controls and the
-            hybrid alike; None takes the workload's own `max_grad_norm`, and clips nothing where it has none.
+        max_grad_norm: total norm to which gradients of every arm are clipped; None takes the workload's, if any.
         seed: the first seed.
         repeats: how many consecutive seeds each point is run with.
         trainer: fields of `HybridConfig` that every trial shares.
@@ -154,6 +153,7 @@ class SweepSpec(Settings):
         warm_start: earlier results folders of the same workload, whose points the sampler learns from and
             which are not run again.
         max_retries: how often a run is tried again after its worker was lost.
+        trial_timeout: seconds of silence that end a worker; "auto" is 20 times the reference's, at least 900.
         checkpoint_seconds: wall clock between checkpoints of a run, from which a retry goes on.
         device: "auto" takes CUDA where there is one.
         compile: `torch.compile` of the loss, for every arm, the reference too: its mode "default", or
@@ -200,6 +200,7 @@ class SweepSpec(Settings):
     storage: str | None = None
     warm_start: list[FolderName] = Field(default_factory=list)
     max_retries: Annotated[int, Whole] = Field(3, ge=0, strict=True)
+    trial_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] | None = "auto"
     checkpoint_seconds: float = Field(30.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Literal["none", "default", "reduce-overhead"] = "none"

@@ -49,6 +49,7 @@ class TestContract(BackendContract):
             "short": plan(),
             "failing": plan(1, state="failed", reason="RuntimeError: broken", result={}),
             "long": plan(500),
+            "hanging": SimulatedRun(reports=((1.0, {"step": 10}), (1e9, {"step": 20}))),
         }
         return SimulatedBackend(lambda run: kinds[run.config["kind"]], 2, timing=Timing(start_seconds=0.5))
 

@@ -26,6 +26,7 @@ class _Worker:
 
     An actor with several seats is a worker in each of them: `seat` is the first argument of its calls then.
     `keep` is what `stop` was asked for, None where it was not; `stopping` says that the call is the last.
+    `why` is why the actor was killed, "" where it was not.
     """
 
     actor: Any
@@ -35,6 +36,7 @@ class _Worker:
     run: Run | None = None
     keep: bool | None = None
     stopping: bool = False
+    why: str = ""
 
 
 class RayBackend:
@@ -100,6 +102,15 @@ class RayBackend:
         for worker in self._workers:
             if worker.run and worker.run.key == key:
                 worker.keep = keep
+
+    def kill(self, key: Key, why: str) -> None:
+        """Kill the actor under a run, and with it the runs that it trains beside."""
+        for worker in [worker for worker in self._workers if worker.run and worker.run.key == key]:
+            if worker.answer and ray.wait([worker.answer], timeout=0, fetch_local=False)[0]:
+                return  # it has just answered
+            for other in self._workers:
+                other.why = why if other.actor is worker.actor else other.why
+            ray.kill(worker.actor)
 
     def wait(self, seconds: float) -> list[Happening]:
         """Return what happened; a worker whose run goes on is at work again before this returns."""
@@ -195,8 +206,8 @@ class RayBackend:
         self._looked = -LOOK_AT_NODES_EVERY_SECONDS
         ray.kill(worker.actor)
         preempted = isinstance(error, RayActorError) and error.preempted
-        if lost := [one.run for one in dead if one.run]:
-            return [Lost(run.key, last_words(error), preempted, str(error)) for run in lost]
+        if lost := [(one.run, one.why or last_words(error)) for one in dead if one.run]:
+            return [Lost(run.key, why, preempted, str(error)) for run, why in lost]
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None

@@ -30,6 +30,8 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # progress is ours
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a second reference, where the first one has failed already
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_ROTATION_MAX_BYTES": str(16 * 2**20),  # of each log: a worker that prints much fills no disk
+    "RAY_ROTATION_BACKUP_COUNT": "1",
 }
 FOLDER_VARIABLES = ("HYBRID_SWEEP_DATA", "HYBRID_SWEEP_CACHE")
 KNOCK_SECONDS = 5.0

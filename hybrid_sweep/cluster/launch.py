@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_sweep.analysis.sweep_folder import SweepFolder, Taken
 from hybrid_sweep.cluster.connection import connected
+from hybrid_sweep.cluster.last_word import LastWord
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
@@ -54,12 +55,16 @@ def run_sweep(
     _refuse(spec)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
-    with ExitStack() as claim, ExitStack() as session:
+    with LastWord() as last_word, ExitStack() as claim, ExitStack() as session:
         path = _claimed(claim, spec, out)
         _connect(session, spec, address, tell)
         from hybrid_sweep.cluster.sitting import begin_sweep
 
-        return begin_sweep(spec, path, claim.close, address, session.close, keep_models, remeasure, tell)
+        def unclaim() -> None:
+            claim.close()
+            last_word.resume(path)
+
+        return begin_sweep(spec, path, unclaim, address, session.close, keep_models, remeasure, tell)
 
 
 def resume_sweep(
@@ -102,7 +107,8 @@ def resume_sweep(
         find_workload(spec.workload.name, **spec.workload.keywords)
     with folder.driven():  # what is wrong there is said before Ray is started in vain
         _refuse_unreachable_storage(spec)
-    with ExitStack() as session:
+    with LastWord() as last_word, ExitStack() as session:
+        last_word.resume(folder.path.absolute())
         _connect(session, spec, address, tell)
         from hybrid_sweep.cluster.sitting import go_on
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from hybrid_sweep.cluster.gpu_memory import shortage
-from hybrid_sweep.cluster.words import told
+from hybrid_sweep.cluster.words import told, with_remedy
 from hybrid_sweep.cluster.work import Shared
 from hybrid_sweep.errors import UserError, named, one_line
 from hybrid_sweep.measure.arm_trial import ArmTrial
@@ -167,7 +167,7 @@ class Runner:
             raise
         except BaseException as error:  # a SystemExit of the user's code must not end the worker
             self._trial = None
-            reason = named(error)
+            reason = with_remedy(named(error))
             failed = {"state": "failed", "reason": reason, "result": {}, "traceback": traceback.format_exc()}
             return {"finished": failed}
         self._trial = None

@@ -10,6 +10,12 @@ from ray.exceptions import RayActorError, RayError
 
 from hybrid_sweep.errors import UserError, named, one_line
 
+LESS = "lower concurrency (trials at once) or pack, or the workload's batch"
+"""What to lower where memory is short."""
+OUT_OF_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|out of memory|can't allocate memory|Cannot allocate memory|failed to allocate",
+    re.IGNORECASE,
+)
 EXIT_CODE = re.compile(r"exits with an exit code (\d+)")
 
 
@@ -37,16 +43,21 @@ def told() -> Iterator[None]:
         raise WorkFailed(named(error)) from None
 
 
+def with_remedy(said: str) -> str:
+    """Return what an error said, and what to lower where it is that memory ran out."""
+    return f"out of memory: {said}; {LESS}" if OUT_OF_MEMORY.search(said) else said
+
+
 def last_words(error: RayError) -> str:
     """Return in one line why a call of a worker has no answer."""
     cause = getattr(error, "cause", None)
-    if isinstance(cause, UserError | WorkFailed):
+    if isinstance(cause, UserError):
         return one_line(cause)
     if isinstance(cause, BaseException):
-        return named(cause)
+        return with_remedy(one_line(cause) if isinstance(cause, WorkFailed) else named(cause))
     text = one_line(error)
     if "low on memory" in text:
-        return "Ray ended the worker, for its node ran low on memory"
+        return f"out of memory: Ray ended the worker, for its node ran low on memory; {LESS}"
     if not isinstance(error, RayActorError):
         return named(error)
     if error.preempted:
@@ -56,5 +67,8 @@ def last_words(error: RayError) -> str:
     if code := EXIT_CODE.search(text):
         return f"the worker's process ended with exit code {code[1]}"
     if "worker process has died" in text:
-        return "the worker's process died (killed, out of memory, or a crash in native code)"
+        return (
+            "the worker's process died (killed, out of memory, or a crash in native code); "
+            f"if memory is short, {LESS}"
+        )
     return "the worker died"

@@ -112,6 +112,13 @@ class Backend(Protocol):
         """
         ...
 
+    def kill(self, key: Key, why: str) -> None:
+        """End the worker under a run that answers no more: the run is `Lost` for this reason.
+
+        Not an error if it is over.
+        """
+        ...
+
     def wait(self, seconds: float) -> list[Happening]:
         """Return what happened, in order, at the latest after `seconds` of the back-end's clock."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from hybrid_sweep.driver.backend import Backend, Finished, Happening, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.interrupts import held_back
@@ -15,17 +16,23 @@ LOOK_EVERY_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
 EARLY = "early stopping by Pareto rank"
+LONGEST_LOOK_SECONDS = 60.0
+"""What counts at most between two looks: a driver that stood still has not heard what its runs said."""
 GRACE_SECONDS = 20.0
 """How long an interrupted sweep waits for the last checkpoints."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A run that has not ended: how often it was lost by its own fault, and what has been asked of it."""
+    """A run that has not ended: how often it was lost by its own fault, and what has been asked of it.
+
+    `silent` counts the seconds since it last gave a sign of life; None while it does not run.
+    """
 
     run: Run
     losses: int = 0
     pruned: bool = False
+    silent: float | None = None
 
 
 @dataclass(slots=True)
@@ -38,6 +45,7 @@ class Loop:
         recorder: where it is written down.
         seeds: every point runs with each of them.
         max_retries: how often a run is started again after its worker died; pre-emption is not counted.
+        trial_timeout: seconds without a report after which a run counts as hanging, and its worker is killed.
         stop_requested: looked at once a second; True winds the sweep down as Ctrl-C does.
     """
 
@@ -46,6 +54,7 @@ class Loop:
     recorder: Recorder
     seeds: list[int]
     max_retries: int
+    trial_timeout: float = inf
     stop_requested: Callable[[], bool] = lambda: False
     _heard: deque[Happening] = field(default_factory=deque)
     _waiting: deque[Run] = field(default_factory=deque)
@@ -53,6 +62,7 @@ class Loop:
     _retries: list[tuple[float, Run]] = field(default_factory=list)
     _open: dict[Key, _Open] = field(default_factory=dict)
     _slots: int = 0
+    _looked: float | None = None
     _exhausted: bool = False
 
     def run(self, unfinished: Iterable[Run] = (), controls: Iterable[Run] = ()) -> bool:
@@ -75,6 +85,7 @@ class Loop:
                     idle = not self._listen(0 if self._can_ask_ahead() else self._patience())
                     while self._heard:
                         self._take(self._heard.popleft())
+                    self._kill_what_hangs()
                 if idle:
                     self.recorder.waiting()
                 if self.stop_requested():
@@ -99,7 +110,8 @@ class Loop:
         while self.backend.free > 0 and (run := self._next()) is not None:
             checkpoint = self.recorder.checkpoint(run.key)
             self.recorder.started(run)
-            self._open.setdefault(run.key, _Open(run)).run = run
+            open_run = self._open.setdefault(run.key, _Open(run))
+            open_run.run, open_run.silent = run, 0.0
             self.backend.start(run, checkpoint)
         left = self._open or self._waiting or self._controls or self._retries
         return bool(left or self._may_ask)
@@ -152,6 +164,7 @@ class Loop:
         if open_run is None:
             return
         if isinstance(happening, Reported):
+            open_run.silent = 0.0
             self.recorder.reported(happening)
             if happening.report is None:
                 return
@@ -169,6 +182,23 @@ class Loop:
             self._lose(happening, open_run)
         else:
             self._finish(happening)
+
+    def _kill_what_hangs(self) -> None:
+        """Kill the workers under runs that have given no sign of life for `trial_timeout`."""
+        now = self.backend.now()
+        passed = min(now - self._looked, LONGEST_LOOK_SECONDS) if self._looked is not None else 0.0
+        self._looked = now
+        for key, open_run in self._open.items():
+            if open_run.silent is None:
+                continue
+            open_run.silent += passed
+            if open_run.silent > self.trial_timeout:
+                open_run.silent = 0.0
+                self.backend.kill(
+                    key,
+                    f"it hung: no report for {self.trial_timeout:.0f} s; look where its code waits, "
+                    "or allow more with trial_timeout=SECONDS (null: no limit)",
+                )
 
     def _lose(self, lost: Lost, open_run: _Open) -> None:
         """Start the run again later, or give it up."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -39,6 +40,10 @@ from hybrid_sweep.spec import SweepSpec
 
 FORMAT = 6
 """Of a results folder: what its journal and manifest hold. Another one is read, but not carried on."""
+
+SHORTEST_TIMEOUT_SECONDS = 900.0
+REFERENCES_OF_TIMEOUT = 20.0
+"""Without a `trial_timeout` a run hangs that is silent for both: a busy machine never loses a good one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +209,8 @@ def carry_on(
             backend = make_backend()
             total = (study.budget + beside) * spec.repeats
             tell(SweepStarted(total, folder.path, backend.slots, len(ended)))
-            loop = Loop(study, backend, recorder, spec.seeds, spec.max_retries, folder.stop_request.exists)
+            limits = spec.max_retries, _timeout(spec, manifest)
+            loop = Loop(study, backend, recorder, spec.seeds, *limits, folder.stop_request.exists)
             interrupted = loop.run(unfinished, left([*planned, *begun]))
             if not interrupted:
                 again = {control.trial_id for control in begun}
@@ -231,6 +237,14 @@ def carry_on(
         counts = {str(state): int(n) for state, n in folder.trials()["state"].value_counts().items()}
         tell(SweepEnded(counts, interrupted))
         return SweepOutcome(folder=folder, counts=counts, interrupted=interrupted)
+
+
+def _timeout(spec: SweepSpec, manifest: Mapping[str, Any]) -> float:
+    """Return the seconds without a report after which a run hangs, by default many times its reference's."""
+    if spec.trial_timeout != "auto":
+        return inf if spec.trial_timeout is None else spec.trial_timeout
+    plain_step = float((manifest.get("unit_costs") or {}).get("plain_step") or 0.0)
+    return max(SHORTEST_TIMEOUT_SECONDS, REFERENCES_OF_TIMEOUT * int(manifest["steps"]) * plain_step)
 
 
 def _public(spec: SweepSpec) -> dict[str, Any]:

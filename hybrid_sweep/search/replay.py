@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "share",
     "stop_when_flat",
     "storage",
+    "trial_timeout",
     "trials",
     "tuning_trials",
 )

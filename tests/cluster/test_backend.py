@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -51,6 +52,8 @@ class Counter:
         if trouble and self.at == 2:
             if trouble == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if trouble == "hang":
+                threading.Event().wait()
             if trouble == "raise":
                 return {"finished": {"state": "failed", "reason": "ValueError: no", "result": {}}}
             return {"lost": trouble, "counted": False}
@@ -164,7 +167,8 @@ class TestRayBackend(BackendContract):
         return make()
 
     def make_run(self, trial_id, kind="short", attempt=1):
-        config = {"steps": 10_000 if kind == "long" else 8, "trouble": "raise" if kind == "failing" else None}
+        trouble = {"failing": "raise", "hanging": "hang"}.get(kind)
+        config = {"steps": 10_000 if kind == "long" else 8, "trouble": trouble}
         return Run(trial_id=trial_id, seed=0, config=config, attempt=attempt)
 
     def kill_worker(self, backend, key):

@@ -17,7 +17,7 @@ from hybrid_sweep.driver.events import (
     TrialReported,
     TrialStarted,
 )
-from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed
+from hybrid_sweep.driver.sweep import _timeout, begin, carry_on, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.recorded import Recorded
@@ -85,6 +85,86 @@ def test_a_run_whose_worker_died_is_tried_again_as_often_as_allowed(sweep, retri
     assert first["state"] == state
     assert states(folder).get("done", 0) == 6 - (state == "failed")
     assert sum(isinstance(event, TrialLost) for event in told) == retries
+
+
+def hangs(attempts, at=3):
+    """Return outcomes of which one point's runs hang before their third report, `attempts` times."""
+
+    def hanging(run):
+        whole = outcome(run)
+        if run.config["max_predict_steps"] != 30 or run.attempt > attempts:
+            return whole
+        reports = [(s + 1e6 * (i >= at - 1), report) for i, (s, report) in enumerate(whole.reports)]
+        return SimulatedRun(reports=tuple(reports), result=whole.result)
+
+    return hanging
+
+
+def test_a_run_that_hangs_is_lost_and_goes_on_from_its_checkpoint(sweep):
+    sit, told, folder = sweep(outcome=hangs(1), trial_timeout=50)
+    assert sit().counts == {"done": 6}
+    (lost,) = (event for event in told if isinstance(event, TrialLost))
+    assert "no report for 50 s" in lost.why
+    events = Journal.read(folder.journal.path)
+    assert [e["trial_id"] for e in events if e["event"] == "lost"] == [lost.trial_id]
+    steps = [e["report"]["step"] for e in events if e["event"] == "reported"]
+    assert sorted(steps) == sorted([25, 50, 75, 100] * 6)  # nothing is trained twice
+
+
+def test_a_run_that_always_hangs_fails_with_a_sentence_and_the_others_go_on(sweep):
+    sit, _, folder = sweep(outcome=hangs(9), trial_timeout=50, max_retries=2)
+    assert sit().counts == {"done": 5, "failed": 1}
+    (reason,) = folder.trials().query("state == 'failed'")["reason"]
+    assert reason.startswith("lost 3 times: it hung: no report for 50 s")
+    assert "trial_timeout=SECONDS" in reason
+
+
+@pytest.mark.parametrize(("timeout", "lost"), [("auto", 1), (None, 0), (2e6, 0)])
+def test_by_default_a_run_that_hangs_is_found_and_a_longer_limit_lets_it_wait(sweep, timeout, lost):
+    sit, told, _ = sweep(outcome=hangs(1), trial_timeout=timeout)
+    assert sit().counts == {"done": 6}
+    assert sum(isinstance(event, TrialLost) for event in told) == lost
+
+
+def test_a_run_that_keeps_reporting_does_not_hang_however_long_it_takes(sweep):
+    def slow(run):
+        whole = outcome(run)
+        return SimulatedRun(reports=tuple((40 * s, r) for s, r in whole.reports), result=whole.result)
+
+    sit, told, _ = sweep(outcome=slow, trial_timeout=50)
+    assert sit().counts == {"done": 6}
+    assert not any(isinstance(event, TrialLost) for event in told)
+
+
+def test_a_driver_that_stood_still_takes_no_run_for_a_hanging_one(sweep):
+    def late(event):
+        if isinstance(event, TrialReported):
+            backend.clock.advance_to(backend.now() + 1000)
+
+    _, _, folder = sweep(trial_timeout=200)
+    backend = SimulatedBackend(outcome, 2, timing=TIMING)
+    told = []
+    carry_on(
+        folder,
+        recorded_spec(folder),
+        lambda: backend,
+        lambda event: (told.append(event), late(event)),
+        finish=lambda _: None,
+    )
+    assert not any(isinstance(event, TrialLost) for event in told)
+
+
+def test_the_default_limit_is_a_multiple_of_the_reference_with_a_floor():
+    spec = SweepSpec(name="x", workload="a.b:C")
+    assert _timeout(spec, {"steps": 100, "unit_costs": {"plain_step": 1.0}}) == 2000
+    assert _timeout(spec, {"steps": 100, "unit_costs": {"plain_step": 0.01}}) == 900
+    assert _timeout(spec, {"steps": 100}) == 900
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", float("inf")])
+def test_a_limit_that_cannot_be_one_is_refused(value):
+    with pytest.raises(UserError, match="trial_timeout"):
+        SweepSpec(name="x", workload="a.b:C", trial_timeout=value)
 
 
 def test_a_run_goes_on_from_a_checkpoint_that_came_without_a_report(sweep):

@@ -21,7 +21,10 @@ class BackendContract:
         raise NotImplementedError
 
     def make_run(self, trial_id, kind="short", attempt=1):
-        """Return a `Run`: "short" is soon done, "failing" raises, "long" goes on for very long."""
+        """Return a `Run`: "short" is soon done, "failing" raises, "long" goes on for very long.
+
+        "hanging" reports once, and then says nothing more.
+        """
         raise NotImplementedError
 
     def kill_worker(self, backend, key):
@@ -157,6 +160,22 @@ class BackendContract:
         assert (end[0].key, end[0].preempted) == (lost.key, False)
         assert end[0].why
         self.collect(backend, lambda seen: backend.free == 1)
+        again = self.make_run("a", attempt=2)
+        backend.start(again)
+        seen = self.until_ended(backend, again.key)
+        assert isinstance(self.ends(seen, again.key)[0], Finished)
+        assert not self.ends(seen, other.key)
+
+    def test_a_killed_run_is_lost_for_the_reason_given_and_may_start_again(self, backend):
+        hung, other = self.make_run("a", "hanging"), self.make_run("b", "long")
+        self.ready(backend).start(hung)
+        self.collect(backend, lambda seen: len(seen) >= 1)
+        backend.kill(hung.key, "it hung")
+        (end,) = self.ends(self.until_ended(backend, hung.key))
+        assert (type(end), end.why, end.preempted) == (Lost, "it hung", False)
+        self.collect(backend, lambda seen: backend.free == 2)
+        backend.start(other)
+        backend.kill(hung.key, "it is over")
         again = self.make_run("a", attempt=2)
         backend.start(again)
         seen = self.until_ended(backend, again.key)
