@@ -134,7 +134,7 @@ class SweepSpec(Settings):
         steps: logical steps of a run; None takes the workload's own.
         metric: what `evaluate` returns that is compared instead of the loss; None takes the workload's.
         mode: whether a larger (max) or a smaller (min) metric is better; None takes the workload's, else max.
-        max_grad_norm: total norm to which gradients of every arm are clipped; None takes the workload's, if any.
+        max_grad_norm: total norm to which gradients of every arm are clipped; None takes the workload's.
         seed: the first seed.
         repeats: how many consecutive seeds each point is run with.
         trainer: fields of `HybridConfig` that every trial shares.
