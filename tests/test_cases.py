@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.patience import HANG_SECONDS
 from support.signals import unignored
 
 FOLDER = os.environ.get("HYBRID_SWEEP_CASES", "")
 AT_ONCE = 3
-HUNG_SECONDS = 900  # nothing here takes a third of it on a busy machine
 LONGEST_FIRST = ("15", "30", "12", "22", "04")
 BIG_SEED = 1763900000123456789  # as time.time_ns() draws it
 
@@ -93,10 +93,10 @@ class Cases:
             )
             self._running.add(shell.pid)
             try:
-                shell.wait(HUNG_SECONDS)
+                shell.wait(HANG_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(shell.pid, signal.SIGKILL)
-                told.write(f"\nhung: ended after {HUNG_SECONDS} s\n")
+                told.write(f"\nhung: ended after {HANG_SECONDS} s\n")
             self._running.discard(shell.pid)
             told.seek(0)
             return Ran(told.read(), folder)

@@ -11,6 +11,7 @@ import pytest
 import ray
 from support.backend_contract import BackendContract
 from support.local_ray import local_ray
+from support.patience import HANG_SECONDS
 
 from hybrid_sweep.cluster.backend import RayBackend, hiring
 from hybrid_sweep.driver.backend import Finished, Lost, Reported, Run
@@ -141,7 +142,7 @@ def run(name="A", steps=3, **config):
     return Run(trial_id=name, seed=0, config={"steps": steps, **config})
 
 
-def until(backend, ended, patience=60):
+def until(backend, ended, patience=HANG_SECONDS):
     """Wait until `ended(all that happened)`."""
     seen, deadline = [], time.monotonic() + patience
     while not ended(seen):

@@ -2,13 +2,13 @@
 
 import shutil
 import socket
-import time
 
 import pytest
 import torch
 from ray.job_submission import JobSubmissionClient
 from support import toy
 from support.nodes import nodes
+from support.patience import until
 from support.toy import Toy
 
 from hybrid_sweep.analysis.folder import ResultsFolder
@@ -16,7 +16,6 @@ from hybrid_sweep.cluster.jobs import Jobs
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
 
-PATIENCE_SECONDS = 240
 TABLES = ["trials.csv", "trials.parquet", "steps.parquet", "pareto.csv", "pareto.png", "report.html"]
 SWEEP = """
 workload: ../models/neighbour_of_toy.py:Mine
@@ -39,15 +38,6 @@ class Slow(Toy):
         time.sleep(0.005)
         return super().batch(seed, step)
 """
-
-
-def until(condition):
-    """Return the first true value of `condition()`; fail when it takes too long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.3)
-    return value
 
 
 def end_of(jobs, job):

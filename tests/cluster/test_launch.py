@@ -3,7 +3,6 @@
 import json
 import shutil
 import socket
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ import ray
 import torch
 from support import toy
 from support.local_ray import local_ray
+from support.patience import until
 from support.toy import Toy
 
 from hybrid_sweep.cluster.launch import resume_sweep, run_sweep
@@ -370,10 +370,8 @@ class TestRefusedBeforeAnythingIsWritten:
             run_sweep(spec, out)
         assert "\n" not in str(refusal.value)
         assert not out.exists()
-        deadline = time.monotonic() + 30
-        while ray.available_resources().get("CPU") != 2:  # the workers are ended, whoever holds the error
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        # The workers are ended, whoever holds the error.
+        until(lambda: ray.available_resources().get("CPU") == 2)
 
 
 def test_reports_too_rare_for_early_stopping_are_refused_before_ray_is_started(make_spec, tmp_path):

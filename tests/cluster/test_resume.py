@@ -5,12 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
 import yaml
 from support import toy
+from support.patience import HANG_SECONDS
+from support.patience import until as wait_until
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.journal import Journal
@@ -51,11 +52,11 @@ def events(kind):
 
 
 def until(process, condition):
-    deadline = time.monotonic() + 120
-    while not condition():
+    def looked():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        return condition()
+
+    wait_until(looked, pause=0.02)
 
 
 def more_reports(count):
@@ -65,7 +66,7 @@ def more_reports(count):
 
 
 def said(process, code):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == code, (out, err)
     return out, err
 

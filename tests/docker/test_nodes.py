@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -15,19 +14,10 @@ import pytest
 import ray
 from support.local_ray import ray_at
 from support.nodes import Node, free_port, nodes
+from support.patience import HANG_SECONDS, until
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
-PATIENCE_SECONDS = 120
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-def until(condition):
-    """Return the first true value of `condition()`; fail when it takes too long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.2)
-    return value
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +84,8 @@ def test_sigterm_ends_a_node_as_a_container_is_ended():
         worker = cluster.workers[0]
         before = worker.processes()
         worker.script.terminate()
-        worker.script.wait(timeout=PATIENCE_SECONDS)
-        psutil.wait_procs(before, timeout=PATIENCE_SECONDS)
+        worker.script.wait(timeout=HANG_SECONDS)
+        psutil.wait_procs(before, timeout=HANG_SECONDS)
         assert worker.processes() == []
         until(lambda: cluster.alive() == 1)
 

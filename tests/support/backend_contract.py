@@ -1,6 +1,7 @@
 """What every `Backend` keeps to: inherit `BackendContract` and give it one with two slots."""
 
 import pytest
+from support.patience import HANG_SECONDS
 
 from hybrid_sweep.driver.backend import Finished, Lost, Reported, Stopped
 
@@ -13,7 +14,7 @@ class BackendContract:
     Subclasses give the fixture `backend`, with two slots, and the methods `make_run` and `kill_worker`.
     """
 
-    patience = 60.0
+    patience = float(HANG_SECONDS)
     """Seconds of the back-end's clock after which a test gives up."""
 
     @pytest.fixture

@@ -17,10 +17,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import psutil
+from support.patience import HANG_SECONDS
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 MARK = "HYBRID_SWEEP_TEST_NODE"  # inherited by every process of a node, whoever its parent is by then
-START_SECONDS = 120
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _GIVEN = set()
 
@@ -109,7 +109,7 @@ class Nodes:
 
     def wait(self):
         """Return once every node is up; raise with the log of one that is not."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while self.alive() < 1 + len(self.workers):
             for node in (self.head, *self.workers):
                 if node.script.poll() is not None or time.monotonic() > deadline:
