@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import ray
-
-from hybrid_sweep.cluster.surroundings import folder_for_ray, name_user
+from hybrid_sweep.cluster.private_ray import private_ray
+from hybrid_sweep.cluster.surroundings import name_user
 from hybrid_sweep.driver.interrupts import as_interrupts, held_back, unheard_by_children
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.paths import user_path
@@ -54,13 +53,12 @@ def connected(
     os.environ.update(QUIET)
     if address is not None:
         _refuse_unreachable(address)
-    if ray.is_initialized():
+    if _is_connected():
         yield
         return
     name_user()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         for variable in FOLDER_VARIABLES:
             if folder := os.environ.get(variable):
                 os.environ[variable] = str(user_path(folder).resolve())  # workers stand in another folder
@@ -69,7 +67,7 @@ def connected(
         options["address"] = address
         if travel := travelling(spec.workload.name):
             options["runtime_env"] = {"working_dir": str(travel[0]), "excludes": NOT_TRAVELLING}
-    place = folder_for_ray() if address is None else nullcontext()
+    place = private_ray() if address is None else nullcontext()
     with as_interrupts(), _without_lines_of_ray(), place:
         try:
             _start_ray(address, options, meanwhile)
@@ -78,8 +76,19 @@ def connected(
             _end_ray()
 
 
+def _is_connected() -> bool:
+    """Return whether this process has a Ray already, without importing it too early."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
 def _start_ray(address: str | None, options: dict[str, Any], meanwhile: Callable[[], object]) -> None:
     with ThreadPoolExecutor(1) as beside:
+        import ray  # here, for it reads where it may listen when it is imported
+
         done = beside.submit(meanwhile)
         try:
             # in the midst of it processes are left, or a lock that others wait for; and a closed terminal
@@ -95,6 +104,8 @@ def _start_ray(address: str | None, options: dict[str, Any], meanwhile: Callable
 
 def nodes() -> list[dict[str, float]]:
     """Return the resources of each node that is alive."""
+    import ray
+
     listed: Callable[[], list[dict[str, Any]]] = ray.nodes
     return [node["Resources"] for node in listed() if node["Alive"]]
 
@@ -104,6 +115,8 @@ def _end_ray() -> None:
 
     A reference to an object of Ray that another thread frees meanwhile ends the process, without a word.
     """
+    import ray
+
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -14,8 +14,8 @@ from hybrid_sweep.errors import UserError
 
 RAY_FOLDER = "RAY_TMPDIR"
 LONGEST_SOCKET = len("/ray/session_2026-01-31_12-00-00_123456_4194304/sockets/plasma_store.1")
-LONGEST_FOLDER = 103 - LONGEST_SOCKET
-"""Bytes of the folder in which Ray makes its own: the path of a socket has 103 on a Mac, 107 on Linux."""
+LONGEST_FOLDER = 103 - LONGEST_SOCKET - len("/hs-xxxxxxxx")
+"""Bytes of the folder in which ours is made: the path of a socket has 103 on a Mac, 107 on Linux."""
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -29,18 +29,18 @@ def name_user() -> None:
 
 @contextmanager
 def folder_for_ray() -> Iterator[None]:
-    """Have a Ray that starts within find a folder: the usual one, or one of its own in a short place.
+    """Have a Ray that starts within find a folder that no other user can read, and which goes afterwards.
+
+    It lies in `RAY_TMPDIR`, else in the usual place for temporary files, else in a short one.
 
     Raises:
         UserError: `RAY_TMPDIR` is too long or cannot be written, or there is no short place.
     """
     asked = os.environ.get(RAY_FOLDER)
-    why_not = _unfit(Path(asked or os.environ.get("TMPDIR") or SHORT[0]))
-    if why_not is None:
-        yield
-        return
-    fit = next((place for place in SHORT if _unfit(Path(place)) is None), None)
-    if asked or fit is None:
+    usual = asked or os.environ.get("TMPDIR") or SHORT[0]
+    why_not = _unfit(Path(usual))
+    fit = usual if why_not is None else next((place for place in SHORT if _unfit(Path(place)) is None), None)
+    if fit is None or (asked and why_not):
         raise UserError(
             f"Ray's sockets find no place, for {why_not}: "
             f"set {RAY_FOLDER} to one that can be written, of at most {LONGEST_FOLDER} bytes, such as /tmp"
@@ -50,7 +50,9 @@ def folder_for_ray() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[RAY_FOLDER]
+        os.environ.pop(RAY_FOLDER, None)
+        if asked:
+            os.environ[RAY_FOLDER] = asked
         shutil.rmtree(own, ignore_errors=True)
 
 
@@ -62,8 +64,8 @@ def _unfit(place: Path) -> str | None:
     if size > LONGEST_FOLDER:
         return f"{place} has {size} bytes"
     try:
-        there = next(folder for folder in [place / "ray", place, *place.parents] if folder.exists())
-        tempfile.TemporaryDirectory(dir=there).cleanup()
+        place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=place).cleanup()
     except OSError as error:
         return f"{place} cannot be written ({error.strerror})"
     return None

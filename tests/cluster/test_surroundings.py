@@ -4,6 +4,7 @@ import getpass
 import os
 import pwd
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,24 @@ def without(monkeypatch):
     monkeypatch.delenv("TMPDIR", raising=False)
 
 
-def test_the_usual_folder_is_left_to_ray(monkeypatch):
-    monkeypatch.setenv("TMPDIR", "/tmp")
+def test_the_folder_is_a_private_one_in_the_usual_place(monkeypatch, tmp_path):
+    place = tempfile.mkdtemp(dir="/tmp")
+    monkeypatch.setenv("TMPDIR", place)
     with folder_for_ray():
-        assert RAY_FOLDER not in os.environ
+        own = Path(os.environ[RAY_FOLDER])
+        assert own.parent == Path(place)
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    assert not own.exists()
+    Path(place).rmdir()
+
+
+def test_one_that_was_asked_for_holds_it_and_is_asked_for_afterwards(monkeypatch, tmp_path):
+    place = tempfile.mkdtemp(dir="/tmp")
+    monkeypatch.setenv(RAY_FOLDER, place)
+    with folder_for_ray():
+        assert Path(os.environ[RAY_FOLDER]).parent == Path(place)
+    assert os.environ[RAY_FOLDER] == place
+    Path(place).rmdir()
 
 
 @pytest.mark.parametrize("temporary", [f"/tmp/{LONG}", "relative", "/dev/null/there"])
@@ -32,7 +47,7 @@ def test_a_place_that_ray_cannot_use_gives_way_to_a_private_one_that_goes(monkey
     with folder_for_ray():
         own = Path(os.environ[RAY_FOLDER])
         assert stat.S_IMODE(own.stat().st_mode) == 0o700
-        assert len(bytes(own)) <= LONGEST_FOLDER
+        assert len(bytes(own)) <= LONGEST_FOLDER + len("/hs-xxxxxxxx")
         (own / "ray").mkdir()
     assert not own.exists()
     assert RAY_FOLDER not in os.environ
