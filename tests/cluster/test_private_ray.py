@@ -1,6 +1,7 @@
 """A local Ray answers to nobody else: real processes try."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -94,8 +95,12 @@ def listening(process):
         (c.laddr.ip.removeprefix("::ffff:"), c.laddr.port)
         for p in tree(process)
         for c in p.net_connections("tcp")
-        if c.status == psutil.CONN_LISTEN
+        if is_listening(c)
     }
+
+
+def is_listening(connection):
+    return connection.status == psutil.CONN_LISTEN
 
 
 @pytest.mark.ray
@@ -104,6 +109,18 @@ class TestALocalRay:
         places = listening(holder[0])
         assert len(places) > 3
         assert {address for address, _ in places} == {"127.0.0.1"}
+
+    def test_listens_where_the_table_in_the_docs_says(self, holder):
+        text = (Path(__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8")
+        rows = [line for line in text.splitlines() if line.startswith("| ") and "127.0.0.1" in line]
+        told = {name for row in rows for name in re.findall("`([^`]+)`", row)}
+        found = {p.name() for p in tree(holder[0]) if any(map(is_listening, p.net_connections("tcp")))}
+        agents = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+        workers = {name for name in found - agents if name.startswith("ray::")}
+        python = {name for name in found if name.startswith("python")}
+        assert workers
+        assert python
+        assert found - workers - python == told - {"python", "ray::..."}
 
     def test_has_no_dashboard_no_client_server_and_no_server_of_metrics(self, holder):
         assert {8265, 10001, 44217, 44227}.isdisjoint(port for _, port in listening(holder[0]))
