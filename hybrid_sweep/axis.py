@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from hybrid_sweep import limits
 from hybrid_sweep.errors import EXACT_AS_FLOAT, Section, shown, whole
+
+_SHOWN_VALUES = 50
+
+
+class Values(list[Any]):
+    """A list that stays as it is made, and finds a value without a look at all the others."""
+
+    @cached_property
+    def _places(self) -> dict[Any, int]:
+        places: dict[Any, int] = {}
+        for place, value in enumerate(self):
+            if _has_hash(value):
+                places.setdefault(value, place)
+        return places
+
+    def place(self, value: Any) -> int | None:
+        """Return the first place of what equals `value`; None where nothing does."""
+        if _has_hash(value):
+            return self._places.get(value)
+        return self.index(value) if list.__contains__(self, value) else None
+
+    def __contains__(self, value: object) -> bool:
+        return self.place(value) is not None
+
+
+def _has_hash(value: Any) -> bool:
+    return not isinstance(value, list | dict)
 
 
 def _number(value: Any) -> Any:
@@ -20,16 +49,19 @@ def _number(value: Any) -> Any:
 Number = Annotated[int | float, BeforeValidator(_number)]
 
 
+Listed = Annotated[list[Any], Field(max_length=limits.POINTS), AfterValidator(Values)]
+
+
 class _Conditional(Section):
     """An axis that exists only where every axis named in `when` has one of the values listed there."""
 
-    when: dict[str, list[Any]] = Field(default_factory=dict)
+    when: dict[str, Listed] = Field(default_factory=dict)
 
 
 class Choice(_Conditional):
     """Any of some values; the sampler takes evenly spaced numbers as an ordered axis."""
 
-    values: list[Any] = Field(min_length=1)
+    values: Annotated[Listed, Field(min_length=1)]
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -66,6 +98,10 @@ class Range(_Conditional):
         low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step or 0))
         if step > high - low:  # in decimals, as they were written: 0.03 - 0.01 is not 0.02 in floats
             raise ValueError(f"step={self.step} is wider than the range from {self.low} to {self.high}")
+        if step and (high - low) / step > EXACT_AS_FLOAT:
+            raise ValueError(
+                f"step={self.step} makes more than 2^53 values, which are not told apart: leave the step out"
+            )
         return self
 
 
@@ -73,8 +109,13 @@ def _axis(value: Any) -> Any:
     if isinstance(value, Choice | Range):
         return value
     if isinstance(value, list) and value:
+        if len(value) > limits.POINTS:
+            raise ValueError(
+                f"it lists {len(value):,} values, and at most {limits.POINTS:,} are allowed: "
+                "write {low, high, step} instead"
+            )
         refuse_repeated(value)
-        return value
+        return Values(value)
     if isinstance(value, Mapping):
         return Choice.model_validate(value) if "values" in value else Range.model_validate(value)
     raise ValueError("write a list of the values to try, such as [75] or [50, 75], or {low: 50, high: 150}")
@@ -99,7 +140,7 @@ def in_whole_numbers(axis: Any, field: str) -> Any:
             )
         return axis.model_copy(update=numbers)
     values = [whole(value) for value in values_of(axis) or []]
-    return axis.model_copy(update={"values": values}) if isinstance(axis, Choice) else values
+    return axis.model_copy(update={"values": Values(values)}) if isinstance(axis, Choice) else Values(values)
 
 
 def refuse_repeated(values: list[Any]) -> None:
@@ -108,9 +149,10 @@ def refuse_repeated(values: list[Any]) -> None:
     Raises:
         ValueError: with the first such value.
     """
-    repeated = [value for index, value in enumerate(values) if value in values[:index]]
-    if repeated:
-        raise ValueError(f"it holds {shown(repeated[0])} twice: remove one")
+    listed = Values(values)
+    for index, value in enumerate(listed):
+        if _has_hash(value) and listed.place(value) != index:
+            raise ValueError(f"it holds {shown(value)} twice: remove one")
 
 
 def condition(axis: Any) -> dict[str, list[Any]]:
@@ -118,9 +160,12 @@ def condition(axis: Any) -> dict[str, list[Any]]:
     return axis.when if isinstance(axis, _Conditional) else {}
 
 
-def values_of(axis: Any) -> list[Any] | None:
+def values_of(axis: Any) -> Values | None:
     """Return the values that an axis lists; None of a range."""
-    return None if isinstance(axis, Range) else axis.values if isinstance(axis, Choice) else axis
+    if isinstance(axis, Range):
+        return None
+    values = axis.values if isinstance(axis, Choice) else axis
+    return values if isinstance(values, Values) else Values(values)
 
 
 def samples_of(axis: Any) -> list[Any]:
@@ -147,8 +192,8 @@ def refuse_contradictions(space: Mapping[str, Any]) -> None:
                 )
             if not any(value in values for value in allowed):
                 raise ValueError(
-                    f"space.{field} needs {other} to be one of {allowed}, but it is one of {values}: "
-                    f"it would never exist"
+                    f"space.{field} needs {other} to be one of {shown(allowed)}, "
+                    f"but it is one of {shown(values)}: it would never exist"
                 )
     if circle := set(space) - set(in_order(space)):
         raise ValueError(f"{' and '.join(sorted(circle))} depend on each other: remove one `when`")
@@ -168,6 +213,12 @@ def described(axis: Any) -> str:
         how = ", logarithmic" if axis.log else f", step {axis.step:g}" if axis.step else ""
         text = f"{axis.low:g} to {axis.high:g}{how}"
     else:
-        text = ", ".join(map(str, values_of(axis) or []))
-    only = " and ".join(f"{other} is {' or '.join(map(str, v))}" for other, v in condition(axis).items())
+        text = few(values_of(axis) or [])
+    only = " and ".join(f"{other} is {few(v, ' or ')}" for other, v in condition(axis).items())
     return f"{text} (only where {only})" if only else text
+
+
+def few(values: Sequence[Any], between: str = ", ") -> str:
+    """Return values for a reader, the first ones and how many follow where they are many."""
+    rest = len(values) - _SHOWN_VALUES
+    return between.join(map(str, values[:_SHOWN_VALUES])) + (f" and {rest:,} more" if rest > 0 else "")

@@ -36,6 +36,7 @@ WIDTH_WITHOUT_TERMINAL = 120
 NARROW = 104  # a screen below this shows the front without the columns of ONLY_WHERE_WIDE
 USUAL_ID = 16  # characters; longer ids, which say more, need as much more of the screen
 FAILURES_SHOWN = 5
+IDS_SHOWN = 500  # of a plan; wider columns take time that grows faster than their number
 FRONT_COLUMNS = {  # column of trials.csv -> its heading
     "trial_id": "trial",
     "seed": "seeds",
@@ -113,7 +114,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     Raises:
         UserError: where the sweep or its workload could not run.
     """
-    from hybrid_sweep.axis import described
+    from hybrid_sweep.axis import described, few
     from hybrid_sweep.search.controls import ablations, controls
     from hybrid_sweep.search.halving import refuse_unjudged
     from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
@@ -138,7 +139,7 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         "workload": f"{spec.workload.name}, found and loaded",
         "with": keywords or "no keywords",
         "steps": f"{steps} a run",
-        "seeds": _listed(spec.seeds),
+        "seeds": few(spec.seeds),
         "sampler": spec.sampler,
         "runs": f"{count} points × {seeds} = {count * spec.repeats}, and a reference run a seed",
         "controls": f"{spec.controls}: {beside} × {seeds} = {beside * spec.repeats}" if beside else "none",
@@ -165,7 +166,9 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     for name, text in rows.items():
         if text:
             grid_of_rows.add_row(name, Text(text))
-    ids = Columns([Text(point.trial_id, "dim") for point in points], padding=(0, 2))
+    rest = [f"and {len(points) - IDS_SHOWN:,} more"] if len(points) > IDS_SHOWN else []
+    shown = [*(point.trial_id for point in points[:IDS_SHOWN]), *rest]
+    ids = Columns([Text(text, "dim") for text in shown], padding=(0, 2))
     title = Text.assemble((spec.name, "bold"), f"  {spec.about}")
     indented = [Padding(part, (1, 0, 0, 2), expand=False) for part in (grid_of_rows, ids)]
     return Group(title, *indented, "", "A dry run: nothing was trained, nothing was written.")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from hybrid_sweep import limits
 from hybrid_sweep.axis import Axis, condition, in_whole_numbers, refuse_contradictions, samples_of, values_of
 from hybrid_sweep.errors import Section, Settings, UserError, Whole, unknown_name, whole
 from hybrid_sweep.paths import FolderName, user_path
@@ -113,8 +114,8 @@ def _workload_section(value: Any) -> Any:
 
 def _pack_size(value: Any) -> Any:
     value = whole(value)
-    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError("write a whole number of at least 1, or auto")
+    if value != "auto" and (isinstance(value, bool) or value not in range(1, limits.WORKERS + 1)):
+        raise ValueError(f"write a whole number, at most {limits.WORKERS} and at least 1, or auto")
     return value
 
 
@@ -181,30 +182,30 @@ class SweepSpec(Settings):
     name: Annotated[str, AfterValidator(_file_name)]
     about: str = ""
     workload: Annotated[WorkloadChoice, BeforeValidator(_workload_section)]
-    steps: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
+    steps: Annotated[int | None, Whole] = Field(None, ge=1, le=limits.STEPS, strict=True)
     metric: str | None = None
     mode: Literal["min", "max"] | None = None
     max_grad_norm: float | None = Field(None, gt=0)
     seed: Annotated[int, Whole] = Field(0, ge=0, lt=2**63, strict=True)
-    repeats: Annotated[int, Whole] = Field(1, ge=1, strict=True)
+    repeats: Annotated[int, Whole] = Field(1, ge=1, le=limits.SEEDS, strict=True)
     trainer: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, Axis] = Field(default_factory=dict)
     sampler: Literal["tpe", "gp", "nsga2", "random", "grid"] = "tpe"
-    trials: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
-    presets: list[str] = Field(default_factory=list)
-    points: list[dict[str, Any]] = Field(default_factory=list)
+    trials: Annotated[int | None, Whole] = Field(None, ge=1, le=limits.POINTS, strict=True)
+    presets: list[str] = Field(default_factory=list, max_length=limits.FOLDERS)
+    points: list[dict[str, Any]] = Field(default_factory=list, max_length=limits.POINTS)
     constraints: Constraints = Field(default_factory=lambda: Constraints.model_validate({}))
     mask: Mask | None = Field(default_factory=lambda: Mask.model_validate({}))
     early_stopping: EarlyStopping | None = None
     stop_when_flat: Annotated[int | None, Whole] = Field(None, ge=2, strict=True)
     storage: str | None = None
-    warm_start: list[FolderName] = Field(default_factory=list)
+    warm_start: list[FolderName] = Field(default_factory=list, max_length=limits.FOLDERS)
     max_retries: Annotated[int, Whole] = Field(3, ge=0, strict=True)
     trial_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] | None = "auto"
     checkpoint_seconds: float = Field(30.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Literal["none", "default", "reduce-overhead"] = "none"
-    concurrency: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
+    concurrency: Annotated[int | None, Whole] = Field(None, ge=1, le=limits.WORKERS, strict=True)
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
     pack: Annotated[int | Literal["auto"], BeforeValidator(_pack_size)] = 1
     timing: Literal["measured", "counted"] = "measured"
@@ -213,7 +214,7 @@ class SweepSpec(Settings):
     unit_costs: UnitCosts | None = None
     controls: Literal["none", "basic", "full"] = "basic"
     share: bool = True
-    tuning_trials: Annotated[int | None, Whole] = Field(None, ge=1, strict=True)
+    tuning_trials: Annotated[int | None, Whole] = Field(None, ge=1, le=limits.POINTS, strict=True)
     hypervolume_reference: ReferencePoint = ReferencePoint()
 
     @property
@@ -338,9 +339,8 @@ def load_spec(name_or_path: str | Path, overrides: Mapping[str, Any] | None = No
     values.setdefault("name", default_name)
     locate_workload(values, folder)
     for dotted, value in (overrides or {}).items():
-        _override(
-            values, dotted, parse_yaml(value, f"{dotted}={value!r}") if isinstance(value, str) else value
-        )
+        read = parse_yaml(value, f"{dotted}={value!r}") if isinstance(value, str) else value
+        _override(values, dotted, read)
     locate_workload(values, Path())
     try:
         return SweepSpec(**values)

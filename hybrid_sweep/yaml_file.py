@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from hybrid_sweep import limits
 from hybrid_sweep.errors import UserError, one_line
 
 
@@ -55,13 +56,39 @@ def parse_yaml(text: str, source: str) -> Any:
         source: where it came from, for the error: a file, or an option of the command line.
 
     Raises:
-        UserError: with source and line, where it is not YAML.
+        UserError: with source and line, where it is not YAML; with source, where it is too large.
     """
+    if len(text) > limits.CHARACTERS:
+        raise UserError(
+            f"{source} has {len(text):,} characters, and at most {limits.CHARACTERS:,} are allowed"
+        )
     try:
-        return _CoreLoader(text).get_single_data()
+        value = _CoreLoader(text).get_single_data()
+        _measured(value, 0, {})
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{source}{line}: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{source} is not YAML: {one_line(error)}") from None
+
+
+def _measured(value: Any, level: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return how many values a value holds, itself included, and on how many levels.
+
+    Raises:
+        ValueError: more than anything here can hold.
+    """
+    if not isinstance(value, list | dict):
+        return 1, 0
+    if id(value) not in known:
+        inner = value.values() if isinstance(value, dict) else value
+        parts = [_measured(part, level + 1, known) for part in inner] if level <= limits.LEVELS else []
+        known[id(value)] = 1 + sum(part for part, _ in parts), 1 + max((d for _, d in parts), default=0)
+    held, deep = known[id(value)]
+    if level + deep > limits.LEVELS:
+        raise ValueError(f"it has more than {limits.LEVELS} levels")
+    if held > limits.PARTS:
+        raise ValueError(f"it holds more than {limits.PARTS:,} values, each alias in full")
+    return held, deep

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from hybrid_sweep import limits
 from hybrid_sweep.analysis.comparison import Confirmation, comparisons
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.files import replacing
@@ -82,6 +83,8 @@ def confirm_sweep(
         raise unknown_name("arms", arms, list(ARMS))
     if seeds < LEAST_SEEDS:
         raise UserError(f"seeds={seeds} is too few for an interval: use at least {LEAST_SEEDS}, better 10")
+    if seeds > limits.SEEDS:
+        raise UserError(f"seeds={seeds} is more than are allowed: use at most {limits.SEEDS}")
     if points < 1:
         raise UserError(f"points={points} leaves nothing to confirm: use at least 1")
     if not 0 < min_quality < inf:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid_sweep import limits
 from hybrid_sweep.arm import ABLATION, Arm, tuning_trials
+from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
 
 LADDER = (2.0, 3.0, 4.5, 6.0)
@@ -28,7 +30,11 @@ class Control:
 
 
 def controls(spec: SweepSpec, steps: int, points: int) -> list[Control]:
-    """Return the controls of a sweep of `points` points and `steps` logical steps."""
+    """Return the controls of a sweep of `points` points and `steps` logical steps.
+
+    Raises:
+        UserError: they are too many.
+    """
     found: list[Control] = []
     if spec.controls == "none":
         return found
@@ -50,6 +56,11 @@ def _arms(spec: SweepSpec, m: float, steps: int, points: int) -> Iterator[tuple[
         yield "", Arm(name="momentum", multiplier=m, schedule_steps=steps)
         yield "", Arm(name="average")
         tries = min(points, spec.tuning_trials or points)
+        if tries > limits.TRIES:
+            raise UserError(
+                f"controls=full would tune each control and budget {tries:,} times, "
+                f"and at most {limits.TRIES:,} are allowed: set tuning_trials to fewer"
+            )
         for name in ("tuned", "schedule_free"):
             for number, arm in enumerate(tuning_trials(name, tries, spec.seed)):
                 yield f"_{number:02d}", arm

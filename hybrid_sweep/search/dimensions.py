@@ -22,7 +22,7 @@ def distribution(axis: Any) -> BaseDistribution:
         if axis.whole:
             return IntDistribution(int(axis.low), int(high), step=int(axis.step or 1), log=axis.log)
         return FloatDistribution(axis.low, high, step=axis.step, log=axis.log)
-    values = values_of(axis) or []
+    values: list[Any] = values_of(axis) or []
     step = _spacing(values)
     if step is None:
         return CategoricalDistribution(values)
@@ -53,8 +53,8 @@ def nearest(axis: Any, value: Any) -> Any:
     """Return the value of the axis that a drawn one stands for: the same, or the one it was rounded from."""
     values = values_of(axis)
     if values is not None:
-        same = [listed for listed in values if listed == value]
-        return same[0] if same else min(values, key=lambda listed: abs(listed - value))
+        place = values.place(value)
+        return min(values, key=lambda listed: abs(listed - value)) if place is None else values[place]
     many, step = count(axis), _step(axis)
     if many is None or step is None:
         return float(value)

@@ -12,6 +12,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from hybrid_sweep import limits
 from hybrid_sweep.axis import values_of
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
@@ -19,8 +20,6 @@ from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
 IN_EVERY_ID = ("max_predict_steps", "correction_interval", "confidence_threshold")
 LONGEST_ID = 80
-LARGEST_GRID = 100_000
-"""Points: more would take minutes to list, and memory that a machine may not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +45,10 @@ def grid(spec: SweepSpec) -> list[Point]:
         UserError: where `HybridConfig` refuses a value, two combinations are the same configuration, or they
             are too many to be run.
     """
-    axes = [values_of(axis) or [] for axis in reversed(spec.space.values())]
-    if (count := prod(map(len, axes))) > LARGEST_GRID:
+    axes: list[list[Any]] = [values_of(axis) or [] for axis in reversed(spec.space.values())]
+    if (count := prod(map(len, axes))) > limits.POINTS:
         raise UserError(
-            f"the grid has {count:,} points, and at most {LARGEST_GRID:,} are allowed: list fewer values, "
+            f"the grid has {count:,} points, and at most {limits.POINTS:,} are allowed: list fewer values, "
             "or take sampler: tpe, gp, nsga2 or random"
         )
     points = [_point(spec, dict(zip(spec.space, reversed(values), strict=True))) for values in product(*axes)]
@@ -77,8 +76,7 @@ def config_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: where it refuses one.
     """
-    values = HybridConfig(**fields).model_dump(include=set(fields))
-    return {name: values[name] for name in fields}
+    return _chosen(HybridConfig(**fields), fields)
 
 
 def trial_id(config: HybridConfig, swept: Collection[str]) -> str:
@@ -115,8 +113,14 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def _point(spec: SweepSpec, swept: dict[str, Any]) -> Point:
-    config = config_of({**spec.trainer, **swept})
-    return Point(trial_id=trial_id(HybridConfig(**config), swept), config=config)
+    fields = {**spec.trainer, **swept}
+    settings = HybridConfig(**fields)
+    return Point(trial_id=trial_id(settings, swept), config=_chosen(settings, fields))
+
+
+def _chosen(settings: HybridConfig, fields: Collection[str]) -> dict[str, Any]:
+    values = settings.model_dump(include=set(fields))
+    return {name: values[name] for name in fields}
 
 
 def _parts(config: HybridConfig, swept: Collection[str], decimals: Callable[[float], str]) -> list[str]:

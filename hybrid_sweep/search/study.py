@@ -20,7 +20,7 @@ from hybrid_sweep.search.halving import Halving, Key
 from hybrid_sweep.search.mask import unstable
 from hybrid_sweep.search.outcome import Ended, Told, finite, judge
 from hybrid_sweep.search.sampler import Memory
-from hybrid_sweep.search.space import Point, complete_hash, config_of, given, grid, numbered_id
+from hybrid_sweep.search.space import Point, complete_hash, config_hash, config_of, given, grid, numbered_id
 from hybrid_sweep.spec import DEFAULT_TRIALS, SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 
@@ -350,8 +350,9 @@ def _queue(spec: SweepSpec) -> OrderedDict[str, _Choice]:
         choices += [("grid", point.trial_id, point.config) for point in grid(spec)]
     queue: OrderedDict[str, _Choice] = OrderedDict()
     for source, trial_id, config in choices:
-        params = placed(spec.space, HybridConfig(**config).model_dump())
-        queue.setdefault(complete_hash(config), _Choice(source, config, params, trial_id))
+        whole = HybridConfig(**config).model_dump()
+        choice = _Choice(source, config, placed(spec.space, whole), trial_id)
+        queue.setdefault(config_hash(whole), choice)
     return queue
 
 

@@ -11,10 +11,11 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from hybrid_sweep.errors import Settings, UserError, Whole, unknown_name
+from hybrid_sweep.limits import STEPS
 from hybrid_sweep.paths import user_path
 
-Count = Annotated[int, Whole, Field(ge=0, strict=True)]
-Positive = Annotated[int, Whole, Field(ge=1, strict=True)]
+Count = Annotated[int, Whole, Field(ge=0, le=STEPS, strict=True)]
+Positive = Annotated[int, Whole, Field(ge=1, le=STEPS, strict=True)]
 OpenUnit = Annotated[float, Field(gt=0, lt=1)]
 
 
