@@ -1,13 +1,16 @@
-"""What a user waits for at a folder of 10,000 trials: `status`, `pareto` and `report`, command to prompt.
+"""What a user waits for at a folder of 50,000 trials: `status`, `pareto` and `report`, command to prompt.
 
-    python benchmarks/reading.py DIR [--trials 10000]
+    python benchmarks/reading.py DIR [--trials 50000] [--against TREE]
 
 The trials of a real sweep's folder are repeated under new names, with speedup and quality shifted at random,
-until there are as many; every command runs in a process of its own.
+until there are as many; every command runs in a process of its own. Seconds of the clock, seconds of the
+processor, which another process on the machine changes less, and the most memory that was held at once.
+With another checkout of this repository, its commands run in turn with those of this one.
 """
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -16,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parents[1]
 SHIFTED = ("speedup", "speedup_counted", "quality", "val_loss")
 
 
@@ -24,7 +28,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--trials", type=int, default=50_000)
+    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout to run in turn")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "many"
@@ -33,14 +38,23 @@ def main():
         lines = repeat(options.folder / "journal.jsonl", folder / "journal.jsonl", options.trials)
         size = (folder / "journal.jsonl").stat().st_size
         print(f"{options.trials} trials, {lines} events, {size / 1e6:.0f} MB of journal")
-        for command in (["report"], ["status"], ["pareto"], ["status"], ["pareto"]):
-            began = time.perf_counter()
-            subprocess.run(
-                [sys.executable, "-m", "hybrid_sweep", *command, str(folder)],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            print(f"{' '.join(command):<8} {time.perf_counter() - began:.2f} s", flush=True)
+        for command in ("report", "status", "pareto", "status", "pareto"):
+            for tree in filter(None, (HERE, options.against)):
+                print(f"{command:<8} {measured(tree, command, folder)}  {tree.resolve().name}", flush=True)
+
+
+def measured(tree, command, folder):
+    """Run one command of a checkout; return what it took."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hybrid_sweep", command, str(folder)], cwd=tree, stdout=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{command} ended with {process.returncode}")
+    seconds, memory = time.perf_counter() - began, used.ru_maxrss / 1024
+    return f"{seconds:6.2f} s  {used.ru_utime + used.ru_stime:6.2f} s of CPU  {memory:5.0f} MB"
 
 
 def repeat(source, target, trials):

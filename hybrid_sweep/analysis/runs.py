@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from hybrid_sweep.analysis.columns import SETTINGS
@@ -19,7 +19,7 @@ _OLD_NAMES = {"val_accuracy": "val_metric", "reference_val_accuracy": "reference
 _OF_A_RUN = ("started", "lost", INTERRUPTED, "retried", "finished")
 
 
-def run_rows(events: Iterable[Event]) -> dict[Run, dict[str, Any]]:
+def run_rows(events: Iterable[Event], numbers: Collection[str] = ()) -> dict[Run, dict[str, Any]]:
     """Return what is known of each run, in the order they started: its columns, where they have a value.
 
     A run without an end is "running", also after its worker was lost; one started again, or a failed one
@@ -29,6 +29,10 @@ def run_rows(events: Iterable[Event]) -> dict[Run, dict[str, Any]]:
     Beside the columns of the table each row holds `began` and `ended` (the stamps of the journal, ended
     empty while it runs), and how often it was `lost` and `retried`. Its `config` is a mapping where the
     result has not brought its text.
+
+    Args:
+        events: of a journal.
+        numbers: what of each result is kept, where not all of it is of use: it is most of a row.
 
     Raises:
         UserError: an event lacks what its kind must have.
@@ -42,11 +46,13 @@ def run_rows(events: Iterable[Event]) -> dict[Run, dict[str, Any]]:
             chosen[trial_id] = {"number": event.get("number"), "source": event.get("source")}
         elif kind in _OF_A_RUN:
             key = run_of(event)
-            rows[key] = _after(event, kind, rows.get(key) or _new(key), chosen)
+            rows[key] = _after(event, kind, rows.get(key) or _new(key), chosen, numbers)
     return rows
 
 
-def _after(event: Event, kind: str, row: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _after(
+    event: Event, kind: str, row: dict[str, Any], chosen: Mapping[str, Any], numbers: Collection[str]
+) -> dict[str, Any]:
     """Return the row of a run after one of its events."""
     if kind == "started":
         config = need(event, "config", Mapping)
@@ -66,7 +72,12 @@ def _after(event: Event, kind: str, row: dict[str, Any], chosen: Mapping[str, An
     row["ended"] = event.get("at") or ""
     if row["state"] != "failed":
         result = need(event, "result", Mapping)
-        row |= {_OLD_NAMES.get(n, n): value for n, value in result.items() if value is not None}
+        if numbers:
+            row |= {name: value for name in numbers if (value := result.get(name)) is not None}
+        else:
+            row |= {name: value for name, value in result.items() if value is not None}
+            for old in _OLD_NAMES.keys() & result.keys() & row.keys():
+                row[_OLD_NAMES[old]] = row.pop(old)
     if row["state"] == "diverged":
         row["quality"] = 0.0
     return row

@@ -178,7 +178,7 @@ def _read(journal: Path) -> tuple[list[dict[str, Any]], int]:
                 asked.add(event.get("trial_id"))
             yield event
 
-    return list(run_rows(noticed()).values()), len(asked)
+    return list(run_rows(noticed(), ("speedup", "speedup_counted", "quality")).values()), len(asked)
 
 
 def _front(ended: list[dict[str, Any]], speedup: str, manifest: Mapping[str, Any]) -> LiveFront:
