@@ -1,4 +1,4 @@
-"""What a user waits for at a folder of 50,000 trials: `status`, `pareto` and `report`, command to prompt.
+"""What a user waits for at a folder of 10,000 trials: `status`, `pareto` and `report`, command to prompt.
 
     python benchmarks/reading.py DIR [--trials 50000] [--against TREE]
 
@@ -28,7 +28,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--trials", type=int, default=50_000)
+    parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout to run in turn")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
