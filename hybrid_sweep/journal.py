@@ -13,6 +13,7 @@ from typing import IO, Any
 from pydantic_core import from_json
 
 from hybrid_sweep.errors import UserError, encodable
+from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
 _READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
 
@@ -42,7 +43,7 @@ class Journal:
         """
         line = {"event": event["event"], "at": self._now().isoformat(timespec="milliseconds"), **event}
         text = json.dumps(plain(line), allow_nan=False)
-        with self.path.open("ab+") as file:
+        with refuse_strange(self.path).open("ab+") as file:
             _cut_torn_line(file)
             file.write(text.encode() + b"\n")
             file.flush()
@@ -67,6 +68,7 @@ class Journal:
             UserError: a line other than a torn last one is not an event, or the file cannot be read.
         """
         heads = tuple(b'{"event": ' + json.dumps(name).encode() for name in skip)
+        refuse_strange(Path(path))
         try:
             with Path(path).open("rb", buffering=_READ_BYTES) as file:
                 for number, line in enumerate(file, start=1):
@@ -74,6 +76,8 @@ class Journal:
                         continue
                     event = _parse(line)
                     if event is not None:
+                        if "trial_id" in event:
+                            refuse_identifier(event["trial_id"], f"{path}, line {number}")
                         if event["event"] not in skip:
                             yield event
                     elif line.endswith(b"\n"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import stat
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -22,6 +24,50 @@ def user_path(path: Path | str) -> Path:
         raise UserError(
             f"{path} begins with ~, and no such home folder is known: write the whole path"
         ) from None
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,254}")
+
+
+def refuse_identifier(value: Any, where: str) -> None:
+    """Refuse an identifier that could lead a path made of it out of its folder, or that no path can hold.
+
+    Args:
+        value: of a trial, as a file says.
+        where: which file, and where in it.
+
+    Raises:
+        UserError: it is no text of 1 to 255 letters, digits and `_.+=-`, a letter or digit first.
+    """
+    if not (isinstance(value, str) and _IDENTIFIER.fullmatch(value)):
+        shown = repr(value)[:60]
+        raise UserError(
+            f"{where}: {shown} is no trial_id (255 letters, digits and _.+=- at most, and none of the marks "
+            "first): restore the file from a copy, or leave this folder alone"
+        )
+
+
+def refuse_strange(path: Path, *, folder: bool = False) -> Path:
+    """Return a path of ours, which is to be what we make of it: no link, pipe or device; or not there yet.
+
+    Raises:
+        UserError: it is something else, so that what is done to it could be done to another place.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} cannot be looked at ({error})") from None
+    if not (stat.S_ISDIR if folder else stat.S_ISREG)(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
+        if folder and stat.S_ISREG(mode):
+            kind = "a file"
+        raise UserError(
+            f"{path} is {kind}, and a sweep makes a {'folder' if folder else 'file'} of that name: nothing "
+            "outside of a results folder is read or written; restore it from a copy"
+        )
+    return path
 
 
 FolderName = Annotated[str, AfterValidator(lambda path: str(user_path(path)))]

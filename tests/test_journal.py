@@ -35,7 +35,7 @@ def test_a_journal_not_begun_is_empty(path: Path) -> None:
 
 def test_a_journal_that_cannot_be_read_is_named(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(UserError, match=r"journal\.jsonl cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"journal\.jsonl is a folder, and a sweep makes a file"):
         Journal.read(path)
 
 

@@ -1,15 +1,18 @@
-"""`~` means the home folder wherever a user gives a path."""
+"""Paths as users mean them, and none that leads out of a results folder."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import toy
 
 from hybrid_sweep.analysis.files import write_text
-from hybrid_sweep.analysis.sweep_folder import SweepFolder
+from hybrid_sweep.analysis.sweep_folder import FILES, FOLDERS, SweepFolder
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.paths import user_path
+from hybrid_sweep.paths import refuse_identifier, user_path
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.spec import SweepSpec, load_spec
 from hybrid_sweep.trainer.config import HybridConfig
@@ -79,3 +82,87 @@ def test_folders_that_variables_name(home: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_home_that_is_not_there_is_refused_with_the_sweep() -> None:
     with pytest.raises(UserError, match=r"warm_start.*no such home folder is known"):
         SweepSpec(name="x", workload="a.b:C", space={}, warm_start=["~no-such-user-here/old"])
+
+
+STRANGE_NAMES = [
+    "../../x",
+    "/tmp/x",
+    "",
+    ".",
+    "..",
+    "a/b",
+    "a\\b",
+    "x" * 300,
+    "a\0b",
+    "a\nb",
+    "-x",
+    ".x",
+    7,
+    None,
+]
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES, ids=repr)
+def test_an_identifier_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: object) -> None:
+    with pytest.raises(UserError, match=r"here, line 3: .* is no trial_id"):
+        refuse_identifier(name, "here, line 3")
+    folder = SweepFolder.create(tmp_path / "results")
+    folder.journal.append({"event": "finished", "trial_id": name, "seed": 0, "state": "done", "result": {}})
+    with pytest.raises(UserError, match=r"journal\.jsonl, line 1: .* is no trial_id"):
+        folder.journal.read(folder.journal.path)
+    with pytest.raises(UserError, match="is no trial_id"):
+        folder.checkpoint_path(name, 0)
+
+
+@given(st.text())
+def test_one_that_is_taken_is_one_name_in_its_folder(name: str) -> None:
+    try:
+        refuse_identifier(name, "here")
+    except UserError:
+        return
+    assert Path("folder", f"{name}_seed0.ckpt").name == f"{name}_seed0.ckpt"
+    assert name.isascii()
+    assert name.isprintable()
+
+
+def _link(path: Path, target: Path) -> None:
+    path.symlink_to(target)
+
+
+KINDS = {"a link": _link, "a pipe": lambda path, target: os.mkfifo(path)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS, "models/H050_seed0.pt", "checkpoints/H050_seed0.ckpt"])
+def test_what_has_a_name_of_ours_and_leads_elsewhere_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    folder = SweepFolder.create(tmp_path / "results")
+    folder.write_manifest({"sweep_id": "x"})
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    place = folder.path / name
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    KINDS[kind](place, outside)
+    with pytest.raises(UserError, match=f"{place} is .*: nothing outside of a results folder is"):
+        SweepFolder.open(folder.path)
+    assert outside.read_text() == "untouched"
+
+
+def test_a_folder_that_the_user_reaches_through_a_link_is_fine(tmp_path: Path) -> None:
+    folder = SweepFolder.create(tmp_path / "results")
+    (tmp_path / "link").symlink_to(folder.path)
+    SweepFolder.open(tmp_path / "link").journal.append({"event": "x"})
+    assert folder.journal.read(folder.journal.path)
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    monkeypatch.setattr("secrets.token_hex", lambda length: "guessed")
+    (tmp_path / ".a.guessed.tmp").symlink_to(outside)
+    with pytest.raises(FileExistsError):
+        write_text(tmp_path / "a", "text")
+    assert outside.read_text() == "untouched"
+    assert not (tmp_path / "a").exists()

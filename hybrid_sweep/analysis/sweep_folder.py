@@ -15,9 +15,12 @@ from filelock import FileLock, Timeout
 from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal, plain
-from hybrid_sweep.paths import user_path
+from hybrid_sweep.paths import refuse_identifier, refuse_strange, user_path
 
-MANIFEST, JOURNAL, LOCK = "manifest.json", "journal.jsonl", ".driver.lock"
+MANIFEST, JOURNAL, LOCK, STOP = "manifest.json", "journal.jsonl", ".driver.lock", "stop"
+FILES = (MANIFEST, JOURNAL, LOCK, STOP, ".origin", "optuna.journal")
+"""What is read, appended to or locked in its place; other files are replaced whole."""
+FOLDERS = ("checkpoints", "models", "confirm")
 
 
 class Taken(UserError):
@@ -119,8 +122,23 @@ class SweepFolder:
             raise UserError(
                 f"{path} is not a results folder (no {JOURNAL}): give one that a sweep has written"
             )
+        folder.refuse_strange()
         _ = folder.manifest
         return folder
+
+    def refuse_strange(self) -> None:
+        """Refuse a folder in which links, pipes or devices have names of ours: they lead elsewhere.
+
+        Raises:
+            UserError: which one.
+        """
+        for name in FILES:
+            refuse_strange(self.path / name)
+        for name in FOLDERS:
+            within = refuse_strange(self.path / name, folder=True)
+            if within.is_dir():
+                for entry in within.iterdir():
+                    refuse_strange(entry, folder=entry.is_dir() and not entry.is_symlink())
 
     @property
     def journal(self) -> Journal:
@@ -135,16 +153,17 @@ class SweepFolder:
     @property
     def models_path(self) -> Path:
         """Where trained weights are kept, if they are."""
-        return self.path / "models"
+        return refuse_strange(self.path / "models", folder=True)
 
     @property
     def confirm_path(self) -> Path:
         """Where `confirm` writes."""
-        return self.path / "confirm"
+        return refuse_strange(self.path / "confirm", folder=True)
 
     def checkpoint_path(self, trial_id: str, seed: int) -> Path:
         """Where the newest checkpoint of an unfinished run is."""
-        return self.path / "checkpoints" / f"{trial_id}_seed{seed}.ckpt"
+        refuse_identifier(trial_id, str(self.path))
+        return refuse_strange(self.path / "checkpoints", folder=True) / f"{trial_id}_seed{seed}.ckpt"
 
     def write_checkpoint(self, trial_id: str, seed: int, checkpoint: bytes) -> None:
         """Replace the checkpoint of a run."""
@@ -155,14 +174,14 @@ class SweepFolder:
 
     def forget_checkpoints(self, ended: Iterable[tuple[str, int]]) -> None:
         """Remove what a killed driver has left: checkpoints of runs that have ended, and halves of any."""
-        halves = (self.path / "checkpoints").glob(".*.tmp")
+        halves = refuse_strange(self.path / "checkpoints", folder=True).glob(".*.ckpt.*.tmp")
         for left in [*halves, *(self.checkpoint_path(*key) for key in ended)]:
             left.unlink(missing_ok=True)
 
     @property
     def stop_request(self) -> Path:
         """A file that asks the driver to wind the sweep down."""
-        return self.path / "stop"
+        return self.path / STOP
 
     def request_stop(self) -> None:
         """Ask the process that drives the sweep to wind it down.

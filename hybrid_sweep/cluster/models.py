@@ -18,9 +18,10 @@ def keep_front(folder: ResultsFolder, models: Path) -> None:
     open_still = trials["state"].isin(["running", "failed"]) | (trials["reason"] == INTERRUPTED)
     if open_still.any():
         return
+    for half in models.glob(".*.pt.*.tmp"):  # that a lost worker has left
+        half.unlink(missing_ok=True)
     on_front = set(folder.table("front")["trial_id"])
     for trial_id, seed in zip(trials["trial_id"], trials["seed"], strict=True):
         file = models / model_file(trial_id, seed)
-        file.with_suffix(".tmp").unlink(missing_ok=True)  # a half that a lost worker has left
         if trial_id not in on_front:
             file.unlink(missing_ok=True)

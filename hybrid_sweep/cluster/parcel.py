@@ -6,21 +6,25 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
-import os
 import re
+import secrets
 import shutil
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from hybrid_sweep.analysis.sweep_folder import JOURNAL, MANIFEST, SweepFolder
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, one_line
 
 LINE_BYTES = 3000
+UNPACKED_BYTES = 16 << 30
+"""A few kilobytes can hold a compressed file of any length, which would fill the disk."""
 _BEGIN = re.compile(r"^parcel begins, sha256 ([0-9a-f]{64})$", re.MULTILINE)
 _END = "parcel ends"
 
@@ -36,7 +40,7 @@ def pack(folder: Path) -> Iterator[str]:
     files = [folder / MANIFEST, folder / JOURNAL]
     models = SweepFolder(folder).models_path
     if models.is_dir():
-        files += sorted(models.iterdir())
+        files += sorted(file for file in models.iterdir() if not file.is_symlink())
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for file in files:
@@ -56,11 +60,12 @@ def unpack(text: str, to: Path) -> None:
     """Write what `pack` yielded, amid other lines, to the new or empty folder `to`: all of it or nothing.
 
     Raises:
-        UserError: it is damaged, or holds a file that a results folder has not, or there is no room for it.
+        UserError: it is damaged, holds a file that a results folder has not, unpacks to more than
+            `UNPACKED_BYTES`, or there is no room for it.
     """
     packed = _content(text)
     to = to.absolute()
-    temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    temporary, room = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp"), UNPACKED_BYTES
     try:
         temporary.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
@@ -68,11 +73,18 @@ def unpack(text: str, to: Path) -> None:
                 content = archive.extractfile(member) if member.isreg() and _belongs(member.name) else None
                 if content is None:
                     raise UserError(f"the results hold {member.name!r}, no file of ours: they are not taken")
+                room -= member.size
+                if room < 0:
+                    raise UserError(
+                        f"the results unpack to more than {UNPACKED_BYTES >> 30} GiB: copy the folder itself"
+                    )
                 file = temporary / member.name
                 file.parent.mkdir(exist_ok=True)
-                with file.open("wb") as target:
+                with file.open("xb") as target:
                     shutil.copyfileobj(content, target)
         temporary.rename(to)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
+        raise UserError(f"the results arrived damaged ({one_line(error)}): fetch them again") from None
     except OSError as error:
         raise UserError(
             f"cannot write to {to} ({error.strerror}): make room there, or choose another folder"

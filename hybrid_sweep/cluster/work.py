@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.arm import ABLATION, Arm
 from hybrid_sweep.axis import samples_of, values_of
 from hybrid_sweep.cluster.edge_store import EdgeStore
@@ -135,10 +136,9 @@ class Shared:
         if self.models is None or not isinstance(trial, Trial) or point.get("arm"):
             return
         path = self.models / model_file(point["trial_id"], point["seed"])
-        temporary = path.with_suffix(".tmp")
-        with evaluated_weights(trial.trainer.optimizer, trial.trainer.model):
-            torch.save(trial.trainer.model.state_dict(), temporary)
-        temporary.replace(path)
+        optimizer, model = trial.trainer.optimizer, trial.trainer.model
+        with replacing(path) as temporary, evaluated_weights(optimizer, model):
+            torch.save(model.state_dict(), temporary)
 
     def _costs_of(self, config: HybridConfig) -> UnitCosts:
         """Return the costs of the configuration's class; within a range, of the nearest one measured."""

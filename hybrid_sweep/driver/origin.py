@@ -83,7 +83,7 @@ def _is_ours(folder: ResultsFolder, spec: SweepSpec) -> bool:
 
 
 def _signed(key: bytes, manifest: Mapping[str, Any], spec: SweepSpec) -> str:
-    """Return the mark of a sweep's code: what it is called and built with, its digests, and the machine.
+    """Return the mark of a sweep: what its code is called and built with, digests, storage and machine.
 
     Where the file lies is no part of it, since projects are moved.
     """
@@ -102,6 +102,7 @@ def _signed(key: bytes, manifest: Mapping[str, Any], spec: SweepSpec) -> str:
         _in_the_way(name),
         keywords,
         manifest.get("code"),
+        (manifest.get("spec") or {}).get("storage"),
         machine,
     ]
     return hmac.new(key, json.dumps(what, sort_keys=True).encode(), sha256).hexdigest()

@@ -200,6 +200,7 @@ def carry_on(
         beside = len(recorder.arms.keys() | {control.trial_id for control in expected})
         now = {"spec": _public(spec), **workload_at(spec, folder.path)}
         folder.write_manifest({**manifest, **now, "budget": study.budget, "controls": beside})
+        mark(folder, spec)
         for event in ended.values():
             arm, reason = recorder.arms.get(event["trial_id"], ""), event.get("reason") or ""
             tell(TrialFinished(*run_of(event), event["state"], reason, event["result"], arm))

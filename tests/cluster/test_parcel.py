@@ -126,3 +126,24 @@ def test_as_a_command(tmp_path):
     some = subprocess.run(words, capture_output=True, text=True, check=True)
     unpack(some.stdout, tmp_path / "copy")
     assert read(tmp_path / "copy") == {"manifest.json": b"{}", "journal.jsonl": b""}
+
+
+def test_more_than_the_disk_is_to_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybrid_sweep.cluster.parcel.UNPACKED_BYTES", 1000)
+    members = [(tarfile.TarInfo("manifest.json"), b"0" * 600), (tarfile.TarInfo("journal.jsonl"), b"0" * 600)]
+    with pytest.raises(UserError, match="unpack to more than"):
+        unpack(parcel(members), tmp_path / "results")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, -500])
+def test_a_broken_archive_is_told(tmp_path, cut):
+    whole = base64.b64decode(
+        parcel([(tarfile.TarInfo("journal.jsonl"), bytes(range(256)) * 50)]).split("\n")[1]
+    )
+    packed = whole[:cut] if cut else b"no archive"
+    digest = hashlib.sha256(packed).hexdigest()
+    text = f"parcel begins, sha256 {digest}\n{base64.b64encode(packed).decode()}\nparcel ends\n"
+    with pytest.raises(UserError, match="the results arrived damaged"):
+        unpack(text, tmp_path / "results")
+    assert not list(tmp_path.iterdir())
