@@ -16,6 +16,8 @@ from hybrid_sweep.errors import UserError, encodable
 from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
 _READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
+_DEEPEST = 100  # levels of lists and mappings; the reader refuses 200
+_LARGEST = 10**300  # whole numbers above become text: Python's JSON refuses 4,301 digits
 
 
 def _utc_now() -> datetime:
@@ -93,10 +95,15 @@ class Journal:
             ) from None
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """Return `value` as JSON can hold it: not-a-number as None, infinities as text, 0-d arrays as numbers.
 
-    Lone surrogates of a text, as a file name that is no UTF-8 has them, are escaped.
+    Lone surrogates of a text, as a file name that is no UTF-8 has them, are escaped. What lies deeper than
+    `_DEEPEST` levels becomes "…"; a whole number that no reader takes is told by its length in bits.
+
+    Args:
+        value: what to write.
+        depth: levels of lists and mappings around it.
     """
     if isinstance(value, float):
         if math.isfinite(value):
@@ -104,15 +111,19 @@ def plain(value: Any) -> Any:
         return None if math.isnan(value) else str(float(value))
     if isinstance(value, str):
         return encodable(value)
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return value if abs(value) <= _LARGEST else f"a whole number of {value.bit_length()} bits"
+    if depth >= _DEEPEST and isinstance(value, (list, tuple, Mapping)):
+        return "…"
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [plain(inner, depth + 1) for inner in value]
     if isinstance(value, Mapping):
-        return {encodable(str(key)): plain(inner) for key, inner in value.items()}
+        return {encodable(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, Path):
         return encodable(str(value))
-    return plain(value.item()) if hasattr(value, "item") else value
+    return plain(value.item(), depth) if hasattr(value, "item") else value
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

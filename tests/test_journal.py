@@ -133,3 +133,35 @@ def test_any_text_comes_back_as_it_was_written(text: str) -> None:
 def test_a_name_that_is_no_unicode_is_escaped(path: Path) -> None:
     Journal(path).append({"event": "finished", "reason": "caf\udce9.bin holds no rows"})
     assert Journal.read(path)[0]["reason"] == r"caf\udce9.bin holds no rows"
+
+
+@given(
+    value=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.integers(min_value=290, max_value=6000).map(lambda digits: -(10**digits))
+        | st.floats()
+        | st.text(st.characters(exclude_categories=())),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.text(st.characters(exclude_categories=())), inner, max_size=3)
+        ),
+        max_leaves=8,
+    ),
+    levels=st.integers(min_value=0, max_value=500),
+    in_list=st.booleans(),
+)
+def test_whatever_an_event_holds_is_read_as_it_was_written(value: object, levels: int, in_list: bool) -> None:
+    for _ in range(levels):
+        value = [value] if in_list else {"inner": value}
+    event = {"event": "finished", "result": value}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        Journal(path).append(event)
+        Journal(path).append({"event": "ended"})
+        read, after = Journal.read(path)
+        assert after["event"] == "ended"
+        assert {**read, "at": ""} == {**plain(event), "at": ""}
+        Journal(path).append(read)
+        assert Journal.read(path)[-1] == read

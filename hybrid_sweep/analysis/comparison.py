@@ -17,6 +17,7 @@ from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.analysis.intervals import bootstrap_interval
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import plain
+from hybrid_sweep.paths import refuse_strange
 
 RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality", "equal_time_quality")
 NUMBERS = (
@@ -179,7 +180,7 @@ class Confirmation:
         Raises:
             UserError: the file is damaged.
         """
-        path = folder / "confirmed.json"
+        path = refuse_strange(folder / "confirmed.json")
         try:
             values = json.loads(path.read_bytes())
             table = pd.DataFrame(values.pop("comparisons"))
@@ -187,7 +188,7 @@ class Confirmation:
             return cls(table=table.astype(kinds | dict.fromkeys(NUMBERS, "float64")), **values)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{path} is corrupt ({error}): delete it and run confirm again, which loses no run"
             ) from None

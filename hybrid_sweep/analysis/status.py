@@ -238,6 +238,6 @@ def _last_stamp(path: Path) -> str:
     for line in reversed(lines):
         try:
             return str(json.loads(line)["at"])
-        except (KeyError, TypeError, ValueError):  # torn, or cut by the window
+        except (KeyError, TypeError, ValueError, RecursionError):  # torn, or cut by the window
             continue
     return ""

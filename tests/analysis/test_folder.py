@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -180,3 +181,23 @@ def test_an_unknown_trial_is_answered_with_close_ones(grid60: ResultsFolder, emp
         grid60.trial_config("H75_I15_C0.6")
     with pytest.raises(UserError, match="has begun none"):
         empty.trial_config("a")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "journal.jsonl", "confirm/confirmed.json"])
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "journal.jsonl").touch()
+    (tmp_path / "manifest.json").write_text('{"sweep_id": "x"}')
+    (tmp_path / "confirm").mkdir()
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=r"is no ordinary file"):
+        ResultsFolder.open(tmp_path).verdict()
+
+
+@pytest.mark.parametrize("values", ["[]", '"text"', "3", "null", "[" * 5000, '{"comparisons": 3}', "{}"])
+def test_a_confirmation_of_another_form_is_refused(tmp_path: Path, values: str) -> None:
+    (tmp_path / "journal.jsonl").touch()
+    (tmp_path / "confirm").mkdir()
+    (tmp_path / "confirm" / "confirmed.json").write_text(values)
+    with pytest.raises(UserError, match=r"confirmed\.json is corrupt .* run confirm again"):
+        ResultsFolder.open(tmp_path).confirmation()
