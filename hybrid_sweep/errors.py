@@ -14,8 +14,9 @@ LONGEST = 1000
 TRACEBACK = "Traceback (most recent call last)"
 _NO_TEXT = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]"
+    "|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
-"""Colours and other commands to a terminal, and control characters that are no space."""
+"""Commands to a terminal (colours, titles), control characters that are no space, and turns of direction."""
 
 
 class UserError(ValueError):
@@ -34,6 +35,23 @@ def one_line(error: object) -> str:
     return " ".join(encodable(_NO_TEXT.sub("", text)).split())
 
 
+def brief(text: object, longest: int = LONGEST) -> str:
+    """Return `one_line`, cut where it is very long."""
+    line = one_line(text)
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def without_commands(value: Any) -> Any:
+    """Return what a file held, without characters that command a terminal, in its texts at any depth."""
+    if isinstance(value, str):
+        return _NO_TEXT.sub("", value)
+    if isinstance(value, list):
+        return [without_commands(inner) for inner in value]
+    if isinstance(value, dict):
+        return {without_commands(key): without_commands(inner) for key, inner in value.items()}
+    return value
+
+
 def encodable(text: str) -> str:
     """Return `text` with every lone surrogate escaped, for no file can hold one."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
@@ -47,7 +65,7 @@ def named(error: BaseException) -> str:
     text = one_line(error)
     if TRACEBACK in text:
         text = one_line(str(error).rstrip().rpartition("\n")[2])
-    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    cut = brief(text)
     return f"{type(error).__name__}: {cut}" if cut else type(error).__name__
 
 

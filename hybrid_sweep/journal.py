@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
-from hybrid_sweep.errors import UserError, encodable
+from hybrid_sweep.errors import UserError, encodable, without_commands
 from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
+_COMMANDS = re.compile(rb"\\u(?:00[01789]|20[026])|[\x7f\xc2\xe2]", re.IGNORECASE)
+"""What a line holds that has a character for a terminal in it, escaped or not (and other lines too)."""
 _READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
 _DEEPEST = 100  # levels of lists and mappings; the reader refuses 200
 _LARGEST = 10**300  # whole numbers above become text: Python's JSON refuses 4,301 digits
@@ -131,6 +134,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         event = from_json(line)
     except ValueError:  # also bytes that are no UTF-8
         return None
+    if _COMMANDS.search(line):
+        event = without_commands(event)
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 

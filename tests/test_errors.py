@@ -1,10 +1,13 @@
 """What an error says, whatever the user's code has put into it, in one line that any file can hold."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_sweep.errors import LONGEST, named, one_line
+from hybrid_sweep.errors import LONGEST, UserError, brief, named, one_line
+from hybrid_sweep.journal import Journal
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
@@ -45,3 +48,35 @@ def test_any_text_can_be_written_and_printed(text):
     assert told.encode().decode() == told
     assert told.isprintable() or not text.isprintable()
     assert not {"\n", "\r", "\x1b"} & set(told)
+
+
+COMMANDS = [
+    "\x1b]0;title\x07",
+    "\x1b[2J",
+    "\x1b]8;;http://x\x1b\\",
+    "\x9b31m",
+    "\x07",
+    "\u202e",
+    "\x00",
+    "\x7f",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=repr)
+def test_commands_to_a_terminal_leave_what_was_read_and_what_is_told(tmp_path, command):
+    assert one_line(f"a{command}b")[0] == "a"
+    assert not any(character in one_line(f"a{command}b") for character in "\x1b\x9b\x07\u202e\x00\x7f")
+    evil = {"event": "x", f"k{command}": [{"reason": f"a{command}b"}]}
+    for text in (json.dumps(evil), json.dumps(evil, ensure_ascii=False)):
+        (tmp_path / "journal.jsonl").write_text(f"{text}\n", encoding="utf-8")
+        try:
+            shown = repr(Journal.read(tmp_path / "journal.jsonl"))
+        except UserError:  # a control character that no JSON may hold as it is
+            continue
+        assert repr(command)[1:-1] not in shown
+        assert "'reason'" in shown
+
+
+def test_a_text_is_cut_where_it_is_very_long():
+    assert len(brief("x" * 10**6)) == LONGEST
+    assert brief("short\nand more") == "short and more"

@@ -33,13 +33,27 @@ def encode(table: pd.DataFrame, format: str) -> bytes:
 
 
 def _in_lines(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with a space for each line break in a cell."""
+    """Return `table` with a space for each line break in a text, and none that a spreadsheet would run.
+
+    To one that begins with = + - or @ it would be a formula: an apostrophe before it makes it a text.
+    """
     words = table.select_dtypes(["str", "object"]).columns
     return table.assign(**{name: table[name].map(_in_line, na_action="ignore") for name in words})
 
 
 def _in_line(cell: Any) -> Any:
-    return " ".join(map(str.strip, cell.splitlines())) if isinstance(cell, str) and cell else cell
+    if not isinstance(cell, str) or not cell:
+        return cell
+    line = " ".join(map(str.strip, cell.splitlines())).strip()
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) and not _is_number(line) else line
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def write_table(table: pd.DataFrame, format: str, to: Path | None) -> None:

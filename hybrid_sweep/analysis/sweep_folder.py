@@ -13,7 +13,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from hybrid_sweep.analysis.files import replacing, write_text
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, without_commands
 from hybrid_sweep.journal import Journal, plain
 from hybrid_sweep.paths import refuse_identifier, refuse_strange, user_path
 
@@ -256,7 +256,7 @@ class SweepFolder:
         """
         path = self.path / MANIFEST
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = without_commands(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:

@@ -21,7 +21,10 @@ from hybrid_sweep.driver.events import (
     TrialStarted,
     Waiting,
 )
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, brief
+
+LONGEST_TRACEBACK = 20_000
+"""Characters, from its end, where the cause is."""
 
 
 class Recorder:
@@ -63,9 +66,10 @@ class Recorder:
 
     def lost(self, happening: Lost, attempt: int, again_in_seconds: float) -> None:
         """Record that a run's worker died and that it will be started again."""
-        fields = {"attempt": attempt, "why": happening.why, "preempted": happening.preempted}
+        why = brief(happening.why)
+        fields = {"attempt": attempt, "why": why, "preempted": happening.preempted}
         self._append("lost", **identity(happening.key), **fields)
-        self.tell(TrialLost(*happening.key, happening.why, again_in_seconds))
+        self.tell(TrialLost(*happening.key, why, again_in_seconds))
 
     def interrupted(self, happening: Stopped) -> None:
         """Record that a run was stopped with the sweep; it goes on when the sweep is resumed."""
@@ -80,15 +84,16 @@ class Recorder:
 
     def finished(self, happening: Finished) -> None:
         """Record the end of a run."""
-        key = happening.key
-        fields = {"state": happening.state, "reason": happening.reason, "result": happening.result}
-        extra = {"traceback": happening.traceback, "from_cache": happening.from_cache}
+        key, reason = happening.key, brief(happening.reason)
+        fields = {"state": happening.state, "reason": reason, "result": happening.result}
+        traceback = (happening.traceback or "")[-LONGEST_TRACEBACK:]
+        extra = {"traceback": traceback, "from_cache": happening.from_cache}
         told = {name: value for name, value in extra.items() if value}
         self._append("finished", **identity(key), **fields, **told)
         with writing(self._folder.path):
             self._folder.checkpoint_path(*key).unlink(missing_ok=True)
         self.counts[happening.state] += 1
-        self._tell_end(key, happening.state, happening.reason, happening.result, happening.from_cache)
+        self._tell_end(key, happening.state, reason, happening.result, happening.from_cache)
 
     def slots_changed(self, slots: int) -> None:
         """Tell that nodes came or went."""

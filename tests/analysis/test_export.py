@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError
 
@@ -49,3 +50,11 @@ def test_parquet_is_not_for_a_terminal(grid60: ResultsFolder, monkeypatch: pytes
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(UserError, match="not for a terminal"):
         grid60.export("trials", "parquet")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1+1", "\r=1+1", " =1"])
+def test_a_text_is_no_formula_to_a_spreadsheet(text: str) -> None:
+    table = pd.DataFrame({"reason": [text, "-0.5", "-inf", "plain"], "number": [-0.5, -1.0, 2.0, 3.0]})
+    back = pd.read_csv(io.BytesIO(encode(table, "csv")), dtype={"reason": "str"})
+    assert back["reason"].tolist() == [f"'{text.strip()}", "-0.5", "-inf", "plain"]
+    assert back["number"].tolist() == table["number"].tolist()
