@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +15,6 @@ from pydantic_core import from_json
 from hybrid_sweep.errors import UserError, encodable, without_commands
 from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
-_COMMANDS = re.compile(rb"\\u(?:00[01789]|20[026])|[\x7f\xc2\xe2]", re.IGNORECASE)
-"""What a line holds that has a character for a terminal in it, escaped or not (and other lines too)."""
 _READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
 _DEEPEST = 100  # levels of lists and mappings; the reader refuses 200
 _LARGEST = 10**300  # whole numbers above become text: Python's JSON refuses 4,301 digits
@@ -101,7 +98,8 @@ class Journal:
 def plain(value: Any, depth: int = 0) -> Any:
     """Return `value` as JSON can hold it: not-a-number as None, infinities as text, 0-d arrays as numbers.
 
-    Lone surrogates of a text, as a file name that is no UTF-8 has them, are escaped. What lies deeper than
+    Lone surrogates of a text, as a file name that is no UTF-8 has them, are escaped, and commands to a
+    terminal left out. What lies deeper than
     `_DEEPEST` levels becomes "…"; a whole number that no reader takes is told by its length in bits.
 
     Args:
@@ -113,7 +111,7 @@ def plain(value: Any, depth: int = 0) -> Any:
             return value
         return None if math.isnan(value) else str(float(value))
     if isinstance(value, str):
-        return encodable(value)
+        return encodable(without_commands(value))
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -123,9 +121,11 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(inner, depth + 1) for inner in value]
     if isinstance(value, Mapping):
-        return {encodable(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
+        return {
+            encodable(without_commands(str(key))): plain(inner, depth + 1) for key, inner in value.items()
+        }
     if isinstance(value, Path):
-        return encodable(str(value))
+        return encodable(without_commands(str(value)))
     return plain(value.item(), depth) if hasattr(value, "item") else value
 
 
@@ -134,7 +134,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         event = from_json(line)
     except ValueError:  # also bytes that are no UTF-8
         return None
-    if _COMMANDS.search(line):
+    if b"\\u" in line or b"\x7f" in line or not line.isascii():
         event = without_commands(event)
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
