@@ -198,7 +198,6 @@ def other_value(chance, content, *, lines):
         mark, inner[key] = "@@@", "@@@"
     else:
         mark, inner[key] = "", 0
-        sys.set_int_max_str_digits(0)
         inner[key] = chance.choice(STRANGE)
     text = json.dumps(value).encode()
     parts[at] = text.replace(b'"@@@"', chance.choice(RAW)) if mark else text

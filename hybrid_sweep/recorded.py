@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet
 
+from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Key, Run
@@ -50,7 +51,7 @@ class Recorded:
         for row in trials[trials["state"].isin(["done", "diverged", "failed"])].to_dict("records"):
             result = {str(name): value for name, value in row.items() if not _missing(value)}
             key = result.pop("trial_id"), result.pop("seed")
-            what = _settings(json.loads(result.pop("config")), result.pop("arm", ""))
+            what = _settings(settings_in(result.pop("config", ""), key[0]), result.pop("arm", ""))
             runs[what, key[1]] = SimulatedRun(
                 reports=tuple(reports.get(key, ())),
                 state=result.pop("state"),

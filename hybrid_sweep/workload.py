@@ -178,7 +178,10 @@ def located(name: str, folder: Path) -> str:
         candidates = [module.with_name(f"{module.name}.py"), module / "__init__.py"]
     else:
         candidates = []
-    found = (folder / path for path in candidates if (folder / path).is_file())
+    try:
+        found = [folder / path for path in candidates if (folder / path).is_file()]
+    except (OSError, ValueError):  # a name that no file can have
+        found = []
     return next((f"{path.resolve()}{separator}{attribute}" for path in found), name)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 
+from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.checklist import Row
 from hybrid_sweep.analysis.runs import number
 
@@ -116,4 +116,4 @@ def _slow(row: Row, changes: _Changes) -> str | None:
 
 def _setting(row: Row, name: str) -> float:
     """Return a setting that has no column of its own; not-a-number where it is not known."""
-    return float(json.loads(row.get("config") or "{}").get(name, math.nan))
+    return number(settings_in(row.get("config"), row.get("trial_id")).get(name))

@@ -7,17 +7,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
 
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.analysis.intervals import bootstrap_interval
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, brief
 from hybrid_sweep.journal import plain
-from hybrid_sweep.paths import refuse_strange
+from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
 RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality", "equal_time_quality")
 NUMBERS = (
@@ -122,6 +123,18 @@ def geometric_mean(ratios: Sequence[float] | pd.Series[Any], *, at_least: bool =
     return Ratio(value, math.exp(low), math.inf if at_least else math.exp(high), at_least)
 
 
+class _Confirmed(BaseModel):
+    """The file `confirmed.json`."""
+
+    seeds: list[int]
+    min_quality: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    left_out: list[str]
+    tried: int
+    configurations: int
+    not_applicable: dict[str, str] = {}
+    comparisons: list[dict[str, Any]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
     """What `confirm` found.
@@ -182,15 +195,18 @@ class Confirmation:
         """
         path = refuse_strange(folder / "confirmed.json")
         try:
-            values = json.loads(path.read_bytes())
+            values = dict(_Confirmed.model_validate_json(path.read_bytes()))
             table = pd.DataFrame(values.pop("comparisons"))
+            for trial_id in table["trial_id"]:
+                refuse_identifier(trial_id, str(path))
             kinds = {**dict.fromkeys(("trial_id", "arm", "what", "outermost"), "str"), "at_least": "bool"}
             return cls(table=table.astype(kinds | dict.fromkeys(NUMBERS, "float64")), **values)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise UserError(
-                f"{path} is corrupt ({error}): delete it and run confirm again, which loses no run"
+                f"{path} is corrupt ({brief(why)}): delete it and run confirm again, which loses no run"
             ) from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.columns import SETTINGS
 from hybrid_sweep.analysis.front_picture import LADDER_ARM, FrontPicture, error_bars, ladder, staircase
 from hybrid_sweep.analysis.plots import NAMES, QUALITY_LABELS, SPEED_LABELS
@@ -122,7 +123,7 @@ def setting_values(trials: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Return a setting's value in each trial, from its column or from the trial's whole configuration."""
     if name in SETTINGS:
         return trials[name]
-    return trials["config"].map(lambda text: _as_axis(json.loads(text or "{}").get(name)))
+    return trials["config"].map(lambda text: _as_axis(settings_in(text).get(name)))
 
 
 def _as_axis(value: Any) -> Any:

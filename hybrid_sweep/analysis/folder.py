@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.claims import claims_table
 from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.export import encode, write_table
@@ -123,11 +124,7 @@ class ResultsFolder(SweepFolder):
         trials = hybrid_runs(self.trials())
         found = trials.loc[trials["trial_id"] == trial_id, "config"]
         if len(found):
-            try:
-                config: dict[str, Any] = json.loads(found.iloc[0] or "{}")
-            except ValueError:
-                raise UserError(f"the journal is corrupt: {trial_id} has no readable config") from None
-            return config
+            return settings_in(found.iloc[0], trial_id)
         known = list(trials["trial_id"].unique())
         close = get_close_matches(trial_id, known, n=5, cutoff=0.4) or known[:5]
         hint = f"close ones are {', '.join(close)}" if close else "the sweep has begun none"

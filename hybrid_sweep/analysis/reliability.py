@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 
 import numpy as np
 import pandas as pd
 
+from hybrid_sweep.analysis.cells import bins_in
 from hybrid_sweep.analysis.intervals import half_width
 from hybrid_sweep.analysis.runs import number
 from hybrid_sweep.trainer.calibration import ReliabilityBin, bin_of
@@ -23,7 +23,7 @@ def reliability(trials: pd.DataFrame, trial_id: str) -> list[ReliabilityBin]:
     """Return the reliability table of one configuration, the predictions of all its seeds together."""
     bins: dict[int, list[list[float]]] = defaultdict(list)
     for text in trials.loc[trials["trial_id"] == trial_id, "reliability"]:
-        for row in json.loads(text or "[]"):
+        for row in bins_in(text, trial_id):
             bins[bin_of(row[1])].append(row)
     return [_together(bins[each]) for each in sorted(bins)]
 

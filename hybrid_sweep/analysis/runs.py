@@ -125,5 +125,5 @@ def number(value: Any) -> float:
     """Return a value of a row as a number, not-a-number where it is none."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan

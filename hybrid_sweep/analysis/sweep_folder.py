@@ -11,9 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from hybrid_sweep.analysis.files import replacing, write_text
-from hybrid_sweep.errors import UserError, without_commands
+from hybrid_sweep.analysis.manifest_model import Manifest
+from hybrid_sweep.errors import UserError, sentence, without_commands
 from hybrid_sweep.journal import Journal, plain
 from hybrid_sweep.paths import refuse_identifier, refuse_strange, user_path
 
@@ -264,14 +266,16 @@ class SweepFolder:
                 f"{path} is corrupt ({error}): restore it from a copy, or delete it, "
                 f"for the trials can be read without it"
             ) from None
-        sections = ("spec", "hypervolume_reference", "versions", "hardware", "pack")
         if not isinstance(manifest, dict) or "sweep_id" not in manifest:
             raise UserError(
                 f"{path} has no sweep_id: this is not a results folder; give one that a sweep wrote"
             )
-        for name in sections:
-            if not isinstance(manifest.get(name) or {}, dict):
-                raise UserError(f"{path} is corrupt ({name} is {manifest[name]!r}): restore it from a copy")
+        try:
+            Manifest.model_validate(manifest)
+        except ValidationError as error:
+            raise UserError(
+                f"{path} is corrupt ({sentence(error, Manifest)}): restore it from a copy"
+            ) from None
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:

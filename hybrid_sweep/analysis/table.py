@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
-from hybrid_sweep.analysis.runs import Event, identity, need, run_of, run_rows
+from hybrid_sweep.analysis.runs import Event, identity, need, number, run_of, run_rows
+from hybrid_sweep.errors import UserError, shown
 
 _STEP_TEXT = ("trial_id", "phase")
 
@@ -49,17 +50,25 @@ def steps_table(events: Iterable[Event]) -> pd.DataFrame:
     Raises:
         UserError: an event lacks what its kind must have.
     """
-    rows = [
-        {**identity(run_of(event)), **need(event, "report", dict)}
-        for event in events
-        if event["event"] == "reported"
-    ]
+    rows = [{**identity(run_of(event)), **_report(event)} for event in events if event["event"] == "reported"]
     table = pd.DataFrame(rows)
     table = table.reindex(columns=list(dict.fromkeys(["trial_id", "seed", "step", "phase", *table.columns])))
     for name in table.columns:
         if name not in _STEP_TEXT:
             table[name] = _numbers_or_text(table[name], whole=name in ("seed", "step"))
     return table[~_superseded(table)].reset_index(drop=True)
+
+
+def _report(event: Event) -> dict[str, Any]:
+    """Return what was reported, whose step and phase are what they are to be."""
+    report: dict[str, Any] = need(event, "report", dict)
+    step, phase = report.get("step"), report.get("phase")
+    if not (isinstance(step, int) and 0 <= step < 2**63 and (phase is None or isinstance(phase, str))):
+        raise UserError(
+            f"the journal is corrupt: a report has step={shown(step)} and phase={shown(phase)}; "
+            "restore it from a copy"
+        )
+    return report
 
 
 def _superseded(table: pd.DataFrame) -> pd.Series[bool]:
@@ -75,7 +84,10 @@ def _numbers(values: pd.Series[Any], *, whole: bool) -> pd.Series[Any]:
     """Return numbers; whole ones, such as seeds, pass through no float, which would round them at 2^53."""
     if whole and pd.api.types.is_integer_dtype(values.dtype):
         return values.astype("Int64")
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    try:
+        numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    except OverflowError:  # a whole number that is too large for any column
+        numbers = values.map(number).astype("float64")
     if whole and (numbers.isna() | (numbers % 1 == 0)).all():
         return numbers.astype("Int64")
     return numbers

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import configurations
 from hybrid_sweep.errors import UserError
@@ -47,7 +47,7 @@ def known_points(folder: ResultsFolder, spec: SweepSpec) -> list[Known]:
 
 def _known(folder: ResultsFolder, spec: SweepSpec, row: dict[Any, Any]) -> Known:
     try:
-        config = HybridConfig(**json.loads(row["config"])).model_dump()
+        config = HybridConfig(**settings_in(row["config"], row["trial_id"])).model_dump()
     except ValueError as error:
         raise UserError(
             f"{row['trial_id']} of {folder.path} cannot be learned from ({error}): leave it out of warm_start"

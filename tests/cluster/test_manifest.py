@@ -54,3 +54,25 @@ class TestGit:
     def test_without_git(self, monkeypatch):
         monkeypatch.setattr(manifest.shutil, "which", lambda name: None)
         assert environment("cpu")["git"] is None
+
+
+def test_git_runs_no_program_that_the_repository_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = tmp_path / "ran"
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    (tmp_path / ".gitattributes").write_text("a filter=evil\n")
+    git("add", "."), git("commit", "-qm", "one")
+    evil = tmp_path / "evil.sh"
+    evil.write_text(f"#!/bin/sh\ntouch {ran}\ncat\n")
+    evil.chmod(0o755)
+    for name in ("filter.evil.clean", "core.fsmonitor", "core.pager"):
+        git("config", name, str(evil))
+    git("config", "filter.evil.required", "true")
+    (tmp_path / "a").write_text("2")
+    state = environment("cpu")["git"]
+    assert not ran.exists()
+    assert state["dirty"]
+    assert len(state["commit"]) == 40
+    git("status")
+    assert ran.exists()  # it would have run

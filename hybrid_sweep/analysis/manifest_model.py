@@ -1,0 +1,59 @@
+"""What of a manifest is read: the model that the file has to fit, whoever wrote it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, field_validator
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+Mapping = dict[str, Any]
+
+
+class _Reference(BaseModel):
+    """The point from which the hypervolume is measured."""
+
+    speedup: Number = 1.0
+    quality: Number = 0.90
+
+
+class Manifest(BaseModel):
+    """A manifest, as far as it is read; other fields are as they are, and none but `sweep_id` is needed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    sweep_id: Annotated[StrictStr, Field(min_length=1, max_length=1000)]
+    format: StrictInt = 1
+    created: StrictStr | None = None
+    spec: Mapping | None = None
+    seeds: list[Count] | None = None
+    steps: Count | None = None
+    budget: Count | None = None
+    controls: Count | None = None
+    hypervolume_reference: _Reference | None = None
+    versions: Mapping | None = None
+    hardware: Mapping | None = None
+    git: Mapping | None = None
+    pack: Mapping | None = None
+    code: Mapping | None = None
+    references: Mapping | None = None
+    unit_costs: dict[str, Number | None] | None = None
+    unit_costs_by_setting: dict[str, dict[str, Number | None]] | None = None
+    control_step_ratios: dict[str, Number | None] | None = None
+    keep_models: StrictStr | None = None
+    unsaved: StrictStr | None = None
+    quality: StrictStr | None = None
+
+    @field_validator("created")
+    @classmethod
+    def is_a_moment(cls, value: str | None) -> str | None:
+        """Return the moment, which is in ISO 8601.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if value is not None:
+            datetime.fromisoformat(value)
+        return value
