@@ -78,7 +78,7 @@ class Journal:
                         continue
                     event = _parse(line)
                     if event is not None:
-                        if "trial_id" in event:
+                        if event.get("trial_id", "") != "":  # controls of `confirm` have an empty one
                             refuse_identifier(event["trial_id"], f"{path}, line {number}")
                         if event["event"] not in skip:
                             yield event

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from support.local_ray import quiet
 
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.spec import SweepSpec
@@ -15,7 +16,7 @@ MEBI = 2**20
 
 def test_what_a_worker_prints_takes_little_room():
     spec = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp", concurrency=1)
-    with connected(spec, None):
+    with quiet(), connected(spec, None):
 
         def prints():
             for _ in range(200):
