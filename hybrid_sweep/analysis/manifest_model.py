@@ -19,6 +19,26 @@ class _Reference(BaseModel):
     quality: Number = 0.90
 
 
+class _Spec(BaseModel):
+    """The sweep, as far as tables and pages read it; `resume` reads the whole by its own model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: StrictStr | None = None
+    space: Mapping | None = None
+    repeats: Count | None = None
+    trials: Count | None = None
+    tuning_trials: Count | None = None
+    steps: Count | None = None
+    stop_when_flat: Count | None = None
+    sampler: StrictStr | None = None
+    timing: StrictStr | None = None
+    compile: StrictStr | None = None
+    controls: StrictStr | None = None
+    storage: StrictStr | None = None
+    workload: Mapping | StrictStr | None = None
+
+
 class Manifest(BaseModel):
     """A manifest, as far as it is read; other fields are as they are, and none but `sweep_id` is needed."""
 
@@ -27,7 +47,7 @@ class Manifest(BaseModel):
     sweep_id: Annotated[StrictStr, Field(min_length=1, max_length=1000)]
     format: StrictInt = 1
     created: StrictStr | None = None
-    spec: Mapping | None = None
+    spec: _Spec | None = None
     seeds: list[Count] | None = None
     steps: Count | None = None
     budget: Count | None = None

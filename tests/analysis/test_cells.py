@@ -42,6 +42,8 @@ def test_bins_of_another_form_are_refused(text):
         ("steps", 2**70),
         ("unit_costs", {"batch": "free"}),
         ("spec", []),
+        ("spec", {"space": []}),
+        ("spec", {"repeats": "many"}),
         ("budget", True),
         ("sweep_id", None),
         ("keep_models", 1),

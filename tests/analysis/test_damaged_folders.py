@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "mutated_folders.py"
-KNOWN = (1015, 2046, 3048)
+KNOWN = (1015, 2046, 3048, 20272)
 """Folders that once raised something else than a UserError."""
 
 
