@@ -140,6 +140,22 @@ def test_models_of_the_front_stay_whatever_the_seed_and_what_is_not_ours_too(fol
     assert {file.name for file in models.iterdir()} == on_front | others
 
 
+@pytest.mark.parametrize("forged", [{"trial_id": "../../victim"}, {"seed": "/../../../victim"}])
+def test_a_result_cannot_say_which_run_it_is_of(folder: ResultsFolder, tmp_path, forged) -> None:
+    fill(folder)
+    run = {"trial_id": "worse", "seed": 0}
+    folder.journal.append({"event": "started", **run, "config": {}})
+    folder.journal.append({"event": "finished", **run, "state": "done", "result": {"speedup": 0.1, **forged}})
+    assert {"worse"} == set(folder.trials()["trial_id"]) - {"H050", "H075"}
+    victim = folder.path.parent / "victim_seed0.pt"
+    victim.touch()
+    folder.models_path.mkdir()
+    keep_front(folder, folder.models_path)
+    assert victim.exists()
+    with pytest.raises((UserError, ValueError)):
+        model_file(forged.get("trial_id", "a"), forged.get("seed", 0))
+
+
 def test_the_last_seed_of_all_is_taken_and_none_beyond_it() -> None:
     fields = {"name": "x", "workload": "a.b:C", "space": {"max_predict_steps": [50]}}
     assert SweepSpec(**fields, seed=2**63 - 2, repeats=2).seeds == [2**63 - 2, 2**63 - 1]

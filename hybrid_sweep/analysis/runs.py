@@ -71,7 +71,7 @@ def _after(
         row |= {"state": need(event, "state", str), "reason": event.get("reason") or ""}
     row["ended"] = event.get("at") or ""
     if row["state"] != "failed":
-        result = need(event, "result", Mapping)
+        result = {k: v for k, v in need(event, "result", Mapping).items() if k not in ("trial_id", "seed")}
         if numbers:
             row |= {name: value for name in numbers if (value := result.get(name)) is not None}
         else:

@@ -13,7 +13,6 @@ from hybrid_sweep.analysis.sweep_folder import SweepFolder, Taken
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.cluster.last_word import LastWord
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
-from hybrid_sweep.errors import UserError
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.user_code import stop_within_import
@@ -96,19 +95,15 @@ def resume_sweep(
     """
     from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.driver.moved import with_workload
-    from hybrid_sweep.driver.origin import refuse_untrusted, untrusted
+    from hybrid_sweep.driver.origin import refuse_foreign_storage, refuse_untrusted
     from hybrid_sweep.driver.sweep import recorded_spec
-    from hybrid_sweep.search.storage import masked
 
     stop_within_import()
     tell = on_event or _tell_nobody
     folder = ResultsFolder.open(path)
     spec = with_workload(recorded_spec(folder, changes), folder, workload)
-    if spec.storage and "storage" not in (changes or {}) and untrusted(folder, spec):
-        raise UserError(
-            f"{folder.path} names the storage {masked(spec.storage)}, and was not started by this user here: "
-            "a database is contacted only where you name it yourself, with --storage URL"
-        )
+    if "storage" not in (changes or {}):
+        refuse_foreign_storage(folder, spec.storage)
     refuse_untrusted(folder, spec, trust=trust)
     if address is None:
         find_workload(spec.workload.name, **spec.workload.keywords)

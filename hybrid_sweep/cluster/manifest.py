@@ -15,26 +15,11 @@ import torch
 
 from hybrid_sweep.search.storage import masked
 
-PROGRAMS = (
-    *(
-        ".clean",
-        ".smudge",
-        ".process",
-        ".required",
-        ".command",
-        ".textconv",
-        ".program",
-        ".helper",
-        ".driver",
-    ),
-    *(".fsmonitor", ".hookspath", ".pager", ".editor", ".sshcommand", ".gitproxy", ".askpass", ".external"),
-)
-"""How the names of git's settings end that name a program, or insist on one."""
 PACKAGES = ("hybrid-sweep", "torch", "ray", "numpy", "pandas", "moocore")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return versions, hardware and the git state of the working folder, as plain data."""
+    """Return versions, hardware and the git commit of the working folder, as plain data."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "hardware": {
@@ -67,28 +52,21 @@ def _cpu_name() -> str:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Return commit and whether files differ from it; None outside a repository."""
+    """Return the commit; None outside a repository.
+
+    Whether files differ from it is not asked: `git status` runs what the repository's own configuration names
+    (filters, also of submodules and worktrees), and a repository is data from elsewhere, too. The digests of
+    the code say what ran.
+    """
     if shutil.which("git") is None:
         return None
-    commit = _git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": bool(_git("status", "--porcelain"))} if commit else None
-
-
-def _git(*arguments: str) -> str | None:
-    """Return what git says; None where it fails.
-
-    Whatever program the repository's own configuration names for git to run is left out: a repository is data
-    from elsewhere, too. To list that configuration runs nothing.
-    """
     quiet = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0"}
-    listed = _output(["git", "config", "--local", "--includes", "--list", "--name-only"], quiet) or ""
-    names = {name for name in listed.splitlines() if name.lower().endswith(PROGRAMS)}
-    off = [part for name in sorted(names) for part in ("-c", f"{name}=")]
-    return _output(["git", *off, "-c", "core.fsmonitor=false", *arguments], quiet)
-
-
-def _output(command: list[str], variables: dict[str, str]) -> str | None:
     done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False, env=os.environ | variables
+        ["git", "rev-parse", "--verify", "HEAD"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | quiet,
     )
-    return done.stdout.strip() if done.returncode == 0 else None
+    return {"commit": done.stdout.strip()} if done.returncode == 0 else None

@@ -30,6 +30,7 @@ from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.schedule import still_made_for
 from hybrid_sweep.measure.sharing import SharedTrial, Store, SweepStore
 from hybrid_sweep.measure.trial import Trial, Twins
+from hybrid_sweep.paths import refuse_identifier
 from hybrid_sweep.search.space import given
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
@@ -182,8 +183,13 @@ def _anchors(axis: Any) -> list[Any]:
 
 
 def model_file(trial_id: str, seed: int) -> str:
-    """Return the name of the file that holds a trial's weights."""
-    return f"{trial_id}_seed{seed}.pt"
+    """Return the name of the file that holds a trial's weights.
+
+    Raises:
+        UserError: the id could lead out of the folder.
+    """
+    refuse_identifier(trial_id, "the sweep")
+    return f"{trial_id}_seed{int(seed)}.pt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ import platformdirs
 from hybrid_sweep.analysis.files import write_text
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError, one_line
+from hybrid_sweep.search.storage import masked
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.user_code import code_file, in_the_way
 from hybrid_sweep.workload import SEPARATOR, refuse_changed, workload_file
@@ -34,7 +35,7 @@ def refuse_untrusted(
 ) -> None:
     """Refuse to run the code of a folder that was changed, or that came from elsewhere; nothing is imported.
 
-    What is trusted once is marked as this user's own.
+    Code that is trusted once is marked as this user's own; a storage that the folder names is not.
 
     Args:
         folder: of the sweep.
@@ -47,7 +48,7 @@ def refuse_untrusted(
     """
     refuse_changed(spec.workload.name, folder.manifest.get("code"))
     if trust:
-        mark(folder, spec)
+        mark(folder, spec, storage=_storage_is_ours(folder))
     elif question := untrusted(folder, spec):
         raise UserError(
             f"{question}: read that code, and where you trust it use `hybrid-sweep {command} "
@@ -67,23 +68,70 @@ def untrusted(folder: ResultsFolder, spec: SweepSpec) -> str | None:
     )
 
 
-def mark(folder: ResultsFolder, spec: SweepSpec) -> None:
-    """Mark the sweep of a folder, with its code as it is, as this user's; without a home folder, do not."""
+def mark(folder: ResultsFolder, spec: SweepSpec, *, storage: bool = True) -> None:
+    """Mark the sweep of a folder, with its code as it is, as this user's; without a home folder, do not.
+
+    Args:
+        folder: of the sweep.
+        spec: its sweep.
+        storage: whether this user has named the storage that the manifest names, too.
+    """
     if (key := _secret()) is not None:
-        write_text(folder.path / MARK, _signed(key, folder.manifest, spec) + "\n")
+        marks = [
+            _signed(key, folder.manifest, spec),
+            *([_of_storage(key, folder.manifest)] if storage else []),
+        ]
+        write_text(folder.path / MARK, "".join(f"{line}\n" for line in marks))
+
+
+def refuse_foreign_storage(folder: ResultsFolder, storage: str | None) -> None:
+    """Refuse to contact a storage that only a folder from elsewhere names.
+
+    Args:
+        folder: of the sweep.
+        storage: as its manifest names it, and no one else has in this call.
+
+    Raises:
+        UserError: this user has never named it.
+    """
+    if storage and not _storage_is_ours(folder):
+        raise UserError(
+            f"{folder.path} names the storage {masked(storage)}, and this user has not named it here: "
+            "a database is contacted only where you name it yourself, with --storage URL"
+        )
 
 
 def _is_ours(folder: ResultsFolder, spec: SweepSpec) -> bool:
-    key, path = _secret(), folder.path / MARK
+    key, marks = _secret(), _marks(folder)
+    return key is not None and _alike(marks[:1], _signed(key, folder.manifest, spec))
+
+
+def _storage_is_ours(folder: ResultsFolder) -> bool:
+    key, marks = _secret(), _marks(folder)
+    return key is not None and _alike(marks[1:], _of_storage(key, folder.manifest))
+
+
+def _alike(found: list[str], wanted: str) -> bool:
+    return len(found) == 1 and hmac.compare_digest(found[0], wanted)
+
+
+def _marks(folder: ResultsFolder) -> list[str]:
+    """Return the lines of a folder's mark; none where there is no such file."""
+    path = folder.path / MARK
     with suppress(OSError, ValueError):
-        if key is not None and path.is_file() and path.stat().st_size < 200:
-            found = path.read_text(encoding="ascii").strip()
-            return hmac.compare_digest(found, _signed(key, folder.manifest, spec))
-    return False
+        if path.is_file() and path.stat().st_size < 200:
+            return path.read_text(encoding="ascii").split()
+    return []
+
+
+def _of_storage(key: bytes, manifest: Mapping[str, Any]) -> str:
+    """Return the mark of the storage that a manifest names."""
+    what = ["storage", manifest.get("sweep_id"), (manifest.get("spec") or {}).get("storage")]
+    return hmac.new(key, json.dumps(what).encode(), sha256).hexdigest()
 
 
 def _signed(key: bytes, manifest: Mapping[str, Any], spec: SweepSpec) -> str:
-    """Return the mark of a sweep: what its code is called and built with, digests, storage and machine.
+    """Return the mark of a sweep: what its code is called and built with, digests and machine.
 
     Where the file lies is no part of it, since projects are moved.
     """
@@ -102,7 +150,6 @@ def _signed(key: bytes, manifest: Mapping[str, Any], spec: SweepSpec) -> str:
         _in_the_way(name),
         keywords,
         manifest.get("code"),
-        (manifest.get("spec") or {}).get("storage"),
         machine,
     ]
     return hmac.new(key, json.dumps(what, sort_keys=True).encode(), sha256).hexdigest()

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.cluster.launch import resume_sweep
 from hybrid_sweep.driver import origin
 from hybrid_sweep.driver.moved import with_workload
-from hybrid_sweep.driver.origin import MARK, refuse_untrusted, untrusted
+from hybrid_sweep.driver.origin import MARK, refuse_foreign_storage, refuse_untrusted, untrusted
 from hybrid_sweep.driver.sweep import begin, recorded_spec
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec import SweepSpec
@@ -164,3 +165,21 @@ def test_a_hostile_name_reaches_no_terminal_raw(project):
     manifest["spec"]["workload"]["name"] = "trainables.regression:Regression\x1b]0;x\x07"
     path.write_text(json.dumps(manifest))
     assert "\x1b" not in refused(project)
+
+
+def test_trust_in_code_is_none_in_the_storage_that_a_folder_names(project: Path) -> None:
+    folder = ResultsFolder.open(project / "out")
+    foreign = "postgresql://u:secret@127.0.0.1:1/x"
+    recorded = {**folder.manifest, "sweep_id": "another"}
+    folder.write_manifest({**recorded, "spec": {**recorded["spec"], "storage": foreign}})
+    for command in ("confirm", "resume"):
+        refuse_untrusted(folder, recorded_spec(folder), trust=True, command=command)
+        assert untrusted(folder, recorded_spec(folder)) is None
+        with pytest.raises(UserError, match=r"names the storage .*u:\*\*\*@.*, with --storage URL"):
+            refuse_foreign_storage(folder, foreign)
+        with pytest.raises(UserError, match="only where you name it yourself"):
+            resume_sweep(folder.path)
+    origin.mark(folder, recorded_spec(folder))  # as a resume does that names it
+    refuse_foreign_storage(folder, foreign)
+    refuse_untrusted(folder, recorded_spec(folder), trust=True)
+    refuse_foreign_storage(folder, foreign)
