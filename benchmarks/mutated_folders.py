@@ -2,9 +2,11 @@
 
     python benchmarks/mutated_folders.py FOLDER --reads 20000 --sweeps 5000
 
-FOLDER is a finished results folder; it is copied, never changed. Every mutation is a function of its number:
-`--first N` starts at that one. The exit code is 1 where something else than a UserError came, a read took
-longer than `LONGEST` seconds, or a file beside the copy was touched.
+FOLDER is a finished and confirmed results folder; it is copied, never changed. Every mutation is a function
+of its number: `--first N` starts at that one. Commands print, as they do for a user, into a strict UTF-8
+stream. What `resume`, `confirm` and a warm start read of a folder is read as well. The exit code is 1 where
+something else than a UserError came, a read took longer than `LONGEST` seconds, or a file beside the copy
+was touched.
 """
 
 import argparse
@@ -23,11 +25,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from hybrid_sweep.analysis.folder import TABLES, ResultsFolder
-from hybrid_sweep.analysis.front_rows import front_rows
-from hybrid_sweep.analysis.status import status_lines, sweep_status
-from hybrid_sweep.analysis.sweep_folder import SweepFolder
+from hybrid_sweep.cli import results as cli
+from hybrid_sweep.confirm.runs import Runs
+from hybrid_sweep.driver.moved import with_workload
+from hybrid_sweep.driver.sweep import left_out, recorded_spec
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.journal import Journal
 from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.search.study import Study
+from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import PACKAGED, load_spec, packaged_sweeps
 
 LONGEST = 5  # seconds
@@ -43,9 +49,15 @@ STRANGE = (
     "\x1b[31m",
     "../../x",
     "NaN",
+    0.5,
+    float("nan"),
+    "2026",
+    "\ud800",
     [],
     {},
     [[]],
+    {"": []},
+    [{"a": 1}, 2, "b"],
 )
 RAW = (
     b"NaN",
@@ -58,55 +70,95 @@ RAW = (
     b"9" * 5000,
     b'"\\u0000"',
 )
-FILES = ("journal.jsonl", "manifest.json", "confirm/confirmed.json")
+FILES = ("journal.jsonl", "manifest.json", "confirm/confirmed.json", "confirm/journal.jsonl")
 
 
-def status(path):
-    folder = SweepFolder.open(path)
-    status_lines(found := sweep_status(folder, alive=folder.is_driven))
-    json.dumps(found.to_dict())
-
-
-def report(path):
+def config_of_one(path):
     folder = ResultsFolder.open(path)
     trials = folder.trials()
-    folder.export_all(trials=trials)
-    folder.analyzer_lines(trials)
+    for form in ("toml", "json"):
+        cli.export(path, form, trial=trials["trial_id"].iloc[0] if len(trials) else "none")
+
+
+def warm_start(path):
+    folder = ResultsFolder.open(path)
+    known_points(folder, recorded_spec(folder))
+
+
+def resume(path):
+    """Read what `resume` reads before it starts Ray."""
+    folder = ResultsFolder.open(path)
+    spec = with_workload(recorded_spec(folder), folder)
+    manifest, journal = folder.manifest, folder.journal.path
+    study = Study(spec, manifest["sweep_id"], manifest["steps"])
+    study.restore(Journal.events(journal))
+    events = Journal.read(journal, skip=("reported",))
+    arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
+    left_out(events, arms)
+
+
+def confirm(path):
+    """Read what `confirm` reads before it trains."""
+    folder = ResultsFolder.open(path)
+    recorded_spec(folder)
+    folder.confirmation()
+    Runs(Journal(folder.confirm_path / "journal.jsonl"), None, folder.manifest["steps"])
 
 
 COMMANDS = {
-    "status": status,
-    "pareto": lambda path: front_rows(SweepFolder.open(path)),
-    "verdict": lambda path: ResultsFolder.open(path).verdict(),
-    "recorded": Recorded.from_folder,
+    "status": lambda path: cli.status(str(path)),
+    "status json": lambda path: cli.status(str(path), format="json"),
     **{
-        f"export {what} {form}": lambda path, what=what, form=form: ResultsFolder.open(path).export(
-            what, form, path / "out"
-        )
+        f"pareto {form}": lambda path, form=form: cli.pareto(path, format=form)
+        for form in ("table", "csv", "json")
+    },
+    "verdict": cli.verdict,
+    "verdict json": lambda path: cli.verdict(path, format="json"),
+    "replay": cli.replay,
+    "resume": resume,
+    "confirm": confirm,
+    "warm start": warm_start,
+    "recorded": Recorded.from_folder,
+    "export --trial": config_of_one,
+    **{
+        f"export {what} {form}": lambda path, what=what, form=form: cli.export(path, form, what)
         for what in TABLES
         for form in ("csv", "json", "parquet")
     },
-    "report": report,
+    "report": cli.report,
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--reads", type=int, default=20_000)
     parser.add_argument("--sweeps", type=int, default=5_000)
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
     signal.signal(signal.SIGALRM, too_long)
     with tempfile.TemporaryDirectory() as place:
-        beside = Path(place) / "beside"
-        beside.write_text("not yours")
+        (Path(place) / "beside").mkdir()
+        (Path(place) / "beside" / "models").mkdir()
+        for name in ("a.ckpt", "models/b", "manifest.json"):
+            (Path(place) / "beside" / name).write_text("not yours")
+        os.chdir(place)  # what a relative path of a damaged file leads to shows here, too
+        before, source = surroundings(Path(place)), surroundings(given.folder)
         bad = folders(given, Path(place)) + sweeps(given, Path(place))
-        if beside.read_text() != "not yours" or len(list(Path(place).iterdir())) != 1:
-            bad["something beside the folder was touched"] += 1
+        if surroundings(Path(place)) != before or surroundings(given.folder) != source:
+            bad["something outside the folder was touched"] += 1
     for where, count in bad.most_common():
         print(f"{count:6} {where}")
     sys.exit(bool(bad))
+
+
+def surroundings(place):
+    """Return of each file below a folder what a touch would change."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        about = path.lstat()
+        found[path] = about.st_mode, about.st_size, about.st_ino, about.st_mtime_ns
+    return found
 
 
 def folders(given, place):
@@ -119,7 +171,9 @@ def folders(given, place):
             if (given.folder / name).exists():
                 (copy / name).parent.mkdir(exist_ok=True)
                 shutil.copy(given.folder / name, copy / name)
-        mutate(chance, copy / chance.choice([name for name in FILES if (copy / name).exists()]))
+        for _ in range(chance.choice((1, 1, 1, 3))):
+            there = [name for name in FILES if (copy / name).is_file() and not (copy / name).is_symlink()]
+            mutate(chance, copy / chance.choice(there or FILES[:1]))
         names = [name for name in COMMANDS if name != "report"]
         for name in names if number % 50 else COMMANDS:  # the report draws a picture, which takes its time
             done[attempt(COMMANDS[name], copy, f"{name}, mutation {number}", bad)] += 1
@@ -147,8 +201,9 @@ def attempt(command, path, what, bad):
     """Read once; return how it went, and count what should not have come by where it came from."""
     signal.alarm(LONGEST)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")):
             command(path)
+            sys.stdout.flush()
         return "read"
     except UserError:
         return "refused"
@@ -167,9 +222,15 @@ def too_long(*_):
 
 def mutate(chance, path):
     """Change one file: its bytes, its lines, a value in it, or what it is."""
+    if not path.is_file() or path.is_symlink():
+        return
     if chance.random() < 0.05:
         path.unlink()
-        chance.choice([lambda: os.mkfifo(path), path.mkdir, lambda: path.symlink_to("/dev/zero"), int])()
+        strange = [lambda: os.mkfifo(path), path.mkdir, path.touch, int]
+        strange += [
+            lambda to=to: path.symlink_to(to) for to in ("/dev/zero", "../beside/manifest.json", path.name)
+        ]
+        chance.choice(strange)()
         return
     content = path.read_bytes()
     if chance.random() < 0.6:
