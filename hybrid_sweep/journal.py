@@ -6,16 +6,20 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
-from hybrid_sweep.errors import UserError, encodable, without_commands
+from hybrid_sweep.errors import UserError, brief, encodable, shown, without_commands
+from hybrid_sweep.event_model import ANY, MODELS
 from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
 _READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
+_HEAD = b'{"event": "'  # as `append` begins each line
 _DEEPEST = 100  # levels of lists and mappings; the reader refuses 200
 _LARGEST = 10**300  # whole numbers above become text: Python's JSON refuses 4,301 digits
 
@@ -42,9 +46,17 @@ class Journal:
 
         Raises:
             KeyError: the event does not say which `event` it is.
+            UserError: no reader would take it.
         """
         line = {"event": event["event"], "at": self._now().isoformat(timespec="milliseconds"), **event}
         text = json.dumps(plain(line), allow_nan=False)
+        try:
+            read = _event(text.encode())
+        except ValueError as error:
+            raise UserError(
+                f"{self.path} cannot hold this event ({brief(error)}): what is written so far is whole"
+            ) from None
+        _refuse_strange_id(read, str(self.path))
         with refuse_strange(self.path).open("ab+") as file:
             _cut_torn_line(file)
             file.write(text.encode() + b"\n")
@@ -76,17 +88,18 @@ class Journal:
                 for number, line in enumerate(file, start=1):
                     if line.startswith(heads):
                         continue
-                    event = _parse(line)
-                    if event is not None:
-                        if event.get("trial_id", "") != "":  # controls of `confirm` have an empty one
-                            refuse_identifier(event["trial_id"], f"{path}, line {number}")
-                        if event["event"] not in skip:
-                            yield event
-                    elif line.endswith(b"\n"):
+                    try:
+                        event = _event(line)
+                    except ValueError as error:
+                        if not line.endswith(b"\n"):  # torn
+                            continue
                         raise UserError(
-                            f"{path} is corrupt: line {number} is not an event; "
+                            f"{path} is corrupt: line {number} is not an event ({brief(error)}); "
                             f"restore the file from a copy, or delete that line, and try again"
-                        )
+                        ) from None
+                    _refuse_strange_id(event, f"{path}, line {number}")
+                    if event["event"] not in skip:
+                        yield event
         except FileNotFoundError:
             return
         except OSError as error:
@@ -129,14 +142,47 @@ def plain(value: Any, depth: int = 0) -> Any:
     return plain(value.item(), depth) if hasattr(value, "item") else value
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = from_json(line)
-    except ValueError:  # also bytes that are no UTF-8
-        return None
-    if b"\\u" in line or b"\x7f" in line or not line.isascii():
+def _event(line: bytes) -> dict[str, Any]:
+    """Return the event of a line, as the model of its kind has it.
+
+    Raises:
+        ValueError: it is none, or does not fit.
+    """
+    kind = line[len(_HEAD) :].partition(b'"')[0] if line.startswith(_HEAD) and _is_plain(line) else b""
+    model = MODELS.get(kind.decode())
+    event = None
+    if model:  # read and validated at once; what is wrong with another line is found below
+        with suppress(ValidationError):
+            event = model.validate_json(line)
+    if event is None or event["event"].encode() != kind:
+        parsed = _parse(line)
+        try:
+            event = MODELS.get(parsed["event"], ANY).validate_python(parsed)
+        except ValidationError as error:
+            first = error.errors()[0]
+            missing = first["type"] == "missing"
+            told = "" if missing else f"={shown(first['input'])}"
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}{told}: {first['msg']}") from None
+    return event
+
+
+def _refuse_strange_id(event: Mapping[str, Any], where: str) -> None:
+    if event.get("trial_id", "") != "":  # controls of `confirm` have an empty one
+        refuse_identifier(event["trial_id"], where)
+
+
+def _is_plain(line: bytes) -> bool:
+    """Return whether no text of a line can hold a command to a terminal."""
+    return b"\\u" not in line and b"\x7f" not in line and line.isascii()
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    event = from_json(line)
+    if not _is_plain(line):
         event = without_commands(event)
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    if not (isinstance(event, dict) and isinstance(event.get("event"), str)):
+        raise ValueError("no mapping that says which event it is")
+    return event
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:
@@ -150,7 +196,8 @@ def _cut_torn_line(file: IO[bytes]) -> None:
     file.seek(0)
     content = file.read()
     whole = content.rfind(b"\n") + 1
-    if _parse(content[whole:]) is None:
-        file.truncate(whole)
-    else:
+    try:
+        _event(content[whole:])
         file.write(b"\n")
+    except ValueError:
+        file.truncate(whole)

@@ -1,5 +1,6 @@
 """Paths as users mean them, and none that leads out of a results folder."""
 
+import json
 import os
 from pathlib import Path
 
@@ -107,9 +108,13 @@ def test_an_identifier_that_could_lead_elsewhere_is_refused(tmp_path: Path, name
     with pytest.raises(UserError, match=r"here, line 3: .* is no trial_id"):
         refuse_identifier(name, "here, line 3")
     folder = SweepFolder.create(tmp_path / "results")
-    folder.journal.append({"event": "finished", "trial_id": name, "seed": 0, "state": "done", "result": {}})
-    if name not in ("", "a\0b"):  # controls of `confirm` have an empty one; the writer leaves the zero out
-        with pytest.raises(UserError, match=r"journal\.jsonl, line 1: .* is no trial_id"):
+    event = {"event": "finished", "trial_id": name, "seed": 0, "state": "done", "result": {}}
+    if name not in ("", "a\0b"):  # controls of `confirm` have an empty one; the zero is left out
+        with pytest.raises(UserError, match=r"journal\.jsonl.* (is no trial_id|hold this .*trial_id)"):
+            folder.journal.append(event)
+        assert folder.journal.path.read_bytes() == b""
+        folder.journal.path.write_text(json.dumps(event) + "\n")
+        with pytest.raises(UserError, match=r"journal\.jsonl.* line 1.* (is no trial_id|\(trial_id=)"):
             folder.journal.read(folder.journal.path)
     with pytest.raises(UserError, match="is no trial_id"):
         folder.checkpoint_path(name, 0)

@@ -38,8 +38,9 @@ def test_a_storage_that_holds_the_study_already_leaves_nothing_behind(tmp_path, 
 
 def test_a_journal_whose_event_does_not_say_of_which_run_it_is_is_refused_in_a_sentence(tmp_path):
     folder = new_sweep(tmp_path / "out")
-    folder.journal.append({"event": "started", "trial_id": "H020_I00_C0.85", "config": {}})
-    with pytest.raises(UserError, match="the journal is corrupt: a 'started' event has seed=None"):
+    with folder.journal.path.open("a") as file:
+        file.write('{"event": "started", "trial_id": "H020_I00_C0.85", "config": {}}\n')
+    with pytest.raises(UserError, match=r"journal\.jsonl is corrupt: line \d+ is not an event \(seed: Field"):
         sit(folder.path)
 
 
