@@ -35,6 +35,7 @@ from hybrid_sweep.recorded import Recorded
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.spec import PACKAGED, load_spec, packaged_sweeps
+from hybrid_sweep.yaml_file import parse_yaml
 
 LONGEST = 5  # seconds
 STRANGE = (
@@ -190,7 +191,10 @@ def sweeps(given, place):
     for number in range(given.first, given.first + given.sweeps):
         chance = random.Random(number)
         file = place / "sweep.yaml"
-        file.write_bytes(mutated(chance, chance.choice(texts)))
+        text = chance.choice(texts)
+        if chance.random() < 0.6:  # JSON is YAML
+            text = other_value(chance, json.dumps(parse_yaml(text.decode(), "a sweep")).encode(), lines=False)
+        file.write_bytes(text if chance.random() < 0.5 and text not in texts else mutated(chance, text))
         done[attempt(load_spec, file, f"sweep file, mutation {number}", bad)] += 1
         file.unlink()
     print(f"{sum(done.values()):,} mutated sweep files: {dict(done)}")
@@ -284,7 +288,7 @@ def mutated(chance, content):
         case 5:
             chance.shuffle(lines)
             return b"".join(lines)
-    return content.decode().encode(chance.choice(["utf-16", "utf-32", "utf-8-sig"]))
+    return content.decode(errors="replace").encode(chance.choice(["utf-16", "utf-32", "utf-8-sig"]))
 
 
 if __name__ == "__main__":
