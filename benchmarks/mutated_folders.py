@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from importlib.resources import files
@@ -28,7 +29,7 @@ from hybrid_sweep.analysis.folder import TABLES, ResultsFolder
 from hybrid_sweep.cli import results as cli
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.moved import with_workload
-from hybrid_sweep.driver.sweep import left_out, recorded_spec
+from hybrid_sweep.driver.sweep import begun_arms, left_out, recorded_spec
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.journal import Journal
 from hybrid_sweep.recorded import Recorded
@@ -94,8 +95,7 @@ def resume(path):
     study = Study(spec, manifest["sweep_id"], manifest["steps"])
     study.restore(Journal.events(journal))
     events = Journal.read(journal, skip=("reported",))
-    arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
-    left_out(events, arms)
+    left_out(events, begun_arms(events))
 
 
 def confirm(path):
@@ -195,8 +195,10 @@ def sweeps(given, place):
         if chance.random() < 0.6:  # JSON is YAML
             text = other_value(chance, json.dumps(parse_yaml(text.decode(), "a sweep")).encode(), lines=False)
         file.write_bytes(text if chance.random() < 0.5 and text not in texts else mutated(chance, text))
+        if chance.random() < 0.02:
+            replace(chance, file)
         done[attempt(load_spec, file, f"sweep file, mutation {number}", bad)] += 1
-        file.unlink()
+        file.rmdir() if file.is_dir() else file.unlink(missing_ok=True)
     print(f"{sum(done.values()):,} mutated sweep files: {dict(done)}")
     return bad
 
@@ -204,6 +206,7 @@ def sweeps(given, place):
 def attempt(command, path, what, bad):
     """Read once; return how it went, and count what should not have come by where it came from."""
     signal.alarm(LONGEST)
+    began = time.monotonic()
     try:
         with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")):
             command(path)
@@ -212,16 +215,33 @@ def attempt(command, path, what, bad):
     except UserError:
         return "refused"
     except BaseException as error:
-        last = [f for f in traceback.extract_tb(error.__traceback__) if "hybrid_sweep/" in f.filename][-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        last = ([f for f in frames if "hybrid_sweep/" in f.filename] or frames)[-1]
         bad[f"{type(error).__name__} at {Path(last.filename).name}:{last.name} ({last.line})"] += 1
         print(f"{what}: {type(error).__name__}: {str(error)[:100]!r}", file=sys.stderr)
         return "raised"
     finally:
         signal.alarm(0)
+        if time.monotonic() - began > LONGEST:  # also where something has caught the alarm
+            bad[f"{what.partition(',')[0]} took more than {LONGEST} s"] += 1
+
+
+class TooLong(BaseException):
+    """No Exception, for a reader makes a sentence of many of those, as of TimeoutError, an OSError."""
 
 
 def too_long(*_):
-    raise TimeoutError(f"longer than {LONGEST} s")
+    raise TooLong
+
+
+def replace(chance, path):
+    """Put something else in the place of a file: a pipe, a folder, nothing, an empty file, a link."""
+    path.unlink()
+    strange = [lambda: os.mkfifo(path), path.mkdir, path.touch, int]
+    strange += [
+        lambda to=to: path.symlink_to(to) for to in ("/dev/zero", "../beside/manifest.json", path.name)
+    ]
+    chance.choice(strange)()
 
 
 def mutate(chance, path):
@@ -229,12 +249,7 @@ def mutate(chance, path):
     if not path.is_file() or path.is_symlink():
         return
     if chance.random() < 0.05:
-        path.unlink()
-        strange = [lambda: os.mkfifo(path), path.mkdir, path.touch, int]
-        strange += [
-            lambda to=to: path.symlink_to(to) for to in ("/dev/zero", "../beside/manifest.json", path.name)
-        ]
-        chance.choice(strange)()
+        replace(chance, path)
         return
     content = path.read_bytes()
     if chance.random() < 0.6:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from hybrid_sweep import limits
 from hybrid_sweep.errors import UserError
 
 
@@ -68,6 +69,21 @@ def refuse_strange(path: Path, *, folder: bool = False) -> Path:
             "outside of a results folder is read or written; restore it from a copy"
         )
     return path
+
+
+def text_of(path: Path) -> str:
+    """Return what a user's file holds, also behind a link: no pipe or device, which may never end.
+
+    Raises:
+        OSError: it is none, is not there, or cannot be read.
+        ValueError: it is no UTF-8, or longer than any that is of use.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError("it is no ordinary file: write it to one")
+    if about.st_size > 4 * limits.CHARACTERS:
+        raise ValueError(f"it has {about.st_size:,} bytes, and at most {4 * limits.CHARACTERS:,} are allowed")
+    return path.read_text(encoding="utf-8")
 
 
 FolderName = Annotated[str, AfterValidator(lambda path: str(user_path(path)))]

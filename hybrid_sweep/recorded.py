@@ -8,18 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
+from pydantic import BaseModel, Field
 
 from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.arm import ABLATION
 from hybrid_sweep.driver.backend import Key, Run
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, brief
 from hybrid_sweep.search.space import complete_hash
 from hybrid_sweep.simulate import SimulatedRun
 from hybrid_sweep.trainer.config import HybridConfig
 
 OF_ONE_SWEEP = ("attempts", "number", "source")
 METADATA = b"hybrid_sweep"  # key of a table of points: trainer, steps, seed and unit costs, as JSON
+
+
+class _UnitCosts(BaseModel):
+    plain_step: float = Field(gt=0, allow_inf_nan=False)
+
+
+class _About(BaseModel):
+    """What a table of points says of itself."""
+
+    trainer: dict[str, Any]
+    steps: int = Field(gt=0)
+    seed: int = Field(ge=0, lt=2**63)
+    unit_costs: _UnitCosts
+    step_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class Recorded:
@@ -71,21 +86,26 @@ class Recorded:
         """
         try:
             table = pyarrow.parquet.read_table(path)
-            about = json.loads((table.schema.metadata or {})[METADATA])
+            about = _About.model_validate_json((table.schema.metadata or {})[METADATA])
+            missing = {"state", "reports.step", "reports.speedup_counted"} - set(table.column_names)
+            if missing:
+                raise ValueError(f"it has no {', '.join(sorted(missing))}")
         except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} is no table of recorded points ({error}): record one first") from None
+            raise UserError(
+                f"{path} is no table of recorded points ({brief(error)}): record one first"
+            ) from None
         settings = [name for name in table.column_names if name in HybridConfig.model_fields]
         runs = {}
         for row in table.to_pylist():
-            config = {**about["trainer"], **{name: row.pop(name) for name in settings}}
+            config = {**about.trainer, **{name: row.pop(name) for name in settings}}
             lists = {name: row.pop(name) for name in list(row) if name.startswith("reports.")}
             names = [name.removeprefix("reports.") for name in lists]
             reports = [dict(zip(names, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-            step_seconds = about.get("step_seconds", about["unit_costs"]["plain_step"])
-            runs[complete_hash(config), about["seed"]] = SimulatedRun(
+            step_seconds = about.step_seconds or about.unit_costs.plain_step
+            runs[complete_hash(config), about.seed] = SimulatedRun(
                 reports=tuple((r["step"] * step_seconds / r["speedup_counted"], r) for r in reports),
                 state=row.pop("state"),
-                result={**row, "steps": about["steps"]},
+                result={**row, "steps": about.steps},
             )
         return cls(runs)
 

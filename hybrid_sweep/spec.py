@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_v
 from hybrid_sweep import limits
 from hybrid_sweep.axis import Axis, condition, in_whole_numbers, refuse_contradictions, samples_of, values_of
 from hybrid_sweep.errors import Section, Settings, UserError, Whole, unknown_name, whole
-from hybrid_sweep.paths import FolderName, user_path
+from hybrid_sweep.paths import FolderName, text_of, user_path
 from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 from hybrid_sweep.workload import locate_workload
 from hybrid_sweep.yaml_file import parse_yaml
@@ -350,11 +350,11 @@ def load_spec(name_or_path: str | Path, overrides: Mapping[str, Any] | None = No
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return text_of(path)
     except FileNotFoundError:
         known = ", ".join(packaged_sweeps())
         raise UserError(f"no sweep file {path}; check the path, or use a packaged sweep: {known}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a sweep file: {error}") from None
 
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import toy
 
+from hybrid_sweep import limits
 from hybrid_sweep.analysis.files import write_text
 from hybrid_sweep.analysis.sweep_folder import FILES, FOLDERS, SweepFolder
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.paths import refuse_identifier, user_path
+from hybrid_sweep.paths import refuse_identifier, text_of, user_path
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.spec import SweepSpec, load_spec
 from hybrid_sweep.trainer.config import HybridConfig
@@ -172,3 +173,16 @@ def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(
         write_text(tmp_path / "a", "text")
     assert outside.read_text() == "untouched"
     assert not (tmp_path / "a").exists()
+
+
+def test_a_users_file_is_an_ordinary_one_of_a_bounded_length(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "endless.yaml").symlink_to("/dev/zero")
+    with (tmp_path / "long.yaml").open("wb") as file:
+        file.truncate(4 * limits.CHARACTERS + 1)
+    for name, told in [("pipe", "no ordinary file"), ("endless", "no ordinary file"), ("long", "at most")]:
+        with pytest.raises(UserError, match=rf"{name}\.yaml cannot be read .*{told}"):
+            load_spec(tmp_path / f"{name}.yaml")
+    (tmp_path / "true.yaml").write_text("name: é")
+    (tmp_path / "link.yaml").symlink_to("true.yaml")
+    assert text_of(tmp_path / "link.yaml") == "name: é"

@@ -10,7 +10,7 @@ import pytest
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.backend import Run
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.recorded import METADATA, Recorded
 
 
 def run(**config) -> Run:
@@ -86,3 +86,11 @@ def test_a_file_that_holds_no_points_is_named(tmp_path: Path, content: object) -
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"points\.parquet is no table of recorded points"):
         Recorded.from_parquet(path)
+
+
+@pytest.mark.parametrize("about", [b"[]", b"{}", b'{"trainer": 3}', b"[" * 100_000, b"NaN"])
+def test_a_table_that_says_nonsense_of_itself_is_refused(tmp_path, about):
+    table = pa.table({"state": ["done"]}).replace_schema_metadata({METADATA: about})
+    pq.write_table(table, tmp_path / "points.parquet")
+    with pytest.raises(UserError, match="is no table of recorded points"):
+        Recorded.from_parquet(tmp_path / "points.parquet")

@@ -124,6 +124,8 @@ def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = Non
             f"{folder.path} was written in format {found} by hybrid-sweep {version}, and this version "
             f"carries on format {FORMAT} only: resume it with that version, or run the sweep anew"
         )
+    if not manifest.get("steps"):
+        raise UserError(f"the manifest of {folder.path} is corrupt (no steps): restore it from a copy")
     try:
         recorded = SweepSpec(**manifest["spec"])
         spec = SweepSpec(**{**manifest["spec"], **(changes or {})})
@@ -194,7 +196,7 @@ def carry_on(
         folder.forget_checkpoints(ended)
         left = partial(_left, seeds=spec.seeds, events=events, ended=ended)
         unfinished = left(Asked.of(event).point for event in events if event["event"] == "asked")
-        recorder.arms = {event["trial_id"]: event["arm"] for event in events if event.get("arm")}
+        recorder.arms = begun_arms(events)
         recorder.arms.update((control.trial_id, control.arm) for control in planned)
         expected = _ablations(folder, spec) or ablations(spec, "", {})
         beside = len(recorder.arms.keys() | {control.trial_id for control in expected})
@@ -203,7 +205,7 @@ def carry_on(
         mark(folder, spec)
         for event in ended.values():
             arm, reason = recorder.arms.get(event["trial_id"], ""), event.get("reason") or ""
-            tell(TrialFinished(*run_of(event), event["state"], reason, event["result"], arm))
+            tell(TrialFinished(*run_of(event), event["state"], reason, event.get("result", {}), arm))
         begun = _begun_ablations(events)
         interrupted = False
         if unfinished or study.has_more or left([*planned, *begun, *_ablations(folder, spec)]):
@@ -264,11 +266,17 @@ def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
     return ended
 
 
+def begun_arms(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the arms of the controls that were begun, by trial id."""
+    return {e["trial_id"]: e["arm"] for e in events if e["event"] == "started" and e.get("arm")}
+
+
 def left_out(events: Iterable[Mapping[str, Any]], arms: Mapping[str, str]) -> dict[str, str]:
     """Return why, by arm, the controls that do not apply to the recipe: no other one is ever pruned."""
     ended = _ended(events).values()
     pruned = [e for e in ended if e["state"] == "pruned" and arms.get(e["trial_id"], ABLATION) != ABLATION]
-    return {arms[e["trial_id"]]: e["reason"] for e in pruned if e["reason"] != INTERRUPTED}
+    pruned = [e for e in pruned if e.get("reason") != INTERRUPTED]
+    return {arms[e["trial_id"]]: e.get("reason") or "" for e in pruned}
 
 
 def _failed(events: Iterable[Mapping[str, Any]]) -> list[Key]:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from hybrid_sweep.errors import Settings, UserError, Whole, unknown_name
 from hybrid_sweep.limits import STEPS
-from hybrid_sweep.paths import user_path
+from hybrid_sweep.paths import text_of, user_path
 
 Count = Annotated[int, Whole, Field(ge=0, le=STEPS, strict=True)]
 Positive = Annotated[int, Whole, Field(ge=1, le=STEPS, strict=True)]
@@ -147,9 +147,10 @@ class HybridConfig(Settings):
         if path.suffix not in readers:
             raise UserError(f"{path}: a configuration is a .toml or .json file; rename it or export one")
         try:
-            return readers[path.suffix](path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            text = text_of(path)
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as a configuration: {error}") from None
+        return readers[path.suffix](text)
 
     @classmethod
     def _from_text(cls, text: str, parse: Any, failure: type[Exception], kind: str) -> HybridConfig:

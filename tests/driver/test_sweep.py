@@ -7,7 +7,7 @@ from support.killable import new_sweep, sit
 from support.sweeps import sweep
 
 from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.driver.sweep import begin, left_out
+from hybrid_sweep.driver.sweep import begin, begun_arms, left_out, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.storage import JournalFileBackend
 
@@ -42,6 +42,21 @@ def test_a_journal_whose_event_does_not_say_of_which_run_it_is_is_refused_in_a_s
         file.write('{"event": "started", "trial_id": "H020_I00_C0.85", "config": {}}\n')
     with pytest.raises(UserError, match=r"journal\.jsonl is corrupt: line \d+ is not an event \(seed: Field"):
         sit(folder.path)
+
+
+@pytest.mark.parametrize("steps", ["absent", None, 0])
+def test_a_manifest_without_its_steps_goes_no_further(tmp_path, steps):
+    folder = new_sweep(tmp_path / "out")
+    manifest = folder.manifest
+    folder.write_manifest({k: v for k, v in (manifest | {"steps": steps}).items() if v != "absent"})
+    for read in (recorded_spec, replayed):
+        with pytest.raises(UserError, match=r"corrupt \(no steps\)"):
+            read(folder)
+
+
+def test_arms_are_those_of_controls_that_were_begun():
+    events = [{"event": "started", "trial_id": "a", "arm": "lr"}, {"event": "later", "arm": "no trial"}]
+    assert begun_arms(events) == {"a": "lr"}
 
 
 def test_a_control_that_does_not_apply_is_told_of_once(tmp_path):
