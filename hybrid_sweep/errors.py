@@ -9,14 +9,19 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from hybrid_sweep.credentials import without_secrets
+
 LONGEST = 1000
 """Characters of what an error says, where a reason is told."""
 TRACEBACK = "Traceback (most recent call last)"
 _NO_TEXT = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]"
-    "|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]P^_X]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 """Commands to a terminal (colours, titles), control characters that are no space, and turns of direction."""
+_BREAKS = re.compile(r"[\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
+"""What breaks a line, or goes back in it, and is no line feed."""
 
 
 class UserError(ValueError):
@@ -32,19 +37,25 @@ def one_line(error: object) -> str:
         text = str(error)
     except Exception as second:
         return f"(its text cannot be read: {type(second).__name__})"
-    return " ".join(encodable(_NO_TEXT.sub("", text)).split())
+    return " ".join(without_secrets(safe(text)).split())
 
 
 def brief(text: object, longest: int = LONGEST) -> str:
-    """Return `one_line`, cut where it is very long."""
+    """Return `one_line`, cut where it is very long, with its whole length."""
     line = one_line(text)
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    rest = f"… ({len(line):,} characters)"
+    return line if len(line) <= longest else f"{line[: longest - len(rest)]}{rest}"
+
+
+def safe(text: str) -> str:
+    """Return `text` as a terminal and a file may have it: printable characters, tabs and line feeds."""
+    return text if text.isprintable() else encodable(_BREAKS.sub(" ", _NO_TEXT.sub("", text)))
 
 
 def without_commands(value: Any) -> Any:
     """Return what a file held, without characters that command a terminal, in its texts at any depth."""
     if isinstance(value, str):
-        return _NO_TEXT.sub("", value)
+        return safe(value)
     if isinstance(value, list):
         return [without_commands(inner) for inner in value]
     if isinstance(value, dict):

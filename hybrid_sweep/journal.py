@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from hybrid_sweep.errors import UserError, brief, encodable, shown, without_comm
 from hybrid_sweep.event_model import ANY, MODELS
 from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
+_ESCAPED = re.compile(rb"\\[bfru]")
+"""What of ASCII stands in a line where a text in it holds more than printable characters and line feeds."""
 _READ_BYTES = 1 << 20  # at once: large journals are mostly lines that are skipped
 _HEAD = b'{"event": "'  # as `append` begins each line
 _DEEPEST = 100  # levels of lists and mappings; the reader refuses 200
@@ -173,7 +176,7 @@ def _refuse_strange_id(event: Mapping[str, Any], where: str) -> None:
 
 def _is_plain(line: bytes) -> bool:
     """Return whether no text of a line can hold a command to a terminal."""
-    return b"\\u" not in line and b"\x7f" not in line and line.isascii()
+    return line.isascii() and b"\x7f" not in line and not (b"\\" in line and _ESCAPED.search(line))
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import UserError, safe
+from hybrid_sweep.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from hybrid_sweep.analysis.comparison import Confirmation
@@ -60,8 +61,8 @@ FIRST_TO_GO = "realised_horizon_mean"
 
 def console() -> Console:
     """Return a console on standard output, wide enough for the tables where there is no terminal."""
-    usual = Console(highlight=False)
-    return usual if usual.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    usual = PlainConsole()
+    return usual if usual.is_terminal else PlainConsole(width=WIDTH_WITHOUT_TERMINAL)
 
 
 def version_line() -> str:
@@ -115,23 +116,24 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
         UserError: where the sweep or its workload could not run.
     """
     from hybrid_sweep.axis import described, few
+    from hybrid_sweep.credentials import harmless, masked
     from hybrid_sweep.search.controls import ablations, controls
     from hybrid_sweep.search.halving import refuse_unjudged
     from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
     from hybrid_sweep.search.space import given, grid
-    from hybrid_sweep.search.storage import masked
     from hybrid_sweep.search.study import Study
+    from hybrid_sweep.user_code import whole_keywords
     from hybrid_sweep.workload import load_workload
 
     measured = wants_curvature(spec)
     if not measured:
         refuse_masked_space(spec)
-    workload = load_workload(spec.workload.name, **spec.workload.keywords)
+    workload = load_workload(spec.workload.name, **whole_keywords(spec.workload.keywords))
     steps = spec.steps or workload.steps
     refuse_unjudged(spec, steps)
     count = Study(spec, "", steps).budget
     points = grid(spec)[: max(count - len(list(given(spec))), 0)] if spec.sampler == "grid" else []
-    keywords = ", ".join(f"{key}={value}" for key, value in spec.workload.keywords.items())
+    keywords = ", ".join(f"{key}={value}" for key, value in harmless(spec.workload.keywords).items())
     seeds = f"{spec.repeats} seed{'s' if spec.repeats > 1 else ''}"
     own = [f"points given: {len(spec.points)}"] if spec.points else []
     beside = len(controls(spec, steps, count)) + len(ablations(spec, "", {}))
@@ -178,7 +180,9 @@ def print_status(status: SweepStatus, format: str) -> None:
     """Print how far a sweep is."""
     from hybrid_sweep.analysis.status import status_lines
 
-    print(json.dumps(status.to_dict(), indent=1) if format == "json" else "\n".join(status_lines(status)))
+    print(
+        json.dumps(status.to_dict(), indent=1) if format == "json" else safe("\n".join(status_lines(status)))
+    )
 
 
 def print_job(job: JobState, format: str) -> None:
@@ -188,7 +192,7 @@ def print_job(job: JobState, format: str) -> None:
         print(json.dumps(rows, indent=1))
         return
     width = max(map(len, rows))
-    print("\n".join(f"{name:{width}}  {value}" for name, value in rows.items()))
+    print(safe("\n".join(f"{name:{width}}  {value}" for name, value in rows.items())))
 
 
 def front_table(front: Sequence[Mapping[str, Any]], width: int) -> Table:
@@ -277,7 +281,7 @@ def confirmed(found: Confirmation) -> RenderableType:
 
 def print_verdict(verdict: Verdict, format: str) -> None:
     """Print a verdict."""
-    print(json.dumps(verdict.to_dict(), indent=1) if format == "json" else "\n".join(verdict.lines()))
+    print(json.dumps(verdict.to_dict(), indent=1) if format == "json" else safe("\n".join(verdict.lines())))
 
 
 def print_cache(cache: Cache, format: str) -> None:

@@ -11,7 +11,7 @@ import sysconfig
 import textwrap
 import traceback
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from importlib.machinery import (
@@ -26,8 +26,9 @@ from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from itertools import takewhile
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
+from hybrid_sweep.credentials import resolved
 from hybrid_sweep.errors import UserError, named, unknown_name
 from hybrid_sweep.paths import user_path
 
@@ -369,3 +370,19 @@ def last_line(error: BaseException, file: Path | None = None) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if file and Path(frame.filename) == file] or frames
     return f"{named(error)} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+
+
+def whole_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a workload's keywords with the environment's value for each `${VARIABLE}`.
+
+    Raises:
+        UserError: a variable is not set.
+    """
+    try:
+        return resolved(keywords)
+    except KeyError as missing:
+        name = missing.args[0]
+        raise UserError(
+            f"a keyword of the workload is ${{{name}}}, and there is no environment variable {name}: set it "
+            "(a results folder keeps no secret)"
+        ) from None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_sweep.errors import LONGEST, UserError, brief, named, one_line
+from hybrid_sweep.errors import LONGEST, UserError, brief, named, one_line, safe
 from hybrid_sweep.journal import Journal
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -59,6 +59,16 @@ COMMANDS = [
     "\u202e",
     "\x00",
     "\x7f",
+    "\b",
+    "\r",
+    "\f",
+    "\x0b",
+    "\x1f",
+    "\x85",
+    "\u061c",
+    "\u2028",
+    "\x1bP0;1|x\x1b\\",
+    "\x9d0;title\x9c",
 ]
 
 
@@ -80,3 +90,15 @@ def test_commands_to_a_terminal_leave_what_was_read_and_what_is_told(tmp_path, c
 def test_a_text_is_cut_where_it_is_very_long():
     assert len(brief("x" * 10**6)) == LONGEST
     assert brief("short\nand more") == "short and more"
+
+
+def test_a_text_that_is_cut_says_how_long_it_was():
+    assert brief("x" * 1_234_567).endswith("… (1,234,567 characters)")
+
+
+@given(ANY_TEXT)
+def test_what_was_read_is_safe_and_safe_as_it_is(text):
+    shown = safe(text)
+    shown.encode()
+    assert all(each.isprintable() or each in "\n\t" or each.isspace() for each in shown if ord(each) < 0xA0)
+    assert safe(shown) == shown

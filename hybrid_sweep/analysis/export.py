@@ -12,6 +12,8 @@ from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.errors import UserError
 
 FORMATS = ("csv", "json", "parquet")
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""With what a formula begins in a spreadsheet, also in the wide characters of some languages."""
 
 
 def encode(table: pd.DataFrame, format: str) -> bytes:
@@ -45,7 +47,7 @@ def _in_line(cell: Any) -> Any:
     if not isinstance(cell, str) or not cell:
         return cell
     line = " ".join(map(str.strip, cell.splitlines())).strip()
-    return f"'{line}" if line.startswith(("=", "+", "-", "@")) and not _is_number(line) else line
+    return f"'{line}" if line.startswith(FORMULA) and not _is_number(line) else line
 
 
 def _is_number(text: str) -> bool:

@@ -23,6 +23,7 @@ from hybrid_sweep.analysis.reliability import constant_brier, reliability, skill
 from hybrid_sweep.analysis.summary import analyze
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
+from hybrid_sweep.credentials import harmless
 from hybrid_sweep.errors import EXACT_AS_FLOAT
 from hybrid_sweep.journal import plain
 
@@ -120,7 +121,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     spec = manifest.get("spec") or {}
     workload = spec.get("workload")
     if isinstance(workload, Mapping):
-        workload = ", ".join([str(workload.get("name", "")), *_pairs(workload, leave_out="name")])
+        workload = ", ".join([str(workload.get("name", "")), *_pairs(harmless(workload), leave_out="name")])
     known = {
         "workload": workload,
         "steps": spec.get("steps"),

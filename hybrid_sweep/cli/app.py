@@ -64,11 +64,11 @@ def _run(output: Output) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1 if end.code else 0
     except ValueError as error:
-        from hybrid_sweep.errors import UserError
+        from hybrid_sweep.errors import UserError, one_line
 
         if not isinstance(error, UserError):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -44,9 +44,10 @@ def logs(
 ) -> None:
     """Print what a job has printed."""
     from hybrid_sweep.cluster.jobs import Jobs as RayJobs
+    from hybrid_sweep.errors import safe
 
     for text in RayJobs(address).logs(job, follow=follow):
-        print(text, end="", flush=True)
+        print(safe(text), end="", flush=True)
 
 
 @app.command(rich_help_panel=CLUSTER)

@@ -70,11 +70,12 @@ def pareto(
 def report(folder: Folder) -> None:
     """Rebuild every table, the picture and the report from the journal, and print the verdict."""
     from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.errors import safe
 
     results = ResultsFolder.open(folder)
     trials = results.trials()
     results.export_all(trials=trials)
-    print("\n".join([*results.analyzer_lines(trials), f"Report: {results.report_path}"]))
+    print(safe("\n".join([*results.analyzer_lines(trials), f"Report: {results.report_path}"])))
 
 
 @app.command(rich_help_panel=LOOK)

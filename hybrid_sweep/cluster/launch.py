@@ -15,7 +15,7 @@ from hybrid_sweep.cluster.last_word import LastWord
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.user_code import stop_within_import
+from hybrid_sweep.user_code import stop_within_import, whole_keywords
 from hybrid_sweep.workload import find_workload, located
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def run_sweep(
     spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"name": name})})
     _refuse(spec)
     if address is None:
-        find_workload(spec.workload.name, **spec.workload.keywords)  # refused now, not after Ray's start
+        find_workload(
+            spec.workload.name, **whole_keywords(spec.workload.keywords)
+        )  # refused now, not after Ray's start
     with LastWord() as last_word, ExitStack() as claim, ExitStack() as session:
         path = _claimed(claim, spec, out)
         _connect(session, spec, address, tell)
@@ -94,6 +96,7 @@ def resume_sweep(
             is gone, was changed, is not trusted, or `workload` is another one.
     """
     from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.credentials import masked
     from hybrid_sweep.driver.moved import with_workload
     from hybrid_sweep.driver.origin import refuse_foreign_storage, refuse_untrusted
     from hybrid_sweep.driver.sweep import recorded_spec
@@ -106,7 +109,7 @@ def resume_sweep(
         refuse_foreign_storage(folder, spec.storage)
     refuse_untrusted(folder, spec, trust=trust)
     if address is None:
-        find_workload(spec.workload.name, **spec.workload.keywords)
+        find_workload(spec.workload.name, **whole_keywords(spec.workload.keywords))
     with folder.driven():  # what is wrong there is said before Ray is started in vain
         _refuse_unreachable_storage(spec)
     with LastWord() as last_word, ExitStack() as session:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hybrid_sweep.search.storage import masked
+from hybrid_sweep.credentials import masked
 
 PACKAGES = ("hybrid-sweep", "torch", "ray", "numpy", "pandas", "moocore")
 

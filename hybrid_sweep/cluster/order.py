@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from hybrid_sweep.credentials import public
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.compiled import CompiledWorkload, compiled
 from hybrid_sweep.measure.content import Content, code_of, platform_of
@@ -23,6 +24,7 @@ from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
+from hybrid_sweep.user_code import whole_keywords
 from hybrid_sweep.workload import Workload, find_workload, load_workload, refuse_changed
 
 Device = Literal["cpu", "cuda"]
@@ -66,7 +68,7 @@ class WorkloadOrder:
         """Return that of a sweep; `name` is its workload's there, where it is another one."""
         return cls(
             name=name or spec.workload.name,
-            keywords=spec.workload.keywords,
+            keywords=whole_keywords(spec.workload.keywords),
             device=device,
             compile=spec.compile,
             steps=spec.steps,
@@ -134,7 +136,7 @@ class WorkloadOrder:
 
     def runs(self, workload: Workload) -> RunCache:
         """Return what is kept of the runs of `workload`, which `build` has returned."""
-        keywords = {**self.keywords, "device": self.device, "torch.compile": self.compile}
+        keywords = {**public(self.keywords), "device": self.device, "torch.compile": self.compile}
         build = find_workload(self.name, **self.keywords)
         return RunCache(Content(uncompiled(workload), keywords, build, self.recipe(workload)))
 

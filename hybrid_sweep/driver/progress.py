@@ -35,6 +35,7 @@ from hybrid_sweep.driver.events import (
     Waiting,
 )
 from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.terminal import PlainConsole
 
 LINE_EVERY_SECONDS = 3.0
 SIGN_EVERY_SECONDS = 15.0
@@ -162,7 +163,7 @@ class SweepProgress:
         live: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or PlainConsole()
         self.tally = Tally(spec.speedup_column, spec.hypervolume_reference.pair, spec.repeats)
         self._name = spec.name
         self._repeats = spec.repeats

@@ -10,6 +10,7 @@ from typing import Any
 
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.runs import INTERRUPTED, identity
+from hybrid_sweep.credentials import without_secrets
 from hybrid_sweep.driver.backend import Finished, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.events import (
     Note,
@@ -21,7 +22,7 @@ from hybrid_sweep.driver.events import (
     TrialStarted,
     Waiting,
 )
-from hybrid_sweep.errors import UserError, brief
+from hybrid_sweep.errors import UserError, brief, safe
 
 LONGEST_TRACEBACK = 20_000
 """Characters, from its end, where the cause is."""
@@ -86,7 +87,7 @@ class Recorder:
         """Record the end of a run."""
         key, reason = happening.key, brief(happening.reason)
         fields = {"state": happening.state, "reason": reason, "result": happening.result}
-        traceback = (happening.traceback or "")[-LONGEST_TRACEBACK:]
+        traceback = without_secrets(safe(happening.traceback or ""))[-LONGEST_TRACEBACK:]
         extra = {"traceback": traceback, "from_cache": happening.from_cache}
         told = {name: value for name, value in extra.items() if value}
         self._append("finished", **identity(key), **fields, **told)

@@ -18,6 +18,7 @@ from hybrid_sweep.analysis.pareto import recommended
 from hybrid_sweep.analysis.plane import quality_kind
 from hybrid_sweep.analysis.runs import INTERRUPTED, run_of
 from hybrid_sweep.arm import ABLATION
+from hybrid_sweep.credentials import public
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
 from hybrid_sweep.driver.loop import Loop
@@ -251,8 +252,10 @@ def _timeout(spec: SweepSpec, manifest: Mapping[str, Any]) -> float:
 
 
 def _public(spec: SweepSpec) -> dict[str, Any]:
-    """Return a sweep as its manifest holds it: whoever reads the results need not have the password."""
-    return {**spec.model_dump(), "storage": spec.storage and without_password(spec.storage)}
+    """Return a sweep as its manifest holds it: who reads the results need not have its secrets."""
+    workload = {"name": spec.workload.name, **public(spec.workload.keywords)}
+    storage = spec.storage and without_password(spec.storage)
+    return {**spec.model_dump(), "workload": workload, "storage": storage}
 
 
 def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from hybrid_sweep.credentials import is_secret, masked
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.paths import user_path
 
@@ -164,22 +165,17 @@ def _answers(shown: str, url: str | None) -> Iterator[None]:
             raise
         raise UserError(
             f"storage={shown!r} does not answer within {CONNECT_SECONDS} s ({_why(error, url)}): "
-            "start or mend it, or leave storage out for a journal file in the results folder"
+            "start or mend it, or leave storage out for a journal file in the results folder; "
+            "where a password is missing, which no results folder keeps, give --storage again, or PGPASSWORD"
         ) from None
 
 
 def without_password(url: str) -> str:
     """Return a storage URL as a manifest may hold it; libpq finds the password in PGPASSWORD or ~/.pgpass."""
     full = make_url(url)
-    query = {name: value for name, value in full.query.items() if name.lower() != "password"}
+    query = {name: value for name, value in full.query.items() if not is_secret(name)}
     bare = URL.create(full.drivername, full.username, None, full.host, full.port, full.database, query)
     return bare.render_as_string()
-
-
-def masked(url: str) -> str:
-    """Return a storage URL with every password in it as `***`, fit for errors and manifests."""
-    without = re.sub(r"//([^:@/?]*):.*@", r"//\1:***@", url)
-    return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", without)
 
 
 def _journal(path: Path) -> JournalStorage:
@@ -271,5 +267,8 @@ def _why(error: BaseException, url: str | None = None) -> str:
     while inner := getattr(error, "orig", None) or error.__cause__:
         error = inner
     text = one_line(error) or type(error).__name__
-    secret = _parse(url).password if url else None
-    return text.replace(str(secret), "***") if secret else text
+    parsed = _parse(url) if url else None
+    given = [parsed.password, *(v for k, v in parsed.query.items() if is_secret(k))] if parsed else []
+    for secret in filter(None, given):
+        text = text.replace(str(secret), "***")
+    return text

@@ -10,6 +10,7 @@ import pandas as pd
 from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import configurations
+from hybrid_sweep.credentials import public
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.asked import Known
 from hybrid_sweep.search.dimensions import is_whole, placed
@@ -76,6 +77,7 @@ def _is_moved(was: Any, now: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
 def _refuse_other_workload(folder: ResultsFolder, manifest: dict[str, Any], spec: SweepSpec) -> None:
     recorded = manifest.get("spec") or {}
     was, now = recorded.get("workload"), spec.model_dump(mode="json")["workload"]
+    was, now = public(was) if isinstance(was, Mapping) else was, public(now)
     if was != now and not _is_moved(was, now, manifest):
         raise UserError(
             f"{folder.path} trained {was} and this sweep trains {now}: "

@@ -52,7 +52,9 @@ def test_parquet_is_not_for_a_terminal(grid60: ResultsFolder, monkeypatch: pytes
         grid60.export("trials", "parquet")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1+1", "\r=1+1", " =1"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1+1", "\r=1+1", " =1", "＝1+1", "-1e", "@"]
+)
 def test_a_text_is_no_formula_to_a_spreadsheet(text: str) -> None:
     table = pd.DataFrame({"reason": [text, "-0.5", "-inf", "plain"], "number": [-0.5, -1.0, 2.0, 3.0]})
     back = pd.read_csv(io.BytesIO(encode(table, "csv")), dtype={"reason": "str"})

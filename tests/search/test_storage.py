@@ -16,9 +16,10 @@ from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from hybrid_sweep.credentials import masked
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search import storage
-from hybrid_sweep.search.storage import DIRECTIONS, StorageView, masked, without_password
+from hybrid_sweep.search.storage import DIRECTIONS, StorageView, without_password
 
 NAME = "quick-0123abc"
 
@@ -297,6 +298,10 @@ def test_a_database_that_is_not_there_is_named(postgres, tmp_path: Path) -> None
         (
             "postgresql://me@host/db?password=s3cret&sslmode=require",
             "postgresql://me@host/db?sslmode=require",
+        ),
+        (
+            "postgresql://me@host/db?sslpassword=s3cret&token=s3cret&sslkey=key.pem",
+            "postgresql://me@host/db?sslkey=key.pem",
         ),
         ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
     ],
