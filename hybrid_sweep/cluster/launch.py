@@ -96,7 +96,6 @@ def resume_sweep(
             is gone, was changed, is not trusted, or `workload` is another one.
     """
     from hybrid_sweep.analysis.folder import ResultsFolder
-    from hybrid_sweep.credentials import masked
     from hybrid_sweep.driver.moved import with_workload
     from hybrid_sweep.driver.origin import refuse_foreign_storage, refuse_untrusted
     from hybrid_sweep.driver.sweep import recorded_spec

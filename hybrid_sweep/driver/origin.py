@@ -18,8 +18,8 @@ import platformdirs
 
 from hybrid_sweep.analysis.files import write_text
 from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.credentials import masked
 from hybrid_sweep.errors import UserError, one_line
-from hybrid_sweep.search.storage import masked
 from hybrid_sweep.spec import SweepSpec
 from hybrid_sweep.user_code import code_file, in_the_way
 from hybrid_sweep.workload import SEPARATOR, refuse_changed, workload_file
