@@ -154,7 +154,8 @@ class SweepSpec(Settings):
         warm_start: earlier results folders of the same workload, whose points the sampler learns from and
             which are not run again.
         max_retries: how often a run is tried again after its worker was lost.
-        trial_timeout: seconds of silence that end a worker; "auto" is 20 times the reference's, at least 900.
+        trial_timeout: seconds of silence that end a worker; "auto" is 20 times the reference's, at least 900,
+            and 3600 of what precedes the runs.
         checkpoint_seconds: wall clock between checkpoints of a run, from which a retry goes on.
         device: "auto" takes CUDA where there is one.
         compile: `torch.compile` of the loss, for every arm, the reference too: its mode "default", or

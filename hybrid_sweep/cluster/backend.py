@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ from ray.exceptions import RayActorError, RayError
 
 from hybrid_sweep.cluster.words import last_words
 from hybrid_sweep.driver.backend import Finished, Happening, Key, Lost, Reported, Run, Stopped
+from hybrid_sweep.driver.silence import REMEDY, Silence
 from hybrid_sweep.errors import UserError
 
 LOOK_AT_NODES_EVERY_SECONDS = 5.0
@@ -26,7 +28,8 @@ class _Worker:
 
     An actor with several seats is a worker in each of them: `seat` is the first argument of its calls then.
     `keep` is what `stop` was asked for, None where it was not; `stopping` says that the call is the last.
-    `why` is why the actor was killed, "" where it was not.
+    `why` is why the actor was killed, "" where it was not. `began` is answered once a new actor has its
+    process; None of one that had it before.
     """
 
     actor: Any
@@ -37,6 +40,7 @@ class _Worker:
     keep: bool | None = None
     stopping: bool = False
     why: str = ""
+    began: Any = None
 
 
 class RayBackend:
@@ -51,6 +55,7 @@ class RayBackend:
             lets a `step` that overtakes its `start` wait.
         hired: actors of `runner` that are up already, the first to be given work: they get `arguments` by
             their method `begin`.
+        patience: seconds in which an actor that has its process is to be ready; else it is killed.
     """
 
     def __init__(
@@ -61,11 +66,13 @@ class RayBackend:
         count_slots: Callable[[], int],
         pack: int = 1,
         hired: Iterable[Any] = (),
+        patience: float = inf,
     ) -> None:
         self._arguments = arguments
         self._hire = hiring(runner, share)
         self._hired = list(hired)
         self._count_slots = count_slots
+        self._silence: Silence[_Worker] = Silence(patience)
         self._pack = pack
         self._workers: list[_Worker] = []
         self._owing: dict[Any, _Worker] = {}
@@ -140,23 +147,33 @@ class RayBackend:
     def _staff(self) -> None:
         """Hire workers for the slots that have none, and ask the idle ones whether they are still there."""
         self._looked = self.now()
+        self._kill_what_hangs()
         for worker in self._workers:
             if worker.answer is None:
                 self._call(worker, worker.actor.ready)
         missing = self._count_slots() - len(self._workers)
         for first in range(0, missing, self._pack):
-            actor = self._next_actor()
+            actor, began = self._next_actor()
             for seat in range(min(self._pack, missing - first)):
-                worker = _Worker(actor, None, (seat,) if self._pack > 1 else ())
+                worker = _Worker(actor, None, (seat,) if self._pack > 1 else (), began=began)
                 self._workers.append(worker)
                 self._call(worker, actor.ready)
 
-    def _next_actor(self) -> Any:
+    def _next_actor(self) -> tuple[Any, Any]:
         if not self._hired:
-            return self._hire(*self._arguments)
+            actor = self._hire(*self._arguments)
+            return actor, actor.__ray_ready__.remote()
         actor = self._hired.pop(0)
         actor.begin.remote(*self._arguments)
-        return actor
+        return actor, None
+
+    def _kill_what_hangs(self) -> None:
+        """Kill the actors that have their process, and have not been ready for too long."""
+        late = [worker for worker in self._workers if not (worker.up or worker.run)]
+        begun = [w for w in late if w.began is None or ray.wait([w.began], timeout=0)[0]]
+        for worker in self._silence.too_long(self.now(), dict.fromkeys(begun)):
+            worker.why = f"a worker was not ready after {self._silence.limit:g} s; {REMEDY}"
+            ray.kill(worker.actor)
 
     def _call(self, worker: _Worker, method: Any, *arguments: Any) -> None:
         worker.answer = method.remote(*worker.seat, *arguments)
@@ -215,7 +232,7 @@ class RayBackend:
         limit = FAILED_STARTS_ALLOWED * max(self._count_slots() // self._pack, 1)
         if self._failed_starts >= limit and not any(other.up for other in self._workers):
             raise UserError(
-                f"workers die as they start: {last_words(error)}; mend that, then resume"
+                f"workers die as they start: {worker.why or last_words(error)}; mend that, then resume"
             ) from None
         return []
 

@@ -63,15 +63,17 @@ class Watch:
         self._actor: Any = None
         self._answer: Any = None
         self._said: dict[str, str] = {}
+        self.up = False
+        """Whether the board has answered: before that, silence says nothing."""
 
     def look(self) -> dict[str, str]:
         """Return what preparations said last, as far as it is known by now."""
         if self._actor is None and time.monotonic() - self._began >= FIRST_LOOK_SECONDS:
-            self._actor = ray.remote(Board).options(name=self.board, num_cpus=0).remote()
+            self._actor = ray.remote(Board).options(name=self.board, num_cpus=0, max_restarts=-1).remote()
         if self._actor is not None:
             if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-                with suppress(RayError):  # it is for the reader's comfort alone
-                    self._said = ray.get(self._answer)
+                with suppress(RayError):  # Ray starts it again, and it hears the next signs
+                    self._said, self.up = ray.get(self._answer), True
                 self._answer = None
             self._answer = self._answer or self._actor.read.remote()
         return self._said

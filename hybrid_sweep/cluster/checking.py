@@ -41,9 +41,9 @@ def checked(spec: SweepSpec, order: WorkloadOrder, crew: Crew, tell: Tell) -> tu
     Raises:
         RayError: that has failed, or the workload does not repeat.
     """
-    looks = crew.ask(prepare_check, order)
+    looks = crew.ask(prepare_check, order, label="a look at the workload")
     for _ in range(crew.size - 1):
-        crew.ask(prepare_workload, order)
+        crew.ask(prepare_workload, order, label="the build of the workload")
     (found,) = crew.hear(looks)
     for each in found:
         tell(Note(each.said))

@@ -38,7 +38,7 @@ from hybrid_sweep.cluster.work import (
     prepare_step_ratios,
 )
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, Tell, TrialFinished
-from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on
+from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on, preparation_timeout
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature
@@ -81,8 +81,8 @@ def begin_sweep(
     Raises:
         UserError: as there.
     """
-    place = Place.of(spec, address)
-    with closing(Crew(hiring(Runner, place.share), place.slots(spec), tell)) as crew:
+    place, limit = Place.of(spec, address), preparation_timeout(spec)
+    with closing(Crew(hiring(Runner, place.share), place.slots(spec), tell, limit)) as crew:
         with _plain_training(place.order.name):
             spec, unsaved = checked(spec, place.order, crew, tell)
         seeds = ", ".join(map(str, spec.seeds))
@@ -209,6 +209,7 @@ def _carry_on(
                 partial(place.slots, spec, shared.pack),
                 shared.pack,
                 crew.hand_over() if crew else (),
+                preparation_timeout(spec),
             )
             used.callback(backend.close)
             return backend
@@ -327,7 +328,11 @@ def _prepared(
 
     def ask_costs() -> list[Task]:
         wanted = order, classes, spec.steps, remeasure
-        return [] if given is not None else [crew.ask(prepare_costs, *wanted, last=True, label="unit costs")]
+        return (
+            []
+            if given is not None
+            else [crew.ask(prepare_costs, *wanted, last=True, label="unit costs", tells=True)]
+        )
 
     with _plain_training(order.name):
         runs = [
@@ -335,10 +340,12 @@ def _prepared(
                 prepare_reference,
                 *(order, seed, spec.steps, spec.eval_every, spec.share),
                 label=f"steps of plain training, seed {seed}",
+                tells=True,
             )
             for seed in spec.seeds
         ]
-        bent = wants_curvature(spec) and crew.ask(prepare_curvature, order, spec.seed, spec.steps, spec.share)
+        wanted = order, spec.seed, spec.steps, spec.share
+        bent = wants_curvature(spec) and crew.ask(prepare_curvature, *wanted, label="curvature", tells=True)
         early = ask_costs() if order.device == "cpu" else []
         references = dict(zip(spec.seeds, crew.hear(*runs), strict=True))
         curvature = crew.hear(bent)[0] if bent else None
@@ -362,7 +369,9 @@ def _step_ratios(
     wanted = place.order, spec.seed, arms, steps, remeasure, first.plain_step + first.batch
     with _plain_training(place.order.name):
         ratios: dict[str, float]
-        (ratios,) = crew.hear(crew.ask(prepare_step_ratios, *wanted, last=True, label="costs of controls"))
+        (ratios,) = crew.hear(
+            crew.ask(prepare_step_ratios, *wanted, last=True, label="costs of controls", tells=True)
+        )
         return ratios
 
 
@@ -377,9 +386,8 @@ def _packing(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> dict[str,
     with _plain_training(place.order.name):
         found: Packing
         crew.shrink()
-        (found,) = crew.hear(
-            crew.ask(prepare_packing, place.order, spec.pack, -(-runs // workers), share, last=True)
-        )
+        wanted = place.order, spec.pack, -(-runs // workers), share
+        (found,) = crew.hear(crew.ask(prepare_packing, *wanted, label="packing", last=True))
     if found.why:
         tell(Note(found.why))
     return {"pack": {"asked": spec.pack, **found.to_dict()}}

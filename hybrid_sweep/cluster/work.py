@@ -236,7 +236,9 @@ def prepare_reference(
     return Prepared(reference=reference, from_cache=False, **about)
 
 
-def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share: bool) -> Curvature:
+def prepare_curvature(
+    order: WorkloadOrder, seed: int, steps: int | None, share: bool, tell: Told = unheard
+) -> Curvature:
     """Measure the largest η·λ along plain training with one seed, unless (`share`) an earlier sweep has.
 
     It trains uncompiled, for a compiled loss cannot be differentiated twice.
@@ -245,8 +247,8 @@ def prepare_curvature(order: WorkloadOrder, seed: int, steps: int | None, share:
     runs = replace(order, compile="none").runs(workload) if share else None
     parts: dict[str, Any] = {"seed": seed, "steps": steps or workload.steps}
     if runs is None:
-        return measure_curvature(workload, **parts)
-    kept = runs.kept("curvatures", lambda: measure_curvature(workload, **parts).to_dict(), **parts)
+        return measure_curvature(workload, **parts, tell=tell)
+    kept = runs.kept("curvatures", lambda: measure_curvature(workload, **parts, tell=tell).to_dict(), **parts)
     return Curvature(**kept)
 
 

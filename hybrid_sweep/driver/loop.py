@@ -10,14 +10,13 @@ from math import inf
 from hybrid_sweep.driver.backend import Backend, Finished, Happening, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.interrupts import held_back
 from hybrid_sweep.driver.recorder import Recorder
+from hybrid_sweep.driver.silence import REMEDY, Silence
 from hybrid_sweep.search.study import Study
 
 LOOK_EVERY_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
 EARLY = "early stopping by Pareto rank"
-LONGEST_LOOK_SECONDS = 60.0
-"""What counts at most between two looks: a driver that stood still has not heard what its runs said."""
 GRACE_SECONDS = 20.0
 """How long an interrupted sweep waits for the last checkpoints."""
 
@@ -26,13 +25,13 @@ GRACE_SECONDS = 20.0
 class _Open:
     """A run that has not ended: how often it was lost by its own fault, and what has been asked of it.
 
-    `silent` counts the seconds since it last gave a sign of life; None while it does not run.
+    `signs` counts its signs of life; None while it does not run.
     """
 
     run: Run
     losses: int = 0
     pruned: bool = False
-    silent: float | None = None
+    signs: int | None = None
 
 
 @dataclass(slots=True)
@@ -62,8 +61,11 @@ class Loop:
     _retries: list[tuple[float, Run]] = field(default_factory=list)
     _open: dict[Key, _Open] = field(default_factory=dict)
     _slots: int = 0
-    _looked: float | None = None
+    _silence: Silence[Key] = field(init=False)
     _exhausted: bool = False
+
+    def __post_init__(self) -> None:
+        self._silence = Silence(self.trial_timeout)
 
     def run(self, unfinished: Iterable[Run] = (), controls: Iterable[Run] = ()) -> bool:
         """Run everything, beginning with the runs that a journal left open; return whether it was cut short.
@@ -111,7 +113,7 @@ class Loop:
             checkpoint = self.recorder.checkpoint(run.key)
             self.recorder.started(run)
             open_run = self._open.setdefault(run.key, _Open(run))
-            open_run.run, open_run.silent = run, 0.0
+            open_run.run, open_run.signs = run, 0
             self.backend.start(run, checkpoint)
         left = self._open or self._waiting or self._controls or self._retries
         return bool(left or self._may_ask)
@@ -164,7 +166,7 @@ class Loop:
         if open_run is None:
             return
         if isinstance(happening, Reported):
-            open_run.silent = 0.0
+            open_run.signs = (open_run.signs or 0) + 1
             self.recorder.reported(happening)
             if happening.report is None:
                 return
@@ -185,20 +187,9 @@ class Loop:
 
     def _kill_what_hangs(self) -> None:
         """Kill the workers under runs that have given no sign of life for `trial_timeout`."""
-        now = self.backend.now()
-        passed = min(now - self._looked, LONGEST_LOOK_SECONDS) if self._looked is not None else 0.0
-        self._looked = now
-        for key, open_run in self._open.items():
-            if open_run.silent is None:
-                continue
-            open_run.silent += passed
-            if open_run.silent > self.trial_timeout:
-                open_run.silent = 0.0
-                self.backend.kill(
-                    key,
-                    f"it hung: no report for {self.trial_timeout:.0f} s; look where its code waits, "
-                    "or allow more with trial_timeout=SECONDS (null: no limit)",
-                )
+        signs = {key: each.signs for key, each in self._open.items() if each.signs is not None}
+        for key in self._silence.too_long(self.backend.now(), signs):
+            self.backend.kill(key, f"it hung: no report for {self.trial_timeout:.0f} s; {REMEDY}")
 
     def _lose(self, lost: Lost, open_run: _Open) -> None:
         """Start the run again later, or give it up."""

@@ -45,6 +45,10 @@ FORMAT = 6
 SHORTEST_TIMEOUT_SECONDS = 900.0
 REFERENCES_OF_TIMEOUT = 20.0
 """Without a `trial_timeout` a run hangs that is silent for both: a busy machine never loses a good one."""
+PREPARATION_SECONDS = 3600.0
+"""The same of a preparation, which may load data or compile, and of which no time is known yet."""
+LEAST_PREPARATION_SECONDS = 10.0
+"""No shorter silence counts of one: so long a sign can take to reach the driver of a busy machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +217,7 @@ def carry_on(
             backend = make_backend()
             total = (study.budget + beside) * spec.repeats
             tell(SweepStarted(total, folder.path, backend.slots, len(ended)))
-            limits = spec.max_retries, _timeout(spec, manifest)
+            limits = spec.max_retries, run_timeout(spec, manifest)
             loop = Loop(study, backend, recorder, spec.seeds, *limits, folder.stop_request.exists)
             interrupted = loop.run(unfinished, left([*planned, *begun]))
             if not interrupted:
@@ -243,12 +247,22 @@ def carry_on(
         return SweepOutcome(folder=folder, counts=counts, interrupted=interrupted)
 
 
-def _timeout(spec: SweepSpec, manifest: Mapping[str, Any]) -> float:
+def run_timeout(spec: SweepSpec, manifest: Mapping[str, Any]) -> float:
     """Return the seconds without a report after which a run hangs, by default many times its reference's."""
-    if spec.trial_timeout != "auto":
-        return inf if spec.trial_timeout is None else spec.trial_timeout
     plain_step = float((manifest.get("unit_costs") or {}).get("plain_step") or 0.0)
-    return max(SHORTEST_TIMEOUT_SECONDS, REFERENCES_OF_TIMEOUT * int(manifest["steps"]) * plain_step)
+    usual = REFERENCES_OF_TIMEOUT * int(manifest["steps"]) * plain_step
+    return _timeout(spec, max(SHORTEST_TIMEOUT_SECONDS, usual))
+
+
+def _timeout(spec: SweepSpec, usual: float) -> float:
+    if spec.trial_timeout == "auto":
+        return usual
+    return inf if spec.trial_timeout is None else spec.trial_timeout
+
+
+def preparation_timeout(spec: SweepSpec) -> float:
+    """Return the seconds without a sign of life after which what precedes the runs hangs."""
+    return max(_timeout(spec, PREPARATION_SECONDS), LEAST_PREPARATION_SECONDS)
 
 
 def _public(spec: SweepSpec) -> dict[str, Any]:

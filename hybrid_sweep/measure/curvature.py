@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 
 from hybrid_sweep.errors import UserError, one_line
-from hybrid_sweep.measure.reference import start
+from hybrid_sweep.measure.reference import Told, start, unheard
 from hybrid_sweep.trainer.optimizers import OptimizerLike
 from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
@@ -48,7 +48,7 @@ class Curvature:
         return asdict(self)
 
 
-def measure_curvature(workload: Workload, seed: int, steps: int) -> Curvature:
+def measure_curvature(workload: Workload, seed: int, steps: int, tell: Told = unheard) -> Curvature:
     """Train plainly and measure the largest ηλ at a few steps of the run.
 
     λ is the largest eigenvalue of the Hessian of the training loss, by power iteration with Hessian-vector
@@ -64,6 +64,7 @@ def measure_curvature(workload: Workload, seed: int, steps: int) -> Curvature:
         workload: what to train.
         seed: of model, data order and global random numbers.
         steps: N, logical steps of a run.
+        tell: told at each step how many are done.
     """
     before = random_state()
     plain = start(workload, seed, steps)
@@ -72,6 +73,7 @@ def measure_curvature(workload: Workload, seed: int, steps: int) -> Curvature:
     found: list[float] = []
     why_not = ""
     for step in range(1, at[-1] + 1):
+        tell(step - 1, at[-1])
         newest.append(workload.batch(seed, step))
         plain(newest[-1])
         if step in at:

@@ -13,6 +13,7 @@ from support.backend_contract import BackendContract
 from support.local_ray import local_ray
 from support.patience import HANG_SECONDS
 
+from hybrid_sweep.cluster import backend as backend_module
 from hybrid_sweep.cluster.backend import RayBackend, hiring
 from hybrid_sweep.driver.backend import Finished, Lost, Reported, Run
 from hybrid_sweep.errors import UserError
@@ -41,6 +42,8 @@ class Counter:
             raise UserError("the workload cannot be built here")
         if self.how == "dead":
             os._exit(1)
+        if self.how == "hanging":
+            threading.Event().wait()
 
     def start(self, point, checkpoint=None):
         self.point, self.at = point, int(checkpoint or b"0")
@@ -270,6 +273,19 @@ def test_workers_that_die_as_they_start_end_the_sweep_too(make):
     backend = make(slots=1, how="dead")
     with pytest.raises(UserError, match="workers die as they start"):
         until(backend, lambda _: False)
+
+
+@pytest.mark.parametrize("pack", [1, 2])
+def test_workers_that_are_never_ready_end_the_sweep_with_the_setting_to_raise(pack, monkeypatch):
+    monkeypatch.setattr(backend_module, "LOOK_AT_NODES_EVERY_SECONDS", 0.2)
+    runner = Seats if pack > 1 else Counter
+    share = {"cpu": 1, "gpu": 0}
+    backend = RayBackend(runner, ("hanging",), share, lambda: pack, pack, patience=1.0)
+    try:
+        with pytest.raises(UserError, match=r"not ready after 1 s; .*trial_timeout=SECONDS"):
+            until(backend, lambda _: False)
+    finally:
+        backend.close()
 
 
 def test_workers_that_are_up_already_are_taken_first():

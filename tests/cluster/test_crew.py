@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from hybrid_sweep.cluster import board
 from hybrid_sweep.cluster import crew as module
 from hybrid_sweep.cluster.backend import hiring
 from hybrid_sweep.cluster.crew import Crew
-from hybrid_sweep.driver.events import Preparing
+from hybrid_sweep.driver.events import Note, Preparing
+from hybrid_sweep.errors import UserError
 
 pytestmark = pytest.mark.ray
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
@@ -40,6 +42,24 @@ def wait_for(path):
     while not Path(path).exists():
         time.sleep(0.01)
     return "seen"
+
+
+def hang_until_tried(mark, times):
+    """Hang in as many workers, one after another."""
+    tried = len(list(Path(mark).parent.glob("tried*")))
+    (Path(mark).parent / f"tried{tried}").touch()
+    if tried < times:
+        threading.Event().wait()
+    return "done"
+
+
+def count_to(number, tell):
+    """Tell for long how far it is; each single step is short."""
+    for done in range(number):
+        board.WRITE_EVERY_SECONDS = 0.05
+        tell(done, number)
+        time.sleep(0.1)
+    return number
 
 
 def count_until(path, tell):
@@ -136,8 +156,63 @@ def test_what_preparations_say_of_themselves_is_told_while_they_last(tmp_path, m
 
     crew = Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), 2, tell)
     try:
-        counting = crew.ask(count_until, str(enough), label="counting")
+        counting = crew.ask(count_until, str(enough), label="counting", tells=True)
         assert crew.hear(counting, crew.ask(wait_for, str(enough))) == [None, "seen"]
         assert Preparing(("counting", "preparing")) in told
     finally:
         crew.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Return what makes a crew with a limit, and what it is told."""
+    monkeypatch.setattr(board, "FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "LOOK_EVERY_SECONDS", 0.05)
+    crews = []
+
+    def make(size, limit=2.0):
+        told = []
+        crews.append(Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), size, told.append, limit))
+        return crews[-1], told
+
+    yield make
+    for crew in crews:
+        crew.close()
+
+
+def notes(told):
+    return [event.text for event in told if isinstance(event, Note)]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_preparation_that_hangs_is_tried_once_more_and_what_waited_behind_it_too(impatient, size, tmp_path):
+    crew, told = impatient(size)
+    tasks = [crew.ask(hang_until_tried, str(tmp_path / "mark"), 1, label="the reference", last=True)]
+    tasks += [crew.ask(abs, number, last=True) for number in (-1, -2)]
+    assert crew.hear(*tasks) == ["done", 1, 2]
+    (note,) = notes(told)
+    assert note.startswith("hung at the reference, with no sign of life for 2 s")
+
+
+def test_one_that_hangs_again_ends_the_sweep_with_the_setting_to_raise(impatient, tmp_path):
+    crew, told = impatient(2)
+    waits = crew.ask(hang_until_tried, str(tmp_path / "mark"), 9, label="unit costs")
+    with pytest.raises(UserError, match=r"^hung at unit costs, .* for 2 s, .*trial_timeout=SECONDS") as ended:
+        crew.hear(waits)
+    assert len(str(ended.value).splitlines()) == 1
+    assert len(notes(told)) == 1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_worker_that_hangs_at_what_is_not_waited_for_is_found_too(impatient, tmp_path):
+    crew, told = impatient(2)
+    crew.ask(hang_until_tried, str(tmp_path / "mark"), 1, label="the build")
+    assert crew.hear(*[crew.ask(abs, -number) for number in range(4)]) == [0, 1, 2, 3]
+    assert notes(told)[0].startswith("hung at the build")
+
+
+def test_one_that_tells_how_far_it_is_does_not_hang_and_those_behind_it_wait(impatient):
+    crew, told = impatient(1, 3.0)
+    long = crew.ask(count_to, 60, label="counting", tells=True)
+    assert crew.hear(long, crew.ask(abs, -1)) == [60, 1]
+    assert not notes(told)
