@@ -1,4 +1,4 @@
-"""The README's table of results, in Markdown, from folders that `hybrid-sweep confirm` has confirmed.
+"""The table "Does it pay?" of benchmarks/RESULTS.md, from folders that `hybrid-sweep confirm` has confirmed.
 
     python benchmarks/results_table.py DIR...
 

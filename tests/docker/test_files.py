@@ -108,7 +108,7 @@ class TestDockerfile:
         build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
         sources = {source for source, _ in copied()}
         assert set(build["targets"]["wheel"]["packages"]) < sources
-        assert {"pyproject.toml", "README.md"} < sources
+        assert {"pyproject.toml", "README.md", "LICENSE"} < sources
 
     def test_it_installs_an_extra_that_there_is(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
