@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from math import log, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter
 
 from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.arm import ABLATION, Arm
@@ -228,11 +229,11 @@ def prepare_reference(
         "began_with": order.began_with(),
         "warning": still_made_for(workload, own_steps.get(repr(order), workload.steps), parts["steps"]),
     }
-    if runs and (kept := runs.get("references", **parts)):
-        return Prepared(reference=Reference(**kept), from_cache=True, **about)
+    if runs and (kept := runs.get("references", TypeAdapter(Reference), **parts)):
+        return Prepared(reference=kept, from_cache=True, **about)
     reference = reference_run(workload, **parts, tell=tell)
     if runs:
-        runs.put("references", reference.to_dict(), **parts)
+        runs.put("references", reference, **parts)
     return Prepared(reference=reference, from_cache=False, **about)
 
 
@@ -246,10 +247,8 @@ def prepare_curvature(
     workload = uncompiled(order.build())
     runs = replace(order, compile="none").runs(workload) if share else None
     parts: dict[str, Any] = {"seed": seed, "steps": steps or workload.steps}
-    if runs is None:
-        return measure_curvature(workload, **parts, tell=tell)
-    kept = runs.kept("curvatures", lambda: measure_curvature(workload, **parts, tell=tell).to_dict(), **parts)
-    return Curvature(**kept)
+    measure = partial(measure_curvature, workload, **parts, tell=tell)
+    return runs.kept("curvatures", TypeAdapter(Curvature), measure, **parts) if runs else measure()
 
 
 def prepare_costs(

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from pydantic import TypeAdapter
+
 from hybrid_sweep.arm import REPLAYED, Arm
 from hybrid_sweep.measure.arms import ArmRun
 from hybrid_sweep.measure.costs import seconds_allowed
@@ -23,6 +25,7 @@ PARTS = 4
 """Of the run, since an averaged tail costs in the last quarter alone."""
 FREE = ("reference", "truncated", *REPLAYED)
 """Arms without a step of their own: the recipe's runs, and those that no sweep trains."""
+RATIO = TypeAdapter(float)
 
 
 def cost_class(arm: Arm) -> str:
@@ -65,7 +68,7 @@ def step_ratios(
         measure = partial(measure_step_ratio, workload, seed, arm, steps, max(most, 2 * PARTS))
         parts = {"machine": [platform.node(), os.cpu_count()], "arm": name}
         with suppress(NotApplicable):
-            ratios[name] = runs.kept("step_ratios", measure, fresh=fresh, **parts)
+            ratios[name] = runs.kept("step_ratios", RATIO, measure, fresh=fresh, **parts)
     return ratios
 
 

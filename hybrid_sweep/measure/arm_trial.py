@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure.arms import ArmRun
@@ -35,6 +37,9 @@ class Evaluation:
     val_metric: float | None
     seconds: dict[str, float]
     plain: PlainSteps
+
+
+EVALUATIONS = TypeAdapter(list[Evaluation])
 
 
 class ArmTrial:
@@ -80,9 +85,8 @@ class ArmTrial:
         if arm.name == "truncated":
             self.state = "done"
             return
-        if runs and (kept := runs.get("arms", **self._parts)):
-            self._ahead = [Evaluation(**{**values, "plain": PlainSteps(*values["plain"])}) for values in kept]
-            self.from_cache = True
+        if runs and (kept := runs.get("arms", EVALUATIONS, **self._parts)):
+            self._ahead, self.from_cache = kept, True
             return
         try:
             self._run = ArmRun(
@@ -122,7 +126,7 @@ class ArmTrial:
             self.state = "diverged" if diverged else "done"
             self.reason = "held-out loss is not finite" if diverged else ""
         if over and self._runs and not self.from_cache:
-            self._runs.put("arms", [asdict(evaluation) for evaluation in self._seen], **self._parts)
+            self._runs.put("arms", self._seen, **self._parts)
         measured = self.result()
         return {
             "step": measured["steps"],

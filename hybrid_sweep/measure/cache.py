@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import platformdirs
 from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.paths import user_path
@@ -33,6 +36,7 @@ STALE_SECONDS = 3600.0
 """Age at which a file that was never renamed into place belongs to a process that died."""
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +59,11 @@ class Usage:
 class Cache:
     """Content-addressed entries, one file each: `ROOT/KIND/KEY`, a line that says what it is, then the data.
 
-    Whatever goes wrong with it costs time and never a run: an entry that is damaged, or not what its place
-    says, is named in a warning and counts as missing; a folder that cannot be written is named once, and
-    then nothing more is kept. An entry appears whole or not at all, so any number of processes may share a
-    cache. The least recently used entries go when it grows past its limit; other files are left alone.
+    A fault of the cache costs time and never a run: an entry that is damaged, or not what its place says,
+    is named in a warning and counts as missing; a folder that cannot be written is named once, and then
+    nothing more is kept. A link or a pipe is no entry, and a link no folder of entries. An entry appears
+    whole or not at all, so any number of processes may share a cache. The least recently used entries go
+    when it grows past its limit; other files are left alone.
 
     Args:
         root: its folder; None takes `$HYBRID_SWEEP_CACHE`, else a folder in the user's cache.
@@ -84,7 +89,7 @@ class Cache:
         """Return the data of an entry, which counts as used now; None where there is none."""
         path = self._path(kind, key)
         try:
-            head, _, data = path.read_bytes().partition(b"\n")
+            head, _, data = _content(path).partition(b"\n")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -105,6 +110,7 @@ class Cache:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_link(path.parent)
             _write(path, content)
             self._written += len(content)
             if self._written >= self._slack:
@@ -114,14 +120,24 @@ class Cache:
             self._writable = False
             logger.warning("cache %s cannot be written (%s): nothing more is kept", self.root, error.strerror)
 
-    def get_json(self, kind: str, key: str) -> Any | None:
-        """Return what `put_json` was given, its numbers to the last bit; None where there is nothing."""
+    def get_json(self, kind: str, key: str, shape: TypeAdapter[T]) -> T | None:
+        """Return what `put_json` was given, its numbers to the last bit; None where nothing of `shape` is."""
         data = self.get(kind, key)
-        return None if data is None else json.loads(data)
+        if data is None:
+            return None
+        try:
+            return shape.validate_python(json.loads(data))
+        except (ValueError, RecursionError):
+            logger.warning(
+                "cache entry %s does not hold what an entry of %r holds: done without it",
+                self._path(kind, key),
+                kind,
+            )
+            return None
 
-    def put_json(self, kind: str, key: str, value: Any) -> None:
-        """Keep plain data; numbers may be infinite."""
-        self.put(kind, key, json.dumps(value).encode())
+    def put_json(self, kind: str, key: str, value: object) -> None:
+        """Keep plain data, or dataclasses of it; numbers may be infinite."""
+        self.put(kind, key, json.dumps(to_jsonable_python(value, inf_nan_mode="constants")).encode())
 
     def usage(self) -> list[Usage]:
         """Return what there is of each kind."""
@@ -153,7 +169,7 @@ class Cache:
                     removed += 1
         except OSError as error:
             raise UserError(
-                f"cache entry {path} cannot be removed ({error.strerror}): mend its permissions, "
+                f"cache entry {path} cannot be removed ({error.strerror}): change its permissions, "
                 f"or set {ROOT_VARIABLE} to another folder"
             ) from None
         return removed
@@ -166,7 +182,11 @@ class Cache:
     def _folders(self) -> list[Path]:
         """Return the folders that may hold entries."""
         try:
-            found = [entry for entry in self.root.iterdir() if KIND.fullmatch(entry.name) and entry.is_dir()]
+            found = [
+                entry
+                for entry in self.root.iterdir()
+                if KIND.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink()
+            ]
         except OSError:
             return []
         return sorted(found)
@@ -193,8 +213,24 @@ def _root() -> Path:
     except RuntimeError:  # neither HOME nor the list of users says where the home is
         usual = Path()
     if not usual.is_absolute():  # as earlier versions of platformdirs have it then
-        usual = Path(tempfile.gettempdir()) / f"hybrid-sweep-{os.getuid()}"
+        usual = _private(Path(tempfile.gettempdir()) / f"hybrid-sweep-{os.getuid()}")
     return usual / "runs"
+
+
+def _private(folder: Path) -> Path:
+    """Return a folder among those of all users that only this user can write: made, or found to be so.
+
+    Raises:
+        UserError: another user has made it, so that they say what is in the cache.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise UserError(
+            f"{folder} is not a folder that only you can write: set {ROOT_VARIABLE} to one that is yours"
+        )
+    return folder
 
 
 def _limit() -> int:
@@ -213,6 +249,20 @@ def _head(kind: str, key: str, data: bytes) -> bytes:
     """Return the line that stands above the data: any other one is not of this place, version or data."""
     about = {"format": FORMAT, "version": version("hybrid-sweep"), "kind": kind, "key": key}
     return json.dumps({**about, "bytes": len(data), "sha256": sha256(data).hexdigest()}).encode()
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link", str(folder))
+
+
+def _content(path: Path) -> bytes:
+    """Return what an ordinary file holds; a pipe is not waited for."""
+    _refuse_link(path.parent)
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        return file.read()
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -240,7 +290,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for path in folder.iterdir():
         if KEY.fullmatch(path.name):
             with suppress(FileNotFoundError):  # another process has removed it
-                yield path, path.stat()
+                yield path, path.lstat()
 
 
 def _remove_stale(folder: Path) -> None:

@@ -6,6 +6,9 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from functools import partial
+
+from pydantic import TypeAdapter
 
 from hybrid_sweep.measure.costs import WARM_UP_STEPS, UnitCosts, measure_unit_costs, seconds_allowed
 from hybrid_sweep.measure.reference import Told, unheard
@@ -13,6 +16,8 @@ from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.trial import FORMAT
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import Workload
+
+COSTS = TypeAdapter(UnitCosts)
 
 
 def unit_costs(
@@ -34,11 +39,8 @@ def unit_costs(
         steps: as of `measure_unit_costs`.
         share: as there.
     """
-
-    def measure() -> dict[str, float]:
-        return measure_unit_costs(workload, 0, config, steps, share).to_dict()
-
-    return UnitCosts(**runs.kept("costs", measure, fresh=fresh, **_parts(config)))
+    measure = partial(measure_unit_costs, workload, 0, config, steps, share)
+    return runs.kept("costs", COSTS, measure, fresh=fresh, **_parts(config))
 
 
 def unit_costs_of_all(
@@ -67,7 +69,7 @@ def unit_costs_of_all(
     began = time.monotonic()
     for number, (name, config) in enumerate(configs.items()):
         tell(number, len(configs))
-        if found and (fresh or runs.get("costs", **_parts(config)) is None):
+        if found and (fresh or runs.get("costs", COSTS, **_parts(config)) is None):
             first = next(iter(found.values()))
             a_step = first.plain_step + first.batch
             least = (WARM_UP_STEPS + config.full_steps) * a_step

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from hybrid_sweep.arm import Arm
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.trainer.records import Segment
+
+T = TypeVar("T")
+CURVE = TypeAdapter(Curve)
 
 TwinKey = tuple[int, tuple[Segment, ...], Arm]
 """A run that repeats the real steps of a hybrid run: seed, the phases of that, and arm."""
@@ -33,17 +37,19 @@ class RunCache:
         """Return what is the same wherever the run that `parts` describe is the same, as `Content.key`."""
         return self._content.key(**parts)
 
-    def get(self, kind: str, **parts: Any) -> Any | None:
+    def get(self, kind: str, shape: TypeAdapter[T], **parts: Any) -> T | None:
         """Return what was measured of the run that `parts` describe; None where it has to be run."""
-        return self._cache.get_json(kind, self.key(**parts))
+        return self._cache.get_json(kind, self.key(**parts), shape)
 
-    def put(self, kind: str, value: Any, **parts: Any) -> None:
-        """Keep plain data."""
+    def put(self, kind: str, value: object, **parts: Any) -> None:
+        """Keep plain data, or dataclasses of it."""
         self._cache.put_json(kind, self.key(**parts), value)
 
-    def kept(self, kind: str, measure: Callable[[], Any], *, fresh: bool = False, **parts: Any) -> Any:
+    def kept(
+        self, kind: str, shape: TypeAdapter[T], measure: Callable[[], T], *, fresh: bool = False, **parts: Any
+    ) -> T:
         """Return what `get` does; where that is None, or with `fresh`, `measure` it now and keep it."""
-        found = None if fresh else self.get(kind, **parts)
+        found = None if fresh else self.get(kind, shape, **parts)
         if found is None:
             found = measure()
             self.put(kind, found, **parts)
@@ -58,14 +64,14 @@ class KeptTwins(UserDict[TwinKey, Curve]):
         super().__init__()
 
     def __missing__(self, key: TwinKey) -> Curve:
-        kept = self._runs.get("twins", **_parts(key))
+        kept = self._runs.get("twins", CURVE, **_parts(key))
         if kept is None:
             raise KeyError(key)
-        return self.data.setdefault(key, Curve(**kept))
+        return self.data.setdefault(key, kept)
 
     def __setitem__(self, key: TwinKey, curve: Curve) -> None:
         super().__setitem__(key, curve)
-        self._runs.put("twins", asdict(curve), **_parts(key))
+        self._runs.put("twins", curve, **_parts(key))
 
 
 def _parts(key: TwinKey) -> dict[str, Any]:

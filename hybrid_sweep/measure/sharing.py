@@ -14,6 +14,8 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
+from pydantic import TypeAdapter
+
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
@@ -50,7 +52,7 @@ class SweepStore:
     """
 
     def __init__(self, sweep_id: str) -> None:
-        self._kind = f"sweep_{sweep_id}"
+        self._kind = f"sweep_{_hash(sweep_id)[:32]}"
         self._cache = Cache()
 
     def get(self, key: str) -> bytes | None:
@@ -79,6 +81,9 @@ class Edge(NamedTuple):
     reports: list[dict[str, Any] | None]
     finished: dict[str, Any] | None
     crossing: Crossing | None
+
+
+EDGE = TypeAdapter(Edge)
 
 
 class SharedTrial:
@@ -244,9 +249,8 @@ class SharedTrial:
         """Return the edge that goes on from here; None where there is none, or a damaged one."""
         data = self._store.get(self._key)
         try:
-            reports, finished, crossing = json.loads(data or b"")
-            return Edge(reports, finished, crossing and Crossing(*crossing))
-        except (ValueError, TypeError):
+            return EDGE.validate_python(json.loads(data or b""))
+        except (ValueError, RecursionError):
             return None
 
 

@@ -12,10 +12,12 @@ import platformdirs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import cache as module
 from hybrid_sweep.measure.cache import Cache
+from hybrid_sweep.measure.curve import Curve
 
 
 def key(name):
@@ -45,7 +47,7 @@ def test_what_was_put_is_what_is_got(tmp_path_factory, data):
 def test_json_keeps_every_bit_and_infinity(tmp_path_factory, value):
     cache = Cache(tmp_path_factory.mktemp("cache"))
     cache.put_json("arms", key("a"), {"value": value})
-    assert repr(cache.get_json("arms", key("a"))) == repr({"value": value})
+    assert repr(cache.get_json("arms", key("a"), TypeAdapter(dict))) == repr({"value": value})
 
 
 def test_an_entry_that_is_written_again_has_the_new_data(cache):
@@ -114,11 +116,10 @@ class TestFaults:
     ):
         cache.put("arms", key("before"), b"data")
 
-        def full(descriptor, mode):
-            os.close(descriptor)
+        def full(*where, **keywords):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(module.os, "fdopen", full)
+        monkeypatch.setattr(module, "_touch", full)
         cache.put("arms", key("a"), b"data")
         cache.put("arms", key("b"), b"data")
         assert [path.name for path in (cache.root / "arms").iterdir()] == [key("before")]
@@ -130,6 +131,37 @@ class TestFaults:
         (cache.root / "arms" / key("a")).mkdir(parents=True)
         assert cache.get("arms", key("a")) is None
         assert "cannot be read" in warnings()[0]
+
+    def test_an_entry_that_does_not_hold_what_its_kind_holds_is_named_and_missing(self, cache, warnings):
+        shape = TypeAdapter(Curve)
+        for number, value in enumerate(({"steps": "many"}, [], None, 3)):
+            cache.put_json("twins", key(number), value)
+            assert cache.get_json("twins", key(number), shape) is None
+            assert "does not hold what an entry of 'twins' holds" in warnings()[number]
+        cache.put("twins", key("text"), b"no JSON")
+        cache.put("twins", key("deep"), b"[" * 100_000)
+        assert (
+            cache.get_json("twins", key("text"), shape) is cache.get_json("twins", key("deep"), shape) is None
+        )
+
+    def test_a_link_is_no_entry_and_no_folder_of_entries(self, cache, warnings, tmp_path):
+        cache.put("arms", key("a"), b"data")
+        (cache.root / "arms" / key("b")).symlink_to(cache.root / "arms" / key("a"))
+        assert cache.get("arms", key("b")) is None
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        (elsewhere / key("a")).write_bytes((cache.root / "arms" / key("a")).read_bytes())
+        (cache.root / "twins").symlink_to(elsewhere)
+        assert cache.get("twins", key("a")) is None
+        cache.clear()
+        Cache(cache.root).put("twins", key("c"), b"data")
+        assert [path.name for path in elsewhere.iterdir()] == [key("a")]
+        assert any("it is a link" in text for text in warnings())
+
+    def test_a_pipe_is_not_waited_for(self, cache, warnings):
+        (cache.root / "arms").mkdir(parents=True)
+        os.mkfifo(cache.root / "arms" / key("a"))
+        assert cache.get("arms", key("a")) is None
+        assert "no ordinary file" in warnings()[0]
 
     def test_processes_that_write_the_same_entry_never_show_half_of_it(self, cache):
         write = (
@@ -236,7 +268,7 @@ class TestSettings:
 
 
 @pytest.mark.parametrize("where", [RuntimeError("no home"), Path("~/.cache/hybrid-sweep")])
-def test_a_user_without_a_home_has_one_among_temporary_files(monkeypatch, where):
+def test_a_user_without_a_home_has_one_among_temporary_files(monkeypatch, tmp_path, where):
     def usual(name, appauthor):
         if isinstance(where, Exception):
             raise where
@@ -244,6 +276,11 @@ def test_a_user_without_a_home_has_one_among_temporary_files(monkeypatch, where)
 
     monkeypatch.delenv("HYBRID_SWEEP_CACHE")
     monkeypatch.setattr(platformdirs, "user_cache_path", usual)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     root = Cache().root
     assert root.is_relative_to(tempfile.gettempdir())
     assert str(os.getuid()) in str(root)
+    assert root.parent.stat().st_mode & 0o777 == 0o700
+    root.parent.chmod(0o777)  # as another user may have made it, for this one to read what they wrote
+    with pytest.raises(UserError, match="only you can write: set HYBRID_SWEEP_CACHE"):
+        Cache()
