@@ -60,7 +60,7 @@ class Journal:
                 f"{self.path} cannot hold this event ({brief(error)}): what is written so far is whole"
             ) from None
         _refuse_strange_id(read, str(self.path))
-        with refuse_strange(self.path).open("ab+") as file:
+        with refuse_strange(self.path, alone=True).open("ab+") as file:
             _cut_torn_line(file)
             file.write(text.encode() + b"\n")
             file.flush()

@@ -27,7 +27,7 @@ def user_path(path: Path | str) -> Path:
         ) from None
 
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,254}")
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,199}")
 
 
 def refuse_identifier(value: Any, where: str) -> None:
@@ -38,28 +38,39 @@ def refuse_identifier(value: Any, where: str) -> None:
         where: which file, and where in it.
 
     Raises:
-        UserError: it is no text of 1 to 255 letters, digits and `_.+=-`, a letter or digit first.
+        UserError: it is no text of 1 to 200 letters, digits and `_.+=-`, a letter or digit first.
     """
     if not (isinstance(value, str) and _IDENTIFIER.fullmatch(value)):
         shown = repr(value)[:60]
         raise UserError(
-            f"{where}: {shown} is no trial_id (255 letters, digits and _.+=- at most, and none of the marks "
+            f"{where}: {shown} is no trial_id (200 letters, digits and _.+=- at most, and none of the marks "
             "first): restore the file from a copy, or leave this folder alone"
         )
 
 
-def refuse_strange(path: Path, *, folder: bool = False) -> Path:
+def refuse_strange(path: Path, *, folder: bool = False, alone: bool = False) -> Path:
     """Return a path of ours, which is to be what we make of it: no link, pipe or device; or not there yet.
+
+    Args:
+        path: of a file, or with `folder` of a folder.
+        folder: what it is to be.
+        alone: refuse a file of several names, too: what is written into it stands under all of them.
 
     Raises:
         UserError: it is something else, so that what is done to it could be done to another place.
     """
     try:
-        mode = path.lstat().st_mode
+        about = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return path
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)!r} cannot be looked at ({error})") from None
+    mode = about.st_mode
+    if alone and about.st_nlink > 1:
+        raise UserError(
+            f"{path} has {about.st_nlink} names (hard links), and what a sweep writes into it would "
+            "stand under each: copy it, and put the copy in its place"
+        )
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(mode):
         kind = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
         if folder and stat.S_ISREG(mode):

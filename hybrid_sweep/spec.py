@@ -120,8 +120,10 @@ def _pack_size(value: Any) -> Any:
 
 
 def _file_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
-        raise ValueError("it becomes part of a folder's name: letters, digits, and _ . - after the first")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value):
+        raise ValueError(
+            "it becomes part of a folder's name: 100 letters and digits at most, and _ . - after the first"
+        )
     return value
 
 

@@ -487,7 +487,7 @@ def test_resume_hands_on_what_may_change(sweep, results, hybrid_sweep, monkeypat
 
     sys.modules["hybrid_sweep.cluster.launch"].resume_sweep = resume
     manifest = ResultsFolder.open(results).manifest
-    ResultsFolder.open(results).write_manifest({**manifest, "format": FORMAT})
+    ResultsFolder.open(results).write_manifest({**manifest, "format": FORMAT, "steps": 400})
     assert hybrid_sweep("resume", results, "--trials", "9", "--retry-failed", "--address", "a:1")[0] == 0
     given = {"address": "a:1", "retry_failed": True, "workload": None, "trust": False}
     assert calls == [(results, {"trials": 9}, given)]

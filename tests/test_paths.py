@@ -155,6 +155,31 @@ def test_what_has_a_name_of_ours_and_leads_elsewhere_is_refused(tmp_path: Path, 
     assert outside.read_text() == "untouched"
 
 
+@pytest.mark.parametrize("name", ["journal.jsonl", ".driver.lock"])
+def test_what_is_written_in_place_has_one_name(tmp_path: Path, name: str) -> None:
+    folder = SweepFolder.create(tmp_path / "results")
+    folder.journal.append({"event": "x"})
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    (folder.path / name).unlink(missing_ok=True)
+    os.link(outside, folder.path / name)
+    with pytest.raises(UserError, match=f"{name} has 2 names"), folder.driven():
+        folder.journal.append({"event": "x"})
+    assert not folder.is_driven
+    assert outside.read_text() == "untouched"
+
+
+def test_a_look_at_who_drives_a_folder_writes_nothing(tmp_path: Path) -> None:
+    folder = SweepFolder.create(tmp_path / "results")
+    assert not folder.is_driven
+    assert not (folder.path / ".driver.lock").exists()
+    with folder.driven():
+        assert folder.is_driven
+    (folder.path / ".driver.lock").write_text("another's")
+    assert not folder.is_driven
+    assert (folder.path / ".driver.lock").read_text() == "another's"
+
+
 def test_a_folder_that_the_user_reaches_through_a_link_is_fine(tmp_path: Path) -> None:
     folder = SweepFolder.create(tmp_path / "results")
     (tmp_path / "link").symlink_to(folder.path)

@@ -44,7 +44,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    sweep_id: Annotated[StrictStr, Field(min_length=1, max_length=1000)]
+    sweep_id: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
     format: StrictInt = 1
     created: StrictStr | None = None
     spec: _Spec | None = None

@@ -207,7 +207,7 @@ class SweepFolder:
         Raises:
             UserError: another process drives it.
         """
-        lock = FileLock(self.path / LOCK)
+        lock = FileLock(refuse_strange(self.path / LOCK, alone=True))
         try:
             lock.acquire(timeout=1)  # a look by `is_driven` takes no longer
         except Timeout:
@@ -216,7 +216,7 @@ class SweepFolder:
                 f"or end it with: hybrid-sweep stop {self.path}"
             ) from None
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written ({error.strerror}): mend that first") from None
+            raise UserError(f"{self.path} cannot be written ({error.strerror}): change that first") from None
         try:
             self.stop_request.unlink(missing_ok=True)
             yield
@@ -226,20 +226,6 @@ class SweepFolder:
     @property
     def is_driven(self) -> bool:
         """Whether a process drives the sweep at this moment."""
-        if not (self.path / LOCK).exists():
-            return False
-        lock = FileLock(self.path / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        except OSError:  # another user's, or a copy that cannot be written
-            return self._is_locked()
-        lock.release()
-        return False
-
-    def _is_locked(self) -> bool:
-        """Whether somebody holds the lock, as far as one may only read."""
         try:
             with (self.path / LOCK).open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

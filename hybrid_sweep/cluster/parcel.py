@@ -25,8 +25,25 @@ from hybrid_sweep.errors import UserError, one_line
 LINE_BYTES = 3000
 UNPACKED_BYTES = 16 << 30
 """A few kilobytes can hold a compressed file of any length, which would fill the disk."""
+READ_BYTES = 16 << 20
+"""Of one read of the archive: its headers have a length of their own, which is read into memory at once."""
+MOST_FILES = 200_000
 _BEGIN = re.compile(r"^parcel begins, sha256 ([0-9a-f]{64})$", re.MULTILINE)
 _END = "parcel ends"
+_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
+
+
+class _Unzipped(gzip.GzipFile):
+    """Decompressed bytes, `READ_BYTES` at once at most.
+
+    Raises:
+        tarfile.ReadError: on a longer read, as a damaged header asks for.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= READ_BYTES:
+            raise tarfile.ReadError("a header is too long")
+        return super().read(size)
 
 
 def pack(folder: Path) -> Iterator[str]:
@@ -61,29 +78,35 @@ def unpack(text: str, to: Path) -> None:
 
     Raises:
         UserError: it is damaged, holds a file that a results folder has not, unpacks to more than
-            `UNPACKED_BYTES`, or there is no room for it.
+            `UNPACKED_BYTES` or `MOST_FILES`, or there is no room for it.
     """
     packed = _content(text)
     to = to.absolute()
     temporary, room = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp"), UNPACKED_BYTES
     try:
         temporary.mkdir(parents=True)
-        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
-            for member in archive:
+        with (
+            _Unzipped(fileobj=io.BytesIO(packed)) as unzipped,
+            tarfile.open(fileobj=unzipped, mode="r:") as archive,
+        ):
+            for number, member in enumerate(archive):
                 content = archive.extractfile(member) if member.isreg() and _belongs(member.name) else None
                 if content is None:
                     raise UserError(f"the results hold {member.name!r}, no file of ours: they are not taken")
                 room -= member.size
-                if room < 0:
+                if room < 0 or number == MOST_FILES:
                     raise UserError(
-                        f"the results unpack to more than {UNPACKED_BYTES >> 30} GiB: copy the folder itself"
+                        f"the results unpack to more than {UNPACKED_BYTES >> 30} GiB or "
+                        f"{MOST_FILES:,} files: copy the folder itself"
                     )
                 file = temporary / member.name
                 file.parent.mkdir(exist_ok=True)
                 with file.open("xb") as target:
                     shutil.copyfileobj(content, target)
         temporary.rename(to)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
+    except UserError:
+        raise
+    except (*_DAMAGE, FileExistsError) as error:
         raise UserError(f"the results arrived damaged ({one_line(error)}): fetch them again") from None
     except OSError as error:
         raise UserError(

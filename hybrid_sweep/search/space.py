@@ -20,6 +20,7 @@ from hybrid_sweep.trainer.config import PRESETS, HybridConfig
 
 IN_EVERY_ID = ("max_predict_steps", "correction_interval", "confidence_threshold")
 LONGEST_ID = 80
+LONGEST_GRID_ID = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +83,13 @@ def config_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 def trial_id(config: HybridConfig, swept: Collection[str]) -> str:
     """Return the id of a configuration: horizon, interval and threshold, then whatever else is swept.
 
-    Numbers are written so that different values give different ids: 0.6 is `0.60`, 0.605 is `0.605`.
+    Numbers are written so that different values give different ids: 0.6 is `0.60`, 0.605 is `0.605`. An id of
+    more than 180 characters ends with a hash in place of the rest.
     """
-    return "_".join(_parts(config, swept, _exactly))
+    text = "_".join(_parts(config, swept, _exactly))
+    if len(text) <= LONGEST_GRID_ID:
+        return text
+    return f"{text[: LONGEST_GRID_ID - 17]}_{sha256(text.encode()).hexdigest()[:16]}"
 
 
 def numbered_id(number: int, config: HybridConfig, swept: Collection[str]) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import gzip
 import hashlib
 import io
 import shutil
@@ -134,6 +135,46 @@ def test_more_than_the_disk_is_to_hold_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="unpack to more than"):
         unpack(parcel(members), tmp_path / "results")
     assert not list(tmp_path.iterdir())
+
+
+def test_more_files_than_any_sweep_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybrid_sweep.cluster.parcel.MOST_FILES", 2)
+    members = [(tarfile.TarInfo(f"models/{name}.pt"), b"") for name in "abc"]
+    with pytest.raises(UserError, match="or 2 files"):
+        unpack(parcel(members), tmp_path / "results")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_header_that_is_read_at_once_has_a_length(tmp_path):
+    header = tarfile.TarInfo("long")
+    header.type, length = tarfile.XHDTYPE, 64 << 20
+    with pytest.raises(UserError, match=r"arrived damaged \(a header is too long\)"):
+        unpack(parcel([(header, b"0" * length)]), tmp_path / "results")
+    assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_damage_behind_a_right_checksum_is_more_than_a_sentence(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("parcel")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("manifest.json", "models/é" + "x" * 120):
+            member = tarfile.TarInfo(name)
+            member.size = 600
+            archive.addfile(member, io.BytesIO(b"0" * 600))
+    damaged = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, 3000))] = data.draw(st.integers(0, 255))
+    packed = gzip.compress(bytes(damaged))
+    digest = hashlib.sha256(packed).hexdigest()
+    try:
+        unpack(
+            f"parcel begins, sha256 {digest}\n{base64.b64encode(packed).decode()}\nparcel ends\n",
+            folder / "to",
+        )
+    except UserError:
+        assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20, -500])

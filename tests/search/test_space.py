@@ -123,3 +123,17 @@ def test_the_space_is_enumerated_without_torch_and_ray():
         "grid(load_spec('grid60')); sys.exit(bool({'torch', 'ray', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_id_of_many_settings_has_a_length_and_stays_unique():
+    many = ["predictor_hidden_size", "predictor_members", "bptt_steps", "full_steps", "predictor_seed"]
+    others = {"gates": ["off"], "tail": ["average"], "predictor": ["ema_nesterov"], "max_rollbacks": [7]}
+    wordy = {
+        "correction_schedule": ["fixed"],
+        "confidence_rule": ["three_term"],
+        "minimum_cosine": [0.1 + 0.2],
+    }
+    points = grid(sweep({**others, **wordy, **{name: [4, 8] for name in many}}))
+    ids = {point.trial_id for point in points}
+    assert len(ids) == 32
+    assert all(len(name) == 180 and re.fullmatch(r"H\d{3}_.*_[0-9a-f]{16}", name) for name in ids)
