@@ -58,11 +58,11 @@ def _git_state() -> dict[str, Any] | None:
     (filters, also of submodules and worktrees), and a repository is data from elsewhere, too. The digests of
     the code say what ran.
     """
-    if shutil.which("git") is None:
+    if (git := shutil.which("git")) is None:
         return None
     quiet = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0"}
     done = subprocess.run(
-        ["git", "rev-parse", "--verify", "HEAD"],
+        [git, "rev-parse", "--verify", "HEAD"],
         capture_output=True,
         text=True,
         errors="replace",
