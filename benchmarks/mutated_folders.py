@@ -287,7 +287,7 @@ def other_value(chance, content, *, lines):
 def mutated(chance, content):
     """Change bytes or lines, whatever they mean."""
     kind, at = chance.randrange(7), chance.randrange(len(content) + 1)
-    lines = content.splitlines(keepends=True)
+    lines = content.splitlines(keepends=True) or [b""]
     line = chance.randrange(len(lines))
     match kind:
         case 0:

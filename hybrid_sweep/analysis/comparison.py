@@ -7,22 +7,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model
 
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.analysis.intervals import bootstrap_interval
-from hybrid_sweep.errors import UserError, brief
+from hybrid_sweep.errors import EXACT_AS_FLOAT, UserError, brief, sentence
 from hybrid_sweep.journal import plain
 from hybrid_sweep.paths import refuse_identifier, refuse_strange
 
+COUNTS = ("seeds", "reached", "hybrid_reached", "backward_calls", "equal_time_steps")
 RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality", "equal_time_quality")
 NUMBERS = (
-    *("seeds", "reached", "hybrid_reached", "backward_calls", "equal_time_steps"),
+    *COUNTS,
     *(f"{name}{end}" for name in RATIOS for end in ("", "_low", "_high")),
     *("explored_speedup", "explored_quality"),
 )
@@ -123,6 +124,22 @@ def geometric_mean(ratios: Sequence[float] | pd.Series[Any], *, at_least: bool =
     return Ratio(value, math.exp(low), math.inf if at_least else math.exp(high), at_least)
 
 
+Count = Annotated[int, Field(ge=0, le=EXACT_AS_FLOAT)]
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number of a file in which null stands for not-a-number."""
+_numbers = [name for name in NUMBERS if name not in COUNTS]
+_fields: dict[str, Any] = {
+    **dict.fromkeys(("trial_id", "arm", "what"), str),
+    "outermost": Literal["", "largest", "smallest"],
+    **dict.fromkeys(COUNTS, Count),
+    **dict.fromkeys(_numbers[:3], Measured),
+    "at_least": bool,
+    **dict.fromkeys(_numbers[3:], Measured),
+}
+Row: Any = create_model("Row", **_fields)
+"""A row of `comparisons` with what `Confirmation.table` adds, in a file."""
+
+
 class _Confirmed(BaseModel):
     """The file `confirmed.json`."""
 
@@ -132,7 +149,7 @@ class _Confirmed(BaseModel):
     tried: int
     configurations: int
     not_applicable: dict[str, str] = {}
-    comparisons: list[dict[str, Any]]
+    comparisons: Annotated[list[Row], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +213,7 @@ class Confirmation:
         path = refuse_strange(folder / "confirmed.json")
         try:
             values = dict(_Confirmed.model_validate_json(path.read_bytes()))
-            table = pd.DataFrame(values.pop("comparisons"))
+            table = pd.DataFrame([row.model_dump() for row in values.pop("comparisons")])
             for trial_id in table["trial_id"]:
                 refuse_identifier(trial_id, str(path))
             kinds = {**dict.fromkeys(("trial_id", "arm", "what", "outermost"), "str"), "at_least": "bool"}
@@ -204,7 +221,7 @@ class Confirmation:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            why = sentence(error, _Confirmed) if isinstance(error, ValidationError) else error
             raise UserError(
                 f"{path} is corrupt ({brief(why)}): delete it and run confirm again, which loses no run"
             ) from None

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -153,6 +154,20 @@ def test_there_is_no_confirmation_before_it_is_written(tmp_path):
 def test_a_confirmation_of_another_version_is_told_too(tmp_path):
     confirmation(table=confirmation().table.drop(columns="backward_calls")).write(tmp_path)
     with pytest.raises(UserError, match=r"confirmed\.json is corrupt .*backward_calls.*run confirm again"):
+        Confirmation.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seeds", None), ("reached", -1), ("backward_calls", 0.5), ("outermost", "widest"), ("quality", "good")],
+)
+def test_a_row_that_no_comparison_writes_is_told_by_its_field(tmp_path, name, value):
+    confirmation().write(tmp_path)
+    file = tmp_path / "confirmed.json"
+    values = json.loads(file.read_text())
+    values["comparisons"][0][name] = value
+    file.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"confirmed\.json is corrupt \(comparisons\.0\.{name}="):
         Confirmation.read(tmp_path)
 
 
