@@ -10,7 +10,7 @@ import pandas as pd
 
 from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.analysis.runs import Event, identity, need, number, run_of, run_rows
-from hybrid_sweep.errors import UserError, shown
+from hybrid_sweep.errors import EXACT_AS_FLOAT, UserError, shown
 
 _STEP_TEXT = ("trial_id", "phase")
 
@@ -88,7 +88,7 @@ def _numbers(values: pd.Series[Any], *, whole: bool) -> pd.Series[Any]:
         numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     except OverflowError:  # a whole number that is too large for any column
         numbers = values.map(number).astype("float64")
-    if whole and (numbers.isna() | (numbers % 1 == 0)).all():
+    if whole and (numbers.isna() | ((numbers % 1 == 0) & (numbers.abs() <= EXACT_AS_FLOAT))).all():
         return numbers.astype("Int64")
     return numbers
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from hybrid_sweep.analysis.runs import need
 from hybrid_sweep.search.space import Point
 
 
@@ -30,13 +31,16 @@ class Asked:
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Self:
-        """Read an `asked` event of a journal."""
-        point = Point(trial_id=event["trial_id"], config=event["config"])
+        """Read an `asked` event of a journal.
+
+        Raises:
+            UserError: it lacks a part without which the study cannot go on.
+        """
         return cls(
-            number=event["number"],
-            point=point,
-            params=event["params"],
-            source=event["source"],
+            number=need(event, "number", int),
+            point=Point(trial_id=event["trial_id"], config=need(event, "config", dict)),
+            params=need(event, "params", dict),
+            source=need(event, "source", str),
             masked=tuple(event.get("masked", ())),
         )
 

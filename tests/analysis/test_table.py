@@ -207,3 +207,10 @@ def test_a_control_is_known_by_its_arm() -> None:
     assert table["arm"].tolist() == ["", "lr"]
     assert hybrid_runs(table)["trial_id"].tolist() == [STARTED["trial_id"]]
     assert pd.isna(table["max_predict_steps"].iloc[1])
+
+
+@pytest.mark.parametrize("value", [1e308, 2.0**63, -1e300])
+def test_a_count_that_no_run_reaches_is_a_number_all_the_same(value: float) -> None:
+    finished = {"event": "finished", **KEY, "state": "done", "result": {"backward_calls": value}}
+    table = trials_table([finished])
+    assert pd.to_numeric(table["backward_calls"]).abs().iloc[0] > 2**53

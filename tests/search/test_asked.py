@@ -1,0 +1,29 @@
+"""What a study has asked for, from a journal and back."""
+
+import pytest
+
+from hybrid_sweep.errors import UserError
+from hybrid_sweep.search.asked import Asked
+from hybrid_sweep.search.space import Point
+
+ASKED = Asked(
+    number=3,
+    point=Point(trial_id="T0003_H050", config={"max_predict_steps": 50}),
+    params={"max_predict_steps": 50},
+    source="tpe",
+    masked=("0" * 16,),
+)
+
+
+def test_it_comes_back_as_it_was_written():
+    assert Asked.of(ASKED.event()) == ASKED
+
+
+@pytest.mark.parametrize("name", ["number", "config", "params", "source"])
+@pytest.mark.parametrize("value", ["missing", None, [1]])
+def test_what_a_study_cannot_go_on_without_is_named(name, value):
+    event = ASKED.event() | {name: value}
+    if value == "missing":
+        del event[name]
+    with pytest.raises(UserError, match=rf"journal is corrupt: a 'asked' event has {name}="):
+        Asked.of(event)
