@@ -12,8 +12,8 @@ import torch
 from interval import interval
 
 from hybrid_sweep.measure.costs import measure_unit_costs
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
 from trainables.mnist_mlp import MnistMlp
 

@@ -43,7 +43,7 @@ QUICK = {
 }
 NEEDED = {"psutil": "psutil", "joblib": "joblib", "syne_tune": "syne-tune"}
 EVERYBODYS = "torch, ray.tune, optuna, joblib, syne_tune"
-EVERYBODYS += ", hybrid_sweep.cli, hybrid_sweep.cluster.launch, hybrid_sweep.cluster.sitting"
+EVERYBODYS += ", hybrid_sweep.cli, hybrid_sweep.cluster.launch, hybrid_sweep.cluster.session"
 PEERS = Path(__file__).with_name("peers")
 TOLERANCE = 1e-6
 """Relative difference of two qualities that counts as rounding: sums in another order."""
@@ -154,7 +154,7 @@ def measure(arm: Arm, changes: dict[str, str], concurrency: int) -> Measured:
     """
     from peers.process import run  # only where the extra is installed
 
-    from hybrid_sweep.spec import load_spec
+    from hybrid_sweep.spec.sweep import load_spec
 
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         out, log = Path(scratch, "out"), Path(scratch, "log")
@@ -175,7 +175,7 @@ def measure(arm: Arm, changes: dict[str, str], concurrency: int) -> Measured:
 
 def _our_rows(out: Path) -> list[Row]:
     """Return the runs in a journal as the peers tell theirs."""
-    from hybrid_sweep.journal import Journal
+    from hybrid_sweep.store.journal import Journal
 
     rows: dict[str, Row] = {}
     for event in Journal.events(out / "journal.jsonl", skip=("asked", "reported")):

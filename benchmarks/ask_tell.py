@@ -16,13 +16,13 @@ from statistics import fmean
 
 import optuna
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.backend import Finished
 from hybrid_sweep.driver.recorder import Recorder
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.dimensions import distribution
 from hybrid_sweep.search.sampler import make_sampler
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 SPACE = {
     "max_predict_steps": {"low": 20, "high": 300},

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_sweep.cluster.order import warm_up
 from hybrid_sweep.measure.compiled import compiled
 from hybrid_sweep.measure.reference import start
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.measure.workload_builder import warm_up
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.workload import Workload
 from trainables.mnist_mlp import MnistMlp
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from hybrid_sweep.driver.events import TrialFinished
 from hybrid_sweep.driver.sweep import begin, carry_on
-from hybrid_sweep.simulate import SimulatedBackend, SimulatedRun
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.simulation.backend import SimulatedBackend, SimulatedRun
+from hybrid_sweep.spec.sweep import SweepSpec
 
 EVERY, SETTLED = 50, 100
 REPORTS, STEPS = 5, 500

@@ -19,8 +19,8 @@ import torch
 from interval import interval
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
-from hybrid_sweep.trainer.confidence import CEILING
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.forecast.confidence import CEILING
+from hybrid_sweep.trainer.train_step import PlainStep
 from trainables.mnist_mlp import MnistMlp
 
 BLOCK, BLOCKS, MODELS, PHASES = 100, 6, 36, 60

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import psutil
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import pareto_front
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.journal import Journal
 
 COSTS = {
     "plain_step": 1.0,

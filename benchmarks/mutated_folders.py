@@ -25,18 +25,18 @@ from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
-from hybrid_sweep.analysis.folder import TABLES, ResultsFolder
 from hybrid_sweep.cli import results as cli
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.moved import with_workload
 from hybrid_sweep.driver.sweep import begun_arms, left_out, recorded_spec
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.journal import Journal
-from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.results import TABLES, ResultsFolder
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
-from hybrid_sweep.spec import PACKAGED, load_spec, packaged_sweeps
-from hybrid_sweep.yaml_file import parse_yaml
+from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.spec.sweep import PACKAGED, load_spec, packaged_sweeps
+from hybrid_sweep.spec.yaml import parse_yaml
+from hybrid_sweep.store.journal import Journal
 
 LONGEST = 5  # seconds
 STRANGE = (

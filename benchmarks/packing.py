@@ -14,13 +14,13 @@ import time
 
 import torch
 
+from hybrid_sweep.measure.batch_rounds import train_together
+from hybrid_sweep.measure.batch_size import fused_ratio, packing
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
-from hybrid_sweep.measure.pack import train_together
-from hybrid_sweep.measure.packing import fused_ratio, packing
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.search.space import grid
-from hybrid_sweep.spec import load_spec
+from hybrid_sweep.spec.sweep import load_spec
 from hybrid_sweep.trainer import HybridConfig
 from trainables.mnist_mlp import MnistMlp
 

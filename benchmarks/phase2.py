@@ -14,13 +14,13 @@ import torch
 from interval import interval
 
 from hybrid_sweep.measure.costs import measure_unit_costs
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import Reference, reference_run
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
-from hybrid_sweep.trainer.calibration import reliability
-from hybrid_sweep.trainer.dynamics import RssmLite
-from hybrid_sweep.trainer.features import StepHistory
-from hybrid_sweep.trainer.gru import Gru
+from hybrid_sweep.trainer.forecast.calibration import reliability
+from hybrid_sweep.trainer.forecast.dynamics import RssmLite
+from hybrid_sweep.trainer.forecast.features import StepHistory
+from hybrid_sweep.trainer.forecast.gru import Gru
 from trainables.mnist_mlp import MnistMlp
 
 BASE = HybridConfig(

@@ -16,8 +16,8 @@ from interval import interval
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import measure_unit_costs
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
 from hybrid_sweep.trainer.predictors import PREDICTORS
 from trainables.mnist_mlp import MnistMlp

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hybrid_sweep.cluster.order import warm_up
 from hybrid_sweep.measure.costs import measure_unit_costs
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.trial import Trial
+from hybrid_sweep.measure.workload_builder import warm_up
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import load_workload
 

@@ -12,7 +12,7 @@ split, the controls at as many backward passes as the hybrid; above 1 the hybrid
 import argparse
 
 from hybrid_sweep.analysis.comparison import ratio
-from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.results import ResultsFolder
 
 ARMS = {
     "reference": "over the same recipe",

@@ -20,15 +20,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.intervals import half_width
 from hybrid_sweep.analysis.pareto import hypervolume
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder
-from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.simulate import SimulatedBackend
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.simulation.backend import SimulatedBackend
+from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.spec.sweep import SweepSpec
 
 POINTS = Path(__file__).parent / "data" / "points.parquet"
 TRIALS = 40

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from hybrid_sweep.measure.costs import UnitCosts, measure_unit_costs
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run, start
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
 from trainables.mnist_mlp import MnistMlp
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import ray
 from ray import tune
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.backend import RayBackend
 from hybrid_sweep.cluster.connection import QUIET
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.recorder import Recorder
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 SAMPLERS = ("tpe", "gp", "nsga2", "random", "grid")
 SPACE = {"max_predict_steps": list(range(10, 190, 3)), "confidence_threshold": [0.6]}

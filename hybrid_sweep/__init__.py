@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybrid_sweep.analysis.folder import load_results
     from hybrid_sweep.analysis.pareto import pareto_front
     from hybrid_sweep.cluster.launch import resume_sweep, run_sweep
     from hybrid_sweep.confirm.sweep import confirm_sweep
-    from hybrid_sweep.spec import SweepSpec, load_spec
+    from hybrid_sweep.results import load_results
+    from hybrid_sweep.spec.sweep import SweepSpec, load_spec
     from hybrid_sweep.trainer.config import HybridConfig
     from hybrid_sweep.trainer.trainer import HybridTrainer
 
@@ -32,10 +32,10 @@ __all__ = [
 _HOME = {
     "HybridConfig": "hybrid_sweep.trainer.config",
     "HybridTrainer": "hybrid_sweep.trainer.trainer",
-    "SweepSpec": "hybrid_sweep.spec",
+    "SweepSpec": "hybrid_sweep.spec.sweep",
     "confirm_sweep": "hybrid_sweep.confirm.sweep",
-    "load_results": "hybrid_sweep.analysis.folder",
-    "load_spec": "hybrid_sweep.spec",
+    "load_results": "hybrid_sweep.results",
+    "load_spec": "hybrid_sweep.spec.sweep",
     "pareto_front": "hybrid_sweep.analysis.pareto",
     "resume_sweep": "hybrid_sweep.cluster.launch",
     "run_sweep": "hybrid_sweep.cluster.launch",

@@ -5,6 +5,7 @@ import signal
 import tempfile
 
 from hypothesis import settings
+from support.synthetic_sweep import controlled, empty, grid60, journal, sweep  # noqa: F401, RUF100
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_sweep.errors import LONGEST, UserError, brief, named, one_line, safe
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.store.journal import Journal
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from support.toy import Toy
 
-from hybrid_sweep.analysis.figures import setting_values
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_rows import front_rows
 from hybrid_sweep.analysis.table import steps_table, trials_table
 from hybrid_sweep.cluster.models import keep_front
-from hybrid_sweep.cluster.work import model_file
+from hybrid_sweep.cluster.worker_context import model_file
 from hybrid_sweep.confirm.sweep import _fresh
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.recorded import Recorded
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.report.plotly_figures import setting_values
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.random_state import seed_random_state
 

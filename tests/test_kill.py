@@ -14,16 +14,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from support.killable import CONTROLS, POINTS, REPORTS, SPEC, new_sweep, run_whole, sit
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import pareto_front
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.journal import Journal
 
 KILLS = 50  # of each kind
 MOST_SITTINGS = 40
 FRONT = ["trial_id", "seed", "speedup_counted", "quality"]
 
 processes = multiprocessing.get_context("forkserver")  # imports once, then a sitting begins in milliseconds
-processes.set_forkserver_preload(["pytest", "hybrid_sweep.driver.sweep", "hybrid_sweep.simulate"])
+processes.set_forkserver_preload(["pytest", "hybrid_sweep.driver.sweep", "hybrid_sweep.simulation.backend"])
 
 
 @pytest.fixture(scope="module")

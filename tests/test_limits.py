@@ -3,14 +3,14 @@
 import pytest
 
 from hybrid_sweep import limits
-from hybrid_sweep.axis import described, refuse_contradictions, refuse_repeated, values_of
 from hybrid_sweep.confirm.sweep import confirm_sweep
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.controls import controls
 from hybrid_sweep.search.dimensions import nearest, placed
 from hybrid_sweep.search.space import grid
-from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.yaml_file import parse_yaml
+from hybrid_sweep.spec.axes import described, refuse_contradictions, refuse_repeated, values_of
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.spec.yaml import parse_yaml
 
 MANY = 2000
 HALF = [(i / limits.POINTS) ** 2 for i in range(1, limits.POINTS // 2)]

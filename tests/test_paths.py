@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from support import toy
 
 from hybrid_sweep import limits
-from hybrid_sweep.analysis.files import write_text
-from hybrid_sweep.analysis.sweep_folder import FILES, FOLDERS, SweepFolder
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.paths import refuse_identifier, text_of, user_path
 from hybrid_sweep.search.storage import StorageView
-from hybrid_sweep.spec import SweepSpec, load_spec
+from hybrid_sweep.spec.sweep import SweepSpec, load_spec
+from hybrid_sweep.store.atomic import write_text
+from hybrid_sweep.store.folder import FILES, FOLDERS, SweepFolder
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import load_workload, travelling
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybrid_sweep.cluster.order import warm_up
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.trial import Trial
-from hybrid_sweep.spec import load_spec
-from hybrid_sweep.trainer.config import PRESETS, HybridConfig
+from hybrid_sweep.measure.workload_builder import warm_up
+from hybrid_sweep.spec.sweep import load_spec
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.presets import PRESETS
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import load_workload
 

@@ -10,8 +10,8 @@ from textwrap import dedent
 import pytest
 
 from hybrid_sweep import load_spec
+from hybrid_sweep.cli.render import plan
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.screen import plan
 from hybrid_sweep.user_code import code_file, kind_of
 from hybrid_sweep.workload import METHODS, find_workload, load_workload
 
@@ -156,7 +156,7 @@ def test_a_name_that_is_none_of_a_module_is_refused(name):
 def test_files_are_told_apart(tmp_path):
     assert kind_of(code_file("antigravity")) == "standard"
     assert kind_of(code_file("yaml")) == "installed"
-    assert kind_of(code_file("hybrid_sweep.screen")) == "installed"
+    assert kind_of(code_file("hybrid_sweep.cli.render")) == "installed"
     assert kind_of(tmp_path / "mine.py") == "own"
     assert code_file("builtins") is None
 

@@ -7,7 +7,7 @@ import pytest
 
 from hybrid_sweep.cluster.launch import run_sweep
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.content import code_of
+from hybrid_sweep.measure.fingerprint import code_of
 from hybrid_sweep.workload import (
     METHODS,
     find_workload,

@@ -8,8 +8,8 @@ from typing import Any
 
 from ray import tune
 
-from hybrid_sweep.cluster.runner import Runner
-from hybrid_sweep.cluster.work import Shared
+from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.worker_context import Shared
 
 CHECKPOINT_FILE = "run.pt"
 
@@ -18,7 +18,7 @@ class HybridTrainable(tune.Trainable):
     """One report a `step()`; data, workload and frozen controls stay in memory where actors are reused.
 
     Use it with `tune.with_parameters(HybridTrainable, shared=Shared(...))`, and with the searcher and the
-    scheduler of `hybrid_sweep.cluster.searcher` if you like. The config has one key, `point`: trial_id, seed
+    scheduler of `hybrid_sweep.cluster.tune` if you like. The config has one key, `point`: trial_id, seed
     and the fields of HybridConfig. Reports come under `report`, the last one with `finished`: state, reason
     and the columns of the result.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.checklist import Row
-from hybrid_sweep.analysis.runs import number
+from hybrid_sweep.store.runs import number
 
 WORSE_LOSS = 1.02
 FREQUENT_WARNINGS = 0.05

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hybrid_sweep.analysis.runs import number
+from hybrid_sweep.store.runs import number
 
 _ROUNDING = 1e-9  # a bound met exactly must not fail by the last bit of a float
 

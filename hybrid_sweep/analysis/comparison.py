@@ -14,11 +14,11 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model
 
 from hybrid_sweep.analysis.export import encode
-from hybrid_sweep.analysis.files import replacing, write_text
 from hybrid_sweep.analysis.intervals import bootstrap_interval
 from hybrid_sweep.errors import EXACT_AS_FLOAT, UserError, brief, sentence
-from hybrid_sweep.journal import plain
 from hybrid_sweep.paths import refuse_identifier, refuse_strange
+from hybrid_sweep.store.atomic import replacing, write_text
+from hybrid_sweep.store.journal import plain
 
 COUNTS = ("seeds", "reached", "hybrid_reached", "backward_calls", "equal_time_steps")
 RATIOS = ("speedup_to_target", "speedup_whole_run", "quality", "val_quality", "equal_time_quality")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from hybrid_sweep.analysis.files import replacing
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.store.atomic import replacing
 
 FORMATS = ("csv", "json", "parquet")
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")

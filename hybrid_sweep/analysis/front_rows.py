@@ -8,13 +8,13 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
 from hybrid_sweep.analysis.intervals import half_width
 from hybrid_sweep.analysis.live_front import LiveFront
-from hybrid_sweep.analysis.plane import speedup_column
-from hybrid_sweep.analysis.runs import number, run_rows
-from hybrid_sweep.analysis.sweep_folder import SweepFolder
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.analysis.objectives import speedup_column
+from hybrid_sweep.store.columns import TRIAL_COLUMNS
+from hybrid_sweep.store.folder import SweepFolder
+from hybrid_sweep.store.journal import Journal
+from hybrid_sweep.store.runs import number, run_rows
 
 
 def front_rows(folder: SweepFolder) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hybrid_sweep.analysis.columns import SETTINGS
 from hybrid_sweep.analysis.intervals import with_intervals
-from hybrid_sweep.analysis.plane import MIN_QUALITY
-from hybrid_sweep.analysis.runs import number
+from hybrid_sweep.analysis.objectives import MIN_QUALITY
 from hybrid_sweep.analysis.table import hybrid_runs
-from hybrid_sweep.arm import ABLATION
+from hybrid_sweep.control import ABLATION
+from hybrid_sweep.store.columns import SETTINGS
+from hybrid_sweep.store.runs import number
 
 TWIN = "lr_matched"
 """The control at the same real steps whose learning rate makes up for those that are left out."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from hybrid_sweep.analysis.eta import clock_text, seconds_left
 from hybrid_sweep.analysis.live_front import FrontPoint, LiveFront
-from hybrid_sweep.analysis.pace import clock_text, seconds_left
-from hybrid_sweep.analysis.plane import MIN_QUALITY, hypervolume_reference, speedup_column
-from hybrid_sweep.analysis.runs import INTERRUPTED, number, run_rows
-from hybrid_sweep.analysis.sweep_folder import SweepFolder
-from hybrid_sweep.journal import Journal, plain
+from hybrid_sweep.analysis.objectives import MIN_QUALITY, hypervolume_reference, speedup_column
+from hybrid_sweep.store.folder import SweepFolder
+from hybrid_sweep.store.journal import Journal, plain
+from hybrid_sweep.store.runs import INTERRUPTED, number, run_rows
 
 STATES = ("done", "running", "unfinished", "diverged", "pruned", "failed")
 _TAIL_BYTES = 65536  # of the journal, in which its last line surely ends

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from hybrid_sweep.analysis.checklist import Row, check, recommendation
+from hybrid_sweep.analysis.objectives import MIN_QUALITY
 from hybrid_sweep.analysis.pareto import recommended
-from hybrid_sweep.analysis.plane import MIN_QUALITY
 from hybrid_sweep.analysis.table import hybrid_runs
 from hybrid_sweep.analysis.verdict import UNCONFIRMED
 

@@ -8,11 +8,22 @@ from typing import Any
 
 import pandas as pd
 
-from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
-from hybrid_sweep.analysis.runs import Event, identity, need, number, run_of, run_rows
 from hybrid_sweep.errors import EXACT_AS_FLOAT, UserError, shown
+from hybrid_sweep.store.columns import TRIAL_COLUMNS
+from hybrid_sweep.store.folder import SweepFolder
+from hybrid_sweep.store.journal import Journal
+from hybrid_sweep.store.runs import Event, identity, need, number, run_of, run_rows
 
 _STEP_TEXT = ("trial_id", "phase")
+
+
+def read_trials(folder: SweepFolder) -> pd.DataFrame:
+    """Return `trials_table` of a results folder.
+
+    Raises:
+        UserError: the journal is corrupt.
+    """
+    return trials_table(Journal.events(folder.journal.path, skip=("reported",)))
 
 
 def trials_table(events: Iterable[Event]) -> pd.DataFrame:

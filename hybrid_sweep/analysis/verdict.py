@@ -12,9 +12,9 @@ import tomli_w
 
 from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.comparison import Confirmation, ratio
+from hybrid_sweep.analysis.objectives import MIN_QUALITY
 from hybrid_sweep.analysis.pareto import Rival, best_point
-from hybrid_sweep.analysis.plane import MIN_QUALITY
-from hybrid_sweep.journal import plain
+from hybrid_sweep.store.journal import plain
 from hybrid_sweep.trainer.config import HybridConfig
 
 UNCONFIRMED = "CONFIRM FIRST"

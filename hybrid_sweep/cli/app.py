@@ -75,7 +75,7 @@ def _run(output: Output) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from hybrid_sweep.screen import version_line
+        from hybrid_sweep.cli.render import version_line
 
         print(version_line())
         raise typer.Exit

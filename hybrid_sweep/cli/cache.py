@@ -21,10 +21,10 @@ def list_entries(
     format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
 ) -> None:
     """List what is kept, by kind: entries, size, newest use."""
-    from hybrid_sweep import screen
+    from hybrid_sweep.cli import render
     from hybrid_sweep.measure.cache import Cache
 
-    screen.print_cache(Cache(), format)
+    render.print_cache(Cache(), format)
 
 
 @commands.command()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from hybrid_sweep.measure.preflight import Cost
     from hybrid_sweep.measure.workload_check import Finding
-    from hybrid_sweep.spec import SweepSpec
+    from hybrid_sweep.spec.sweep import SweepSpec
     from hybrid_sweep.workload import Workload
 
 app = typer.Typer()
@@ -42,22 +42,22 @@ def check(
 
     [dim]hybrid-sweep check my_model.py:MyModel --steps 5000[/]
     """
-    from hybrid_sweep import screen
+    from hybrid_sweep.cli import render
 
     options: dict[str, Any] = {"steps": steps, "device": device}
     given = {name: value for name, value in options.items() if value is not None}
     spec = _spec(what, changes or [], given)
-    console, problems = screen.console(), 0
+    console, problems = render.console(), 0
     for found in _findings(spec):
         problems += found.state == "problem"
-        console.print(screen.finding(found.about, found.state, found.said), soft_wrap=True)
+        console.print(render.finding(found.about, found.state, found.said), soft_wrap=True)
     console.print("It can be run." if not problems else "`hybrid-sweep run` would refuse it.")
     raise typer.Exit(2 if problems else 0)
 
 
 def _spec(what: str, changes: list[str], given: dict[str, Any]) -> SweepSpec:
     """Return the sweep, or one of a single run where there is but a workload."""
-    from hybrid_sweep.spec import SweepSpec, load_spec, parse_changes
+    from hybrid_sweep.spec.sweep import SweepSpec, load_spec, parse_changes
 
     changed = {**parse_changes(changes), **given}
     if ":" not in what:
@@ -70,10 +70,10 @@ def _spec(what: str, changes: list[str], given: dict[str, Any]) -> SweepSpec:
 def _findings(spec: SweepSpec) -> Iterator[Finding]:
     import torch
 
-    from hybrid_sweep.cluster.order import WorkloadOrder, own_steps, uncompiled
     from hybrid_sweep.errors import UserError
     from hybrid_sweep.measure.preflight import cost_of, looked, preflight
     from hybrid_sweep.measure.saved_whole import whole
+    from hybrid_sweep.measure.workload_builder import WorkloadOrder, own_steps, uncompiled
     from hybrid_sweep.measure.workload_check import Finding, repeats
 
     if spec.device == "cuda" and not torch.cuda.is_available():

@@ -20,25 +20,25 @@ def status(
     format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
 ) -> None:
     """Say how far a sweep is, also while it runs and after it was killed."""
-    from hybrid_sweep import screen
+    from hybrid_sweep.cli import render
 
     if address:
         from hybrid_sweep.cluster.jobs import Jobs as RayJobs
 
-        screen.print_job(RayJobs(address).status(what), format)
+        render.print_job(RayJobs(address).status(what), format)
         return
     from hybrid_sweep.analysis.status import sweep_status
-    from hybrid_sweep.analysis.sweep_folder import SweepFolder
+    from hybrid_sweep.store.folder import SweepFolder
 
     folder = SweepFolder.open(what)
-    screen.print_status(sweep_status(folder, alive=folder.is_driven), format)
+    render.print_status(sweep_status(folder, alive=folder.is_driven), format)
 
 
 @app.command(rich_help_panel=LOOK)
 def replay(folder: Folder) -> None:
     """Ask every point of a sweep again, without training: the search must choose the same ones."""
-    from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.driver.sweep import replayed
+    from hybrid_sweep.results import ResultsFolder
 
     print(f"{replayed(ResultsFolder.open(folder))} points asked again, every one as in the journal.")
 
@@ -51,16 +51,16 @@ def pareto(
 ) -> None:
     """Print the Pareto front of a sweep, also while it runs."""
     if format == "table":
-        from hybrid_sweep import screen
         from hybrid_sweep.analysis.front_rows import front_rows
-        from hybrid_sweep.analysis.sweep_folder import SweepFolder
+        from hybrid_sweep.cli import render
+        from hybrid_sweep.store.folder import SweepFolder
 
         rows = [row for row in front_rows(SweepFolder.open(folder)) if row["quality"] >= min_quality]
-        console = screen.console()
-        console.print(screen.front_table(rows, console.width) if rows else "No point is on the front.")
+        console = render.console()
+        console.print(render.front_table(rows, console.width) if rows else "No point is on the front.")
     else:
         from hybrid_sweep.analysis.export import write_table
-        from hybrid_sweep.analysis.folder import ResultsFolder
+        from hybrid_sweep.results import ResultsFolder
 
         front = ResultsFolder.open(folder).table("front")
         write_table(front[front["quality"] >= min_quality], format, None)
@@ -69,8 +69,8 @@ def pareto(
 @app.command(rich_help_panel=LOOK)
 def report(folder: Folder) -> None:
     """Rebuild every table, the picture and the report from the journal, and print the verdict."""
-    from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.errors import safe
+    from hybrid_sweep.results import ResultsFolder
 
     results = ResultsFolder.open(folder)
     trials = results.trials()
@@ -84,10 +84,10 @@ def verdict(
     format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
 ) -> None:
     """Say in a paragraph whether prediction pays, against what, and which settings to copy."""
-    from hybrid_sweep import screen
-    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.cli import render
+    from hybrid_sweep.results import ResultsFolder
 
-    screen.print_verdict(ResultsFolder.open(folder).verdict(), format)
+    render.print_verdict(ResultsFolder.open(folder).verdict(), format)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -116,11 +116,11 @@ def export(
 
     [dim]hybrid-sweep export DIR --trial H075_I15_C0.60 --format toml[/]
     """
-    from hybrid_sweep import screen
-    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.cli import render
+    from hybrid_sweep.results import ResultsFolder
 
     results = ResultsFolder.open(folder)
     if trial is None:
         results.export(what, format or "csv", to)
     else:
-        screen.write_config(results.trial_config(trial), format or "toml", to)
+        render.write_config(results.trial_config(trial), format or "toml", to)

@@ -12,6 +12,7 @@ from hybrid_sweep.cli.trusting import Trust, trusted
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
+    from hybrid_sweep.results import ResultsFolder
 
 RUN = "Run"
 app = typer.Typer()
@@ -25,18 +26,18 @@ def list_content(
     ] = None,
 ) -> None:
     """List the sweeps, workloads and presets that come with the package."""
-    from hybrid_sweep import screen
-    from hybrid_sweep.spec import load_spec, packaged_sweeps
-    from hybrid_sweep.trainer.config import PRESETS
+    from hybrid_sweep.cli import render
+    from hybrid_sweep.spec.sweep import load_spec, packaged_sweeps
+    from hybrid_sweep.trainer.presets import PRESETS
     from hybrid_sweep.workload import packaged_workloads
 
-    console = screen.console()
+    console = render.console()
     if what in (None, "sweeps"):
-        console.print(screen.sweeps({name: load_spec(name) for name in packaged_sweeps()}))
+        console.print(render.sweeps({name: load_spec(name) for name in packaged_sweeps()}))
     if what in (None, "workloads"):
-        console.print(screen.workloads(packaged_workloads()))
+        console.print(render.workloads(packaged_workloads()))
     if what in (None, "presets"):
-        console.print(screen.presets(PRESETS))
+        console.print(render.presets(PRESETS))
 
 
 @app.command(rich_help_panel=RUN)
@@ -104,11 +105,11 @@ def run(
 
     [dim]hybrid-sweep run my_sweep.yaml --dry-run[/]
     """
-    from hybrid_sweep import screen
-    from hybrid_sweep.analysis.sweep_folder import SweepFolder
+    from hybrid_sweep.cli import render
     from hybrid_sweep.paths import user_path
     from hybrid_sweep.search.space import grid
-    from hybrid_sweep.spec import load_spec, parse_changes
+    from hybrid_sweep.spec.sweep import load_spec, parse_changes
+    from hybrid_sweep.store.folder import SweepFolder
 
     earlier = [str(user_path(folder).absolute()) for folder in warm_start or []]
     options = {
@@ -132,12 +133,12 @@ def run(
         grid(spec)  # refuses a value out of range now, and not after the start of Ray
     if out is not None:
         SweepFolder.refuse_taken(out)
-    console = screen.console()
+    console = render.console()
     if dry_run:
-        console.print(screen.plan(spec, out))
+        console.print(render.plan(spec, out))
         return
+    from hybrid_sweep.cli.progress import SweepProgress
     from hybrid_sweep.cluster.launch import run_sweep
-    from hybrid_sweep.driver.progress import SweepProgress
 
     with SweepProgress(spec, console) as progress:
         outcome = run_sweep(
@@ -163,18 +164,18 @@ def resume(
 
     [dim]hybrid-sweep resume DIR --trials 200[/]
     """
-    from hybrid_sweep import screen
-    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.cli import render
+    from hybrid_sweep.cli.progress import SweepProgress
     from hybrid_sweep.cluster.launch import resume_sweep
-    from hybrid_sweep.driver.progress import SweepProgress
     from hybrid_sweep.driver.sweep import recorded_spec
+    from hybrid_sweep.results import ResultsFolder
 
     options = {"trials": trials, "concurrency": concurrency, "storage": storage}
     changes = {field: value for field, value in options.items() if value is not None}
     opened = ResultsFolder.open(folder)
     spec = recorded_spec(opened, changes)
     trust = trusted(opened, lambda: spec, workload, trust)
-    with SweepProgress(spec, screen.console()) as progress:
+    with SweepProgress(spec, render.console()) as progress:
         outcome = resume_sweep(
             folder,
             changes=changes,
@@ -196,7 +197,7 @@ def stop(what: Sweep, address: Jobs = None) -> None:
         RayJobs(address).stop(what)
         print(f"{what} is asked to stop; see: hybrid-sweep status {what} --address {address}")
         return
-    from hybrid_sweep.analysis.sweep_folder import SweepFolder
+    from hybrid_sweep.store.folder import SweepFolder
 
     SweepFolder.open(what).request_stop()
     print(f"{what} is asked to stop; then go on with: hybrid-sweep resume {what}")
@@ -223,13 +224,13 @@ def confirm(
 
     [dim]hybrid-sweep confirm DIR --seeds 10 --points 1[/]
     """
-    from hybrid_sweep import screen
-    from hybrid_sweep.analysis.folder import ResultsFolder
+    from hybrid_sweep.cli import render
     from hybrid_sweep.cli.confirming import ConfirmProgress
     from hybrid_sweep.confirm.sweep import confirm_sweep
     from hybrid_sweep.driver.sweep import recorded_spec
+    from hybrid_sweep.results import ResultsFolder
 
-    console, opened = screen.console(), ResultsFolder.open(folder)
+    console, opened = render.console(), ResultsFolder.open(folder)
     trust = trusted(opened, lambda: recorded_spec(opened), workload, trust)
     with ConfirmProgress(console) as progress:
         found = confirm_sweep(
@@ -245,15 +246,15 @@ def confirm(
     if found is None:
         print(f"Interrupted: what is finished is kept. Go on with: hybrid-sweep confirm {folder}")
         raise typer.Exit(130)
-    console.print(screen.confirmed(found))
-    screen.print_verdict(ResultsFolder.open(folder).verdict(), "text")
+    console.print(render.confirmed(found))
+    render.print_verdict(ResultsFolder.open(folder).verdict(), "text")
 
 
-def _end(outcome: SweepOutcome) -> None:
+def _end(outcome: SweepOutcome[ResultsFolder]) -> None:
     """Show how a sitting ended, and exit with its code."""
-    from hybrid_sweep import screen
+    from hybrid_sweep.cli import render
 
-    console = screen.console()
-    end = screen.ending(outcome.folder, outcome.counts, outcome.interrupted, console.width)
+    console = render.console()
+    end = render.ending(outcome.folder, outcome.counts, outcome.interrupted, console.width)
     console.print(end, crop=False)
     raise typer.Exit(130 if outcome.interrupted else 1 if outcome.counts.get("failed") else 0)

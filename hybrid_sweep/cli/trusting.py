@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hybrid_sweep.analysis.folder import ResultsFolder
-    from hybrid_sweep.spec import SweepSpec
+    from hybrid_sweep.results import ResultsFolder
+    from hybrid_sweep.spec.sweep import SweepSpec
 
 Trust = Annotated[
     bool,

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from hybrid_sweep.cluster.words import last_words
+from hybrid_sweep.cluster.ray_errors import last_words
 from hybrid_sweep.driver.backend import Finished, Happening, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.silence import REMEDY, Silence
 from hybrid_sweep.errors import UserError

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import chain
 
-from hybrid_sweep.cluster.crew import Crew
-from hybrid_sweep.cluster.order import WorkloadOrder, load_seconds, uncompiled
+from hybrid_sweep.cluster.preparation_pool import Crew
 from hybrid_sweep.driver.events import Note, Tell
 from hybrid_sweep.measure.saved_whole import STATE, whole
+from hybrid_sweep.measure.workload_builder import WorkloadOrder, load_seconds, uncompiled
 from hybrid_sweep.measure.workload_check import Finding, refuse, repeats
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 BUILT_AGAIN_SECONDS = 5.0
 """A workload that takes longer to build is not built a second time to see whether it is the same."""

@@ -19,7 +19,7 @@ from hybrid_sweep.cluster.surroundings import name_user
 from hybrid_sweep.driver.interrupts import as_interrupts, held_back, unheard_by_children
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.paths import user_path
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.workload import travelling
 
 QUIET = {

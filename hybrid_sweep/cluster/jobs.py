@@ -24,12 +24,12 @@ from urllib.parse import urlsplit
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.connection import KNOCK_SECONDS, NOT_TRAVELLING
-from hybrid_sweep.cluster.parcel import unpack
+from hybrid_sweep.cluster.job_archive import unpack
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.paths import user_path
-from hybrid_sweep.spec import load_spec, packaged_sweeps, parse_changes
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.spec.sweep import load_spec, packaged_sweeps, parse_changes
 from hybrid_sweep.workload import SEPARATOR, travelling
 
 OURS, RESULTS, FETCHED = "hybrid_sweep", "results", "hybrid_sweep_fetched"
@@ -222,7 +222,7 @@ class Jobs:
     def _packed(self, state: JobState) -> str:
         """Return the log of a job that packed the results folder."""
         packing = f"{state.job}-fetch-{token_hex(2)}"
-        entry = f"python -m hybrid_sweep.cluster.parcel {_shell_path(state.results)}"
+        entry = f"python -m hybrid_sweep.cluster.job_archive {_shell_path(state.results)}"
         deadline = time.monotonic() + FETCH_SECONDS
         with self._answers():
             self._client.submit_job(entrypoint=entry, submission_id=packing, metadata={FETCHED: state.job})

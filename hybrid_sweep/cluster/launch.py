@@ -9,17 +9,18 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hybrid_sweep.analysis.sweep_folder import SweepFolder, Taken
 from hybrid_sweep.cluster.connection import connected
-from hybrid_sweep.cluster.last_word import LastWord
+from hybrid_sweep.cluster.resume_hint import LastWord
 from hybrid_sweep.driver.events import Note, SweepEvent, Tell
 from hybrid_sweep.paths import user_path
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.folder import SweepFolder, Taken
 from hybrid_sweep.user_code import stop_within_import, whole_keywords
 from hybrid_sweep.workload import find_workload, located
 
 if TYPE_CHECKING:
     from hybrid_sweep.driver.sweep import SweepOutcome
+    from hybrid_sweep.results import ResultsFolder
 
 
 def run_sweep(
@@ -30,7 +31,7 @@ def run_sweep(
     keep_models: Literal["none", "front"] = "none",
     remeasure: bool = False,
     on_event: Tell | None = None,
-) -> SweepOutcome:
+) -> SweepOutcome[ResultsFolder]:
     """Run a sweep and write its results folder.
 
     Args:
@@ -60,7 +61,7 @@ def run_sweep(
     with LastWord() as last_word, ExitStack() as claim, ExitStack() as session:
         path = _claimed(claim, spec, out)
         _connect(session, spec, address, tell)
-        from hybrid_sweep.cluster.sitting import begin_sweep
+        from hybrid_sweep.cluster.session import begin_sweep
 
         def unclaim() -> None:
             claim.close()
@@ -78,7 +79,7 @@ def resume_sweep(
     workload: str | None = None,
     trust: bool = False,
     on_event: Tell | None = None,
-) -> SweepOutcome:
+) -> SweepOutcome[ResultsFolder]:
     """Go on with a sweep that was interrupted, killed or is to have more trials; nothing is run twice.
 
     Args:
@@ -95,10 +96,10 @@ def resume_sweep(
         UserError: the folder is no sweep's, of another version, or driven by another process; its workload
             is gone, was changed, is not trusted, or `workload` is another one.
     """
-    from hybrid_sweep.analysis.folder import ResultsFolder
     from hybrid_sweep.driver.moved import with_workload
     from hybrid_sweep.driver.origin import refuse_foreign_storage, refuse_untrusted
     from hybrid_sweep.driver.sweep import recorded_spec
+    from hybrid_sweep.results import ResultsFolder
 
     stop_within_import()
     tell = on_event or _tell_nobody
@@ -114,7 +115,7 @@ def resume_sweep(
     with LastWord() as last_word, ExitStack() as session:
         last_word.resume(folder.path.absolute())
         _connect(session, spec, address, tell)
-        from hybrid_sweep.cluster.sitting import go_on
+        from hybrid_sweep.cluster.session import go_on
 
         return go_on(folder, spec, address, session.close, retry_failed, tell)
 
@@ -150,7 +151,7 @@ def _refuse(spec: SweepSpec) -> None:
         if not wants_curvature(spec):
             refuse_masked_space(spec)
     if spec.warm_start:
-        from hybrid_sweep.analysis.folder import ResultsFolder
+        from hybrid_sweep.results import ResultsFolder
         from hybrid_sweep.search.warm_start import known_points
 
         for earlier in spec.warm_start:
@@ -171,7 +172,7 @@ def _connect(session: ExitStack, spec: SweepSpec, address: str | None, tell: Tel
 
 def _import_sitting() -> None:
     """Import what a sitting needs, most of which is not needed to start Ray."""
-    import hybrid_sweep.cluster.sitting  # noqa: F401
+    import hybrid_sweep.cluster.session  # noqa: F401
 
 
 def _tell_nobody(event: SweepEvent) -> None:

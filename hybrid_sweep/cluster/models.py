@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.runs import INTERRUPTED
-from hybrid_sweep.cluster.work import model_file
+from hybrid_sweep.cluster.worker_context import model_file
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.runs import INTERRUPTED
 
 
 def keep_front(folder: ResultsFolder, models: Path) -> None:

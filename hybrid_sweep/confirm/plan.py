@@ -12,12 +12,12 @@ from statistics import median
 import pandas as pd
 
 from hybrid_sweep.analysis.comparison import PAIR_COLUMNS
-from hybrid_sweep.arm import REPLAYED, Arm, ArmName, tuning_trials
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Key, Runs
+from hybrid_sweep.control import REPLAYED, Arm, ArmName, tuning_trials
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.arms import AVERAGED_SHARE, jump_part
+from hybrid_sweep.measure.control_optimizers import NotApplicable
+from hybrid_sweep.measure.control_training import AVERAGED_SHARE, jump_part
 from hybrid_sweep.measure.curve import Curve, gained
-from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.score import compared
 from hybrid_sweep.trainer.config import HybridConfig

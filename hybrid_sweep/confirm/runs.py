@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from hybrid_sweep.arm import Arm
+from hybrid_sweep.control import Arm
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.journal import Journal
-from hybrid_sweep.measure.arms import ArmRun, HybridCurve, run_hybrid
+from hybrid_sweep.measure.control_training import ArmRun, HybridCurve, run_hybrid
 from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.store.journal import Journal
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.records import Segment
+from hybrid_sweep.trainer.state import Segment
 from hybrid_sweep.workload import Workload
 
 REFERENCE: Literal["reference"] = "reference"

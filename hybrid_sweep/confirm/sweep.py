@@ -12,13 +12,9 @@ import torch
 from hybrid_sweep import limits
 from hybrid_sweep.analysis.comparison import Confirmation, comparisons
 from hybrid_sweep.analysis.export import encode
-from hybrid_sweep.analysis.files import replacing
-from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.objectives import MIN_QUALITY, quality_kind, speedup_column
 from hybrid_sweep.analysis.pareto import best_point, rivals
-from hybrid_sweep.analysis.plane import MIN_QUALITY, quality_kind, speedup_column
-from hybrid_sweep.analysis.runs import INTERRUPTED
 from hybrid_sweep.analysis.table import hybrid_runs
-from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.interrupts import as_interrupts
@@ -27,8 +23,12 @@ from hybrid_sweep.driver.origin import refuse_untrusted
 from hybrid_sweep.driver.recorder import writing
 from hybrid_sweep.driver.sweep import recorded_spec
 from hybrid_sweep.errors import UserError, unknown_name
-from hybrid_sweep.journal import Journal
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.measure.workload_builder import WorkloadOrder
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.atomic import replacing
+from hybrid_sweep.store.journal import Journal
+from hybrid_sweep.store.runs import INTERRUPTED
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.user_code import stop_within_import
 from hybrid_sweep.workload import Workload

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.folder import SweepFolder
 from hybrid_sweep.workload import SEPARATOR, is_known, located, workload_file
 
 WORKLOAD_AT = "workload_at"
@@ -20,7 +20,7 @@ def workload_at(spec: SweepSpec, folder: Path) -> dict[str, str | None]:
     return {WORKLOAD_AT: os.path.relpath(file, folder.resolve()) if file else None}
 
 
-def with_workload(spec: SweepSpec, folder: ResultsFolder, given: str | None = None) -> SweepSpec:
+def with_workload(spec: SweepSpec, folder: SweepFolder, given: str | None = None) -> SweepSpec:
     """Return the sweep of a folder with its workload where it is now.
 
     That is where `given` says, else where the file lay when seen from the results, if its content is the

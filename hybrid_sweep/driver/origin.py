@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import platformdirs
 
-from hybrid_sweep.analysis.files import write_text
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.credentials import masked
 from hybrid_sweep.errors import UserError, one_line
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.atomic import write_text
+from hybrid_sweep.store.folder import SweepFolder
 from hybrid_sweep.user_code import code_file, in_the_way
 from hybrid_sweep.workload import SEPARATOR, refuse_changed, workload_file
 
@@ -31,7 +31,7 @@ MACHINE = Path("/etc/machine-id")
 
 
 def refuse_untrusted(
-    folder: ResultsFolder, spec: SweepSpec, *, trust: bool, command: Literal["resume", "confirm"] = "resume"
+    folder: SweepFolder, spec: SweepSpec, *, trust: bool, command: Literal["resume", "confirm"] = "resume"
 ) -> None:
     """Refuse to run the code of a folder that was changed, or that came from elsewhere; nothing is imported.
 
@@ -56,7 +56,7 @@ def refuse_untrusted(
         )
 
 
-def untrusted(folder: ResultsFolder, spec: SweepSpec) -> str | None:
+def untrusted(folder: SweepFolder, spec: SweepSpec) -> str | None:
     """Return what is to be asked before the code of a folder runs; None where this user started it here."""
     if _is_ours(folder, spec):
         return None
@@ -68,7 +68,7 @@ def untrusted(folder: ResultsFolder, spec: SweepSpec) -> str | None:
     )
 
 
-def mark(folder: ResultsFolder, spec: SweepSpec, *, storage: bool = True) -> None:
+def mark(folder: SweepFolder, spec: SweepSpec, *, storage: bool = True) -> None:
     """Mark the sweep of a folder, with its code as it is, as this user's; without a home folder, do not.
 
     Args:
@@ -84,7 +84,7 @@ def mark(folder: ResultsFolder, spec: SweepSpec, *, storage: bool = True) -> Non
         write_text(folder.path / MARK, "".join(f"{line}\n" for line in marks))
 
 
-def refuse_foreign_storage(folder: ResultsFolder, storage: str | None) -> None:
+def refuse_foreign_storage(folder: SweepFolder, storage: str | None) -> None:
     """Refuse to contact a storage that only a folder from elsewhere names.
 
     Args:
@@ -101,12 +101,12 @@ def refuse_foreign_storage(folder: ResultsFolder, storage: str | None) -> None:
         )
 
 
-def _is_ours(folder: ResultsFolder, spec: SweepSpec) -> bool:
+def _is_ours(folder: SweepFolder, spec: SweepSpec) -> bool:
     key, marks = _secret(), _marks(folder)
     return key is not None and _alike(marks[:1], _signed(key, folder.manifest, spec))
 
 
-def _storage_is_ours(folder: ResultsFolder) -> bool:
+def _storage_is_ours(folder: SweepFolder) -> bool:
     key, marks = _secret(), _marks(folder)
     return key is not None and _alike(marks[1:], _of_storage(key, folder.manifest))
 
@@ -115,7 +115,7 @@ def _alike(found: list[str], wanted: str) -> bool:
     return len(found) == 1 and hmac.compare_digest(found[0], wanted)
 
 
-def _marks(folder: ResultsFolder) -> list[str]:
+def _marks(folder: SweepFolder) -> list[str]:
     """Return the lines of a folder's mark; none where there is no such file."""
     path = folder.path / MARK
     with suppress(OSError, ValueError):

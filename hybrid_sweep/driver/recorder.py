@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.analysis.runs import INTERRUPTED, identity
 from hybrid_sweep.credentials import without_secrets
 from hybrid_sweep.driver.backend import Finished, Key, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.events import (
@@ -23,6 +21,8 @@ from hybrid_sweep.driver.events import (
     Waiting,
 )
 from hybrid_sweep.errors import UserError, brief, safe
+from hybrid_sweep.store.folder import SweepFolder
+from hybrid_sweep.store.runs import INTERRUPTED, identity
 
 LONGEST_TRACEBACK = 20_000
 """Characters, from its end, where the cause is."""
@@ -40,7 +40,7 @@ class Recorder:
         UserError: by any method, where the journal cannot be written; what it holds is whole.
     """
 
-    def __init__(self, folder: ResultsFolder, tell: Callable[[SweepEvent], None]) -> None:
+    def __init__(self, folder: SweepFolder, tell: Callable[[SweepEvent], None]) -> None:
         self.counts: Counter[str] = Counter()
         self.tell = tell
         self.arms: dict[str, str] = {}

@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
-from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.objectives import quality_kind
 from hybrid_sweep.analysis.pareto import recommended
-from hybrid_sweep.analysis.plane import quality_kind
-from hybrid_sweep.analysis.runs import INTERRUPTED, run_of
-from hybrid_sweep.arm import ABLATION
+from hybrid_sweep.analysis.table import read_trials
+from hybrid_sweep.control import ABLATION
 from hybrid_sweep.credentials import public
 from hybrid_sweep.driver.backend import Backend, Key, Run
 from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
@@ -26,7 +25,6 @@ from hybrid_sweep.driver.moved import workload_at
 from hybrid_sweep.driver.origin import mark
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.journal import Journal
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.search.asked import Asked
 from hybrid_sweep.search.controls import Control, ablations, controls
@@ -37,7 +35,10 @@ from hybrid_sweep.search.space import Point
 from hybrid_sweep.search.storage import StorageView, without_password
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.folder import SweepFolder
+from hybrid_sweep.store.journal import Journal
+from hybrid_sweep.store.runs import INTERRUPTED, run_of
 
 FORMAT = 6
 """Of a results folder: what its journal and manifest hold. Another one is read, but not carried on."""
@@ -51,18 +52,21 @@ LEAST_PREPARATION_SECONDS = 10.0
 """No shorter silence counts of one: so long a sign can take to reach the driver of a busy machine."""
 
 
+Folder = TypeVar("Folder", bound=SweepFolder)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepOutcome:
+class SweepOutcome(Generic[Folder]):
     """How a sitting ended: where the results are, runs of the sweep by state, and by whose will."""
 
-    folder: ResultsFolder
+    folder: Folder
     counts: dict[str, int]
     interrupted: bool
 
 
 def begin(
     path: Path, spec: SweepSpec, steps: int, measured: Mapping[str, Any], *, claimed: bool = False
-) -> ResultsFolder:
+) -> SweepFolder:
     """Make the results folder of a new sweep.
 
     Args:
@@ -70,7 +74,7 @@ def begin(
         spec: the sweep.
         steps: logical steps of a run.
         measured: what else the manifest says: references, unit costs, environment.
-        claimed: whether the folder is held for this sweep, as by `ResultsFolder.claimed`.
+        claimed: whether the folder is held for this sweep, as by `SweepFolder.claimed`.
 
     Raises:
         UserError: an earlier sweep to learn from does not fit, early stopping could judge nothing, there is
@@ -78,11 +82,9 @@ def begin(
     """
     path = user_path(path)
     refuse_unjudged(spec, steps)
-    known = [
-        point for earlier in spec.warm_start for point in known_points(ResultsFolder.open(earlier), spec)
-    ]
+    known = [point for earlier in spec.warm_start for point in known_points(SweepFolder.open(earlier), spec)]
     sweep_id = uuid4().hex
-    folder = ResultsFolder.create(path, claimed=claimed)
+    folder = SweepFolder.create(path, claimed=claimed)
     try:
         StorageView.open(spec.storage, path, f"{spec.name}-{sweep_id}", new=True)
         for point in known:
@@ -112,7 +114,7 @@ def begin(
     return folder
 
 
-def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = None) -> SweepSpec:
+def recorded_spec(folder: SweepFolder, changes: Mapping[str, Any] | None = None) -> SweepSpec:
     """Return the sweep of a results folder, some of its fields changed for its next sitting.
 
     Raises:
@@ -142,7 +144,7 @@ def recorded_spec(folder: ResultsFolder, changes: Mapping[str, Any] | None = Non
         ) from None
 
 
-def replayed(folder: ResultsFolder) -> int:
+def replayed(folder: SweepFolder) -> int:
     """Ask a sweep's points again, without training anything; return how many came out the same.
 
     Raises:
@@ -153,14 +155,14 @@ def replayed(folder: ResultsFolder) -> int:
 
 
 def carry_on(
-    folder: ResultsFolder,
+    folder: Folder,
     spec: SweepSpec,
     make_backend: Callable[[], Backend],
     tell: Tell,
     *,
     retry_failed: bool = False,
-    finish: Callable[[ResultsFolder], object] = ResultsFolder.export_all,
-) -> SweepOutcome:
+    finish: Callable[[Folder], object],
+) -> SweepOutcome[Folder]:
     """Run what a sweep still has to run, whatever ended the sitting before: nothing is run twice.
 
     Args:
@@ -242,7 +244,7 @@ def carry_on(
             folder.write_manifest({**folder.manifest, "budget": study.asked})
         view.close()
         finish(folder)
-        counts = {str(state): int(n) for state, n in folder.trials()["state"].value_counts().items()}
+        counts = {str(state): int(n) for state, n in read_trials(folder)["state"].value_counts().items()}
         tell(SweepEnded(counts, interrupted))
         return SweepOutcome(folder=folder, counts=counts, interrupted=interrupted)
 
@@ -332,9 +334,9 @@ def _begun_ablations(events: Iterable[Mapping[str, Any]]) -> list[Control]:
     return [Control(trial_id=name, arm=ABLATION, config=e["config"]) for name, e in begun.items()]
 
 
-def _ablations(folder: ResultsFolder, spec: SweepSpec) -> list[Control]:
+def _ablations(folder: SweepFolder, spec: SweepSpec) -> list[Control]:
     """Return the ablations of the point that the sweep recommends so far."""
     if spec.controls != "full":
         return []
-    best = recommended(folder.trials(), spec.speedup_column, quality_kind(folder.manifest))
+    best = recommended(read_trials(folder), spec.speedup_column, quality_kind(folder.manifest))
     return [] if best is None else ablations(spec, best["trial_id"], json.loads(best["config"]))

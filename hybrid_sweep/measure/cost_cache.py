@@ -11,9 +11,9 @@ from functools import partial
 from pydantic import TypeAdapter
 
 from hybrid_sweep.measure.costs import WARM_UP_STEPS, UnitCosts, measure_unit_costs, seconds_allowed
+from hybrid_sweep.measure.hybrid_run import FORMAT
 from hybrid_sweep.measure.reference import Told, unheard
 from hybrid_sweep.measure.run_cache import RunCache
-from hybrid_sweep.measure.trial import FORMAT
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import Workload
 

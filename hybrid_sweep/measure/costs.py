@@ -11,10 +11,10 @@ from statistics import median
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.reference import hybrid_of, start
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.costs import Work
+from hybrid_sweep.trainer.cost_meter import Work
 from hybrid_sweep.trainer.learning_rates import stateful
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.records import TrainingDiverged
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.workload import Workload
 
 CYCLES = 16

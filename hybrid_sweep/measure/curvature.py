@@ -16,8 +16,8 @@ from torch.optim import SGD, Adam, AdamW
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.measure.reference import Told, start, unheard
 from hybrid_sweep.trainer.optimizers import OptimizerLike
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.workload import Workload
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -17,8 +17,8 @@ from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.measure.reference import held_out, peak_memory_bytes, refuse_unscored, start
 from hybrid_sweep.measure.schedule import refuse_short_schedule, still_made_for
 from hybrid_sweep.measure.workload_check import Finding
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.workload import Workload, quality_of
 
 TIMED, TIMED_SECONDS = 20, 3.0

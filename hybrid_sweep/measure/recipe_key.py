@@ -16,8 +16,8 @@ from torch.optim import SGD, Optimizer
 from hybrid_sweep.errors import named
 from hybrid_sweep.measure.digest import Digest
 from hybrid_sweep.measure.reference import held_out, start
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 NEAR = 1e-3

@@ -15,10 +15,10 @@ from hybrid_sweep.measure.curve import first_at, gained, interpolate
 from hybrid_sweep.measure.model import built_model, modes_kept
 from hybrid_sweep.measure.schedule import build_schedule, refuse_short_schedule
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.costs import CostMeter
+from hybrid_sweep.trainer.cost_meter import CostMeter
 from hybrid_sweep.trainer.optimizers import OptimizerLike, evaluated_weights
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from hybrid_sweep.arm import Arm
+from hybrid_sweep.control import Arm
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.curve import Curve
-from hybrid_sweep.trainer.records import Segment
+from hybrid_sweep.measure.fingerprint import Content
+from hybrid_sweep.trainer.state import Segment
 
 T = TypeVar("T")
 CURVE = TypeAdapter(Curve)

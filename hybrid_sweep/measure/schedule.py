@@ -12,7 +12,7 @@ from hybrid_sweep.measure.model import built_model
 from hybrid_sweep.workload import Workload
 
 if TYPE_CHECKING:
-    from hybrid_sweep.trainer.plain import PlainStep
+    from hybrid_sweep.trainer.train_step import PlainStep
 
 
 OWN_COUNTS = ("last_epoch", "_step_count")

@@ -9,8 +9,8 @@ from math import inf, isfinite
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.reference import Reference, no_ratio_of
-from hybrid_sweep.trainer.costs import PlainSteps, Work
-from hybrid_sweep.trainer.records import Segment
+from hybrid_sweep.trainer.cost_meter import PlainSteps, Work
+from hybrid_sweep.trainer.state import Segment
 
 
 def speedup(steps: int, plain: PlainSteps, total: float) -> float:

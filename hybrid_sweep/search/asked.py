@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from hybrid_sweep.analysis.runs import need
 from hybrid_sweep.search.space import Point
+from hybrid_sweep.store.runs import need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_sweep import limits
-from hybrid_sweep.arm import ABLATION, Arm, tuning_trials
+from hybrid_sweep.control import ABLATION, Arm, tuning_trials
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 LADDER = (2.0, 3.0, 4.5, 6.0)
 """Speedups at which plain training is run: N/s real steps."""

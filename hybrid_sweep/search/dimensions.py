@@ -10,8 +10,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hybrid_sweep.axis import Range, condition, in_order, values_of
 from hybrid_sweep.errors import EXACT_AS_FLOAT
+from hybrid_sweep.spec.axes import Range, condition, in_order, values_of
 
 
 def distribution(axis: Any) -> BaseDistribution:

@@ -10,7 +10,7 @@ from typing import Any
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.front import better_than_last
 from hybrid_sweep.search.outcome import finite
-from hybrid_sweep.spec import EarlyStopping, SweepSpec
+from hybrid_sweep.spec.sweep import EarlyStopping, SweepSpec
 
 Key = tuple[str, int]
 Values = tuple[float, float]

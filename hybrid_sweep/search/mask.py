@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hybrid_sweep.axis import values_of
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.sampler import Memory
 from hybrid_sweep.search.space import config_of
-from hybrid_sweep.spec import Mask, SweepSpec
-from hybrid_sweep.trainer.confidence import CEILING
+from hybrid_sweep.spec.axes import values_of
+from hybrid_sweep.spec.sweep import Mask, SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.forecast.confidence import CEILING
 from hybrid_sweep.trainer.phases import compute_predict_steps
 from hybrid_sweep.trainer.stability import BOUNDED, is_stable
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from optuna.trial import TrialState
 
-from hybrid_sweep.spec import Constraints
+from hybrid_sweep.spec.sweep import Constraints
 
 
 @dataclass(frozen=True, slots=True)

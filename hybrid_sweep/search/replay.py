@@ -8,7 +8,7 @@ from typing import Any
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.asked import Asked
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 MAY_CHANGE = (
     "about",

@@ -12,10 +12,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseGASampler, BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
-from hybrid_sweep.axis import condition, in_order
 from hybrid_sweep.search.dimensions import distribution, exists, nearest
 from hybrid_sweep.search.outcome import Told
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.axes import condition, in_order
+from hybrid_sweep.spec.sweep import SweepSpec
 
 OBJECTIVES = ("speedup_counted", "quality")
 """Both maximised."""

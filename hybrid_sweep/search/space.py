@@ -13,10 +13,11 @@ from math import prod
 from typing import Any
 
 from hybrid_sweep import limits
-from hybrid_sweep.axis import values_of
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec import SweepSpec
-from hybrid_sweep.trainer.config import PRESETS, HybridConfig
+from hybrid_sweep.spec.axes import values_of
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.presets import PRESETS
 
 IN_EVERY_ID = ("max_predict_steps", "correction_interval", "confidence_threshold")
 LONGEST_ID = 80

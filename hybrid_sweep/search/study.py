@@ -21,7 +21,7 @@ from hybrid_sweep.search.mask import unstable
 from hybrid_sweep.search.outcome import Ended, Told, finite, judge
 from hybrid_sweep.search.sampler import Memory
 from hybrid_sweep.search.space import Point, complete_hash, config_hash, config_of, given, grid, numbered_id
-from hybrid_sweep.spec import DEFAULT_TRIALS, SweepSpec
+from hybrid_sweep.spec.sweep import DEFAULT_TRIALS, SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 
 DRAWS = 20

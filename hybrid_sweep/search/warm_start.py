@@ -8,22 +8,23 @@ from typing import Any
 import pandas as pd
 
 from hybrid_sweep.analysis.cells import settings_in
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import configurations
+from hybrid_sweep.analysis.table import read_trials
 from hybrid_sweep.credentials import public
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.asked import Known
 from hybrid_sweep.search.dimensions import is_whole, placed
 from hybrid_sweep.search.outcome import finite
 from hybrid_sweep.search.space import complete_hash
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.folder import SweepFolder
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import SEPARATOR, is_known, workload_file
 
 VALUES = ("speedup_counted", "quality", "warning_rate", "peak_memory_ratio")
 
 
-def known_points(folder: ResultsFolder, spec: SweepSpec) -> list[Known]:
+def known_points(folder: SweepFolder, spec: SweepSpec) -> list[Known]:
     """Return the points of an earlier sweep that are done on all its seeds, with their means.
 
     Args:
@@ -35,7 +36,7 @@ def known_points(folder: ResultsFolder, spec: SweepSpec) -> list[Known]:
     """
     manifest = folder.manifest
     _refuse_other_workload(folder, manifest, spec)
-    trials = folder.trials()
+    trials = read_trials(folder)
     runs = trials["trial_id"].value_counts()
     seeds = len(manifest.get("seeds") or [0])
     done = configurations(trials)
@@ -46,7 +47,7 @@ def known_points(folder: ResultsFolder, spec: SweepSpec) -> list[Known]:
     ]
 
 
-def _known(folder: ResultsFolder, spec: SweepSpec, row: dict[Any, Any]) -> Known:
+def _known(folder: SweepFolder, spec: SweepSpec, row: dict[Any, Any]) -> Known:
     try:
         config = HybridConfig(**settings_in(row["config"], row["trial_id"])).model_dump()
     except ValueError as error:
@@ -74,7 +75,7 @@ def _is_moved(was: Any, now: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
     return before == after and file is not None and file.is_file() and is_known(manifest.get("code"), file)
 
 
-def _refuse_other_workload(folder: ResultsFolder, manifest: dict[str, Any], spec: SweepSpec) -> None:
+def _refuse_other_workload(folder: SweepFolder, manifest: dict[str, Any], spec: SweepSpec) -> None:
     recorded = manifest.get("spec") or {}
     was, now = recorded.get("workload"), spec.model_dump(mode="json")["workload"]
     was, now = public(was) if isinstance(was, Mapping) else was, public(now)

@@ -6,16 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybrid_sweep.trainer.config import PRESETS, HybridConfig, HybridTrainerConfig
-    from hybrid_sweep.trainer.divergence import DivergenceLevel, DivergenceMonitor
+    from hybrid_sweep.trainer.config import HybridConfig, HybridTrainerConfig
+    from hybrid_sweep.trainer.divergence.monitor import DivergenceLevel, DivergenceMonitor
     from hybrid_sweep.trainer.phases import Phase
+    from hybrid_sweep.trainer.presets import PRESETS
     from hybrid_sweep.trainer.records import TrainingDiverged
     from hybrid_sweep.trainer.trainer import HybridTrainer
 
 _HOME = {
-    "PRESETS": "config",
-    "DivergenceLevel": "divergence",
-    "DivergenceMonitor": "divergence",
+    "PRESETS": "presets",
+    "DivergenceLevel": "divergence.monitor",
+    "DivergenceMonitor": "divergence.monitor",
     "HybridConfig": "config",
     "HybridTrainer": "trainer",
     "HybridTrainerConfig": "config",

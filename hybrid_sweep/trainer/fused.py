@@ -13,9 +13,9 @@ from torch.func import functional_call, vmap
 from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from hybrid_sweep.errors import UserError, named
+from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.parted import Parted
-from hybrid_sweep.trainer.plain import PlainStep, Real
-from hybrid_sweep.trainer.predictors.groups import LayerGroups
+from hybrid_sweep.trainer.train_step import PlainStep, Real
 
 PER_PARAMETER = (SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, NAdam, RAdam)
 """Optimizers that treat each parameter by itself, so that one of them can step those of many models."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.gradients import values_of
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.train_step import PlainStep
 
 PARTS = 8
 """Parameters that are watched, at most."""

@@ -10,22 +10,22 @@ from math import sqrt
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple, cast
 
-from hybrid_sweep.trainer.confidence import CEILING, Confidence
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.corrector import Corrector
-from hybrid_sweep.trainer.dynamics import RssmLite
-from hybrid_sweep.trainer.features import FEATURES, StepHistory
-from hybrid_sweep.trainer.forecast import LossForecast, Outlook
+from hybrid_sweep.trainer.forecast.confidence import CEILING, Confidence
+from hybrid_sweep.trainer.forecast.correction_schedule import CorrectionSchedule
+from hybrid_sweep.trainer.forecast.corrector import Corrector
+from hybrid_sweep.trainer.forecast.dynamics import RssmLite
+from hybrid_sweep.trainer.forecast.features import FEATURES, StepHistory
+from hybrid_sweep.trainer.forecast.outlook import LossForecast, Outlook
+from hybrid_sweep.trainer.forecast.residuals import LayerResidual, Residual, ResidualStore
 from hybrid_sweep.trainer.gating import gate_targets, literal_targets
 from hybrid_sweep.trainer.parted import parts_of
 from hybrid_sweep.trainer.phases import Phase
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.plan import Plan
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
-from hybrid_sweep.trainer.residuals import LayerResidual, Residual, ResidualStore
-from hybrid_sweep.trainer.schedule import CorrectionSchedule
 from hybrid_sweep.trainer.skill import Skill, relative_error
-from hybrid_sweep.trainer.tail import TailAverage
+from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.weight_average import TailAverage
 
 logger = logging.getLogger(__name__)
 AUDITS = 3

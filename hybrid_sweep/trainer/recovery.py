@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite
 from typing import Any
@@ -9,13 +10,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.divergence import Action, DivergenceLevel, DivergenceMonitor, DivergenceSignal
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.cost_meter import CostMeter
+from hybrid_sweep.trainer.divergence.log import DivergenceLog
+from hybrid_sweep.trainer.divergence.monitor import (
+    Action,
+    DivergenceLevel,
+    DivergenceMonitor,
+    DivergenceSignal,
+)
 from hybrid_sweep.trainer.gradient_watch import norm_of
 from hybrid_sweep.trainer.learning_rates import stateful
-from hybrid_sweep.trainer.parts import Parts
-from hybrid_sweep.trainer.phases import Phase
-from hybrid_sweep.trainer.records import Signal, TrainingDiverged, Unread
+from hybrid_sweep.trainer.phases import Phase, PhaseController
+from hybrid_sweep.trainer.planner import JumpPlanner
+from hybrid_sweep.trainer.records import Signal, TrainingDiverged
 from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
+from hybrid_sweep.trainer.state import Position, Tally, Unread
+from hybrid_sweep.trainer.train_step import PlainStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one run.
+
+    Attributes:
+        config: phases, gates and thresholds.
+        plain: the real step, with model, optimizer and schedule.
+        controller: which phase comes.
+        planner: what a jump is made of.
+        tally: the books of the run.
+        position: where the run stands.
+        meter: what each kind of work costs.
+        log: one row a logical step; None where none is kept.
+    """
+
+    config: HybridConfig
+    plain: PlainStep
+    controller: PhaseController
+    planner: JumpPlanner
+    tally: Tally
+    position: Position
+    meter: CostMeter
+    log: DivergenceLog | None
+
 
 REMEMBERED = 20
 """Signals that are kept for whoever reads them late."""

@@ -9,16 +9,16 @@ from statistics import fmean
 from typing import Any
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.corrector import micro_correction_due
-from hybrid_sweep.trainer.costs import Work
-from hybrid_sweep.trainer.forecast import Outlook
+from hybrid_sweep.trainer.cost_meter import Work
+from hybrid_sweep.trainer.forecast.corrector import micro_correction_due
+from hybrid_sweep.trainer.forecast.outlook import Outlook
 from hybrid_sweep.trainer.gradient_watch import GradientWatch, norm_of
-from hybrid_sweep.trainer.parts import Parts
 from hybrid_sweep.trainer.phases import Crossing, Phase
-from hybrid_sweep.trainer.plain import Real, Steps, alone
 from hybrid_sweep.trainer.predictors import Oracle
-from hybrid_sweep.trainer.records import Signal, StepResult, Unread
-from hybrid_sweep.trainer.recovery import Recovery, as_number, is_at_hand
+from hybrid_sweep.trainer.records import Signal, StepResult
+from hybrid_sweep.trainer.recovery import Parts, Recovery, as_number, is_at_hand
+from hybrid_sweep.trainer.state import Unread
+from hybrid_sweep.trainer.train_step import Real, Steps, alone
 
 NORM_STRIDE = 10
 """Real steps from one measured gradient norm to the next: the same ones that the EMA of updates takes in."""

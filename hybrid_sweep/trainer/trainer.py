@@ -15,25 +15,27 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.auto_tune import loss_quality, lowest_passing
-from hybrid_sweep.trainer.confidence import SHUT
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.continuing import changes, controller_under, starts_afresh
-from hybrid_sweep.trainer.costs import CostMeter
-from hybrid_sweep.trainer.divergence_log import DivergenceLog
-from hybrid_sweep.trainer.parts import Parts
+from hybrid_sweep.trainer.cost_meter import CostMeter
+from hybrid_sweep.trainer.divergence.log import DivergenceLog
+from hybrid_sweep.trainer.forecast.confidence import SHUT
 from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController, TrainingState
-from hybrid_sweep.trainer.plain import Backward, Batches, LossFunction, PlainStep, Steps, alone, as_loader
 from hybrid_sweep.trainer.planner import JumpPlanner
-from hybrid_sweep.trainer.records import (
-    Position,
-    Segment,
-    StepResult,
-    Tally,
-    TrainingDiverged,
-    TrainingStatistics,
-)
+from hybrid_sweep.trainer.records import StepResult, TrainingDiverged, TrainingStatistics
+from hybrid_sweep.trainer.recovery import Parts
 from hybrid_sweep.trainer.snapshot import Snapshot, plain
+from hybrid_sweep.trainer.state import Position, Segment, Tally
 from hybrid_sweep.trainer.stepper import Stepper
+from hybrid_sweep.trainer.train_step import (
+    Backward,
+    Batches,
+    LossFunction,
+    PlainStep,
+    Steps,
+    alone,
+    as_loader,
+)
 
 logger = logging.getLogger(__name__)
 

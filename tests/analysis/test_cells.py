@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hybrid_sweep.analysis.cells import bins_in, settings_in
-from hybrid_sweep.analysis.sweep_folder import SweepFolder
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.store.folder import SweepFolder
 
 
 def test_what_a_sweep_writes_is_read():

@@ -1,7 +1,7 @@
 """Claims of the seed are data with their source, and nowhere near a measurement."""
 
-from hybrid_sweep.analysis.claims import HORIZON_ANALYSIS, STARTING_POINTS, claims_table
-from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.seed_file import HORIZON_ANALYSIS, STARTING_POINTS, claims_table
+from hybrid_sweep.results import ResultsFolder
 
 
 def test_the_seeds_starting_points() -> None:

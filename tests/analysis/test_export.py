@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from hybrid_sweep.analysis.export import encode
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.results import ResultsFolder
 
 
 @pytest.mark.parametrize("what", ["trials", "front", "steps"])

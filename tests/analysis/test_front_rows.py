@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.front_rows import front_rows
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.columns import TRIAL_COLUMNS
 
 NUMBERS = [column.name for column in TRIAL_COLUMNS if column.kind != "text" and column.name != "seed"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_sweep.analysis.folder import ResultsFolder
+from hybrid_sweep.analysis.objectives import hypervolume_reference, speedup_column
 from hybrid_sweep.analysis.pareto import (
     Rival,
     best_point,
@@ -19,7 +19,7 @@ from hybrid_sweep.analysis.pareto import (
     recommended,
     rivals,
 )
-from hybrid_sweep.analysis.plane import hypervolume_reference, speedup_column
+from hybrid_sweep.results import ResultsFolder
 
 
 def table(points: list[tuple[float, float]], **columns: object) -> pd.DataFrame:

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.seed_file import SweepRecord, seed_file_name, seed_records
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.results import ResultsFolder
 
 
 def test_sixty_records_that_fit_the_schema(grid60: ResultsFolder) -> None:

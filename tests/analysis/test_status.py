@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.status import STATES, SweepStatus, status_lines, sweep_status
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.journal import Journal
 
 START = datetime(2026, 2, 14, tzinfo=UTC)
 

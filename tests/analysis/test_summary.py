@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.pareto import best_point, recommended
 from hybrid_sweep.analysis.summary import analyze
+from hybrid_sweep.results import ResultsFolder
 
 
 def front(*points: tuple[float, float]) -> pd.DataFrame:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_sweep.analysis.columns import TRIAL_COLUMNS
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.analysis.table import hybrid_runs, run_rows, steps_table, trials_table
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.columns import TRIAL_COLUMNS
 
 CONFIG = {
     "max_predict_steps": 75,

@@ -9,12 +9,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cli.app import app
 from hybrid_sweep.cli.trusting import trusted
 from hybrid_sweep.driver.origin import MARK
 from hybrid_sweep.driver.sweep import begin, recorded_spec
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.spec.sweep import SweepSpec
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from support.signals import unignored
 
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.driver.interrupts import ENDING
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_ends_with_nobody_looking_for_garbage(calls, monkeypatch):
 ENDS_BESIDE_GARBAGE = """
 import gc, threading, ray
 from hybrid_sweep.cluster.connection import connected
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 def make_garbage():
     while ray.is_initialized():

@@ -11,10 +11,10 @@ from support.nodes import nodes
 from support.patience import until
 from support.toy import Toy
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.jobs import Jobs
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.journal import Journal
 
 TABLES = ["trials.csv", "trials.parquet", "steps.parquet", "pareto.csv", "pareto.png", "report.html"]
 SWEEP = """

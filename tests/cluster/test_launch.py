@@ -28,7 +28,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES
 from hybrid_sweep.measure.curvature import measure_curvature
 from hybrid_sweep.search.mask import with_curvature
-from hybrid_sweep.spec import SweepSpec, load_spec
+from hybrid_sweep.spec.sweep import SweepSpec, load_spec
 
 FILES = ("manifest.json", "journal.jsonl", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv")
 FILES += ("pareto.json", "pareto.png", "report.html")

@@ -8,7 +8,7 @@ import ray
 from support.local_ray import quiet
 
 from hybrid_sweep.cluster.connection import connected
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 pytestmark = pytest.mark.ray
 MEBI = 2**20

@@ -12,18 +12,18 @@ from support import toy
 from support.local_ray import quiet, ray_at
 from support.nodes import nodes
 
-from hybrid_sweep.cluster import sitting
-from hybrid_sweep.cluster.edge_store import Directory, start_directory
+from hybrid_sweep.cluster import session
+from hybrid_sweep.cluster.batched_worker import PackRunner
 from hybrid_sweep.cluster.launch import run_sweep
-from hybrid_sweep.cluster.order import WorkloadOrder
-from hybrid_sweep.cluster.pack_runner import PackRunner
-from hybrid_sweep.cluster.runner import Runner
-from hybrid_sweep.cluster.work import Shared, cost_class
+from hybrid_sweep.cluster.prefix_store import Directory, start_directory
+from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.worker_context import Shared, cost_class
 from hybrid_sweep.driver.events import TrialFinished, TrialReported
-from hybrid_sweep.journal import Journal
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.measure.workload_builder import WorkloadOrder
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.journal import Journal
 from hybrid_sweep.trainer import HybridConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -155,7 +155,7 @@ def test_a_directory_that_dies_costs_no_run(spec, cluster, at_home, tmp_path, mo
             told.append(times)
             ray.kill(alive.pop())
 
-    monkeypatch.setattr(sitting, "start_directory", start)
+    monkeypatch.setattr(session, "start_directory", start)
     outcome = run_sweep(spec, tmp_path / "results", address=cluster.address, on_event=kill_once)
     assert told
     assert outcome.counts == {"done": 4}

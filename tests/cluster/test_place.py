@@ -3,9 +3,9 @@
 import pytest
 import ray
 
-from hybrid_sweep.cluster.sitting import REPORT_EVERY_SECONDS, Place, report_seconds
+from hybrid_sweep.cluster.session import REPORT_EVERY_SECONDS, Place, report_seconds
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hybrid_sweep.errors import UserError
 HOLDER = """
 import os, sys
 from hybrid_sweep.cluster.connection import connected
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 with connected(SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp"), None):
     import ray

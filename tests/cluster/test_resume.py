@@ -13,9 +13,9 @@ from support import toy
 from support.patience import HANG_SECONDS
 from support.patience import until as wait_until
 
-from hybrid_sweep.analysis.folder import ResultsFolder
-from hybrid_sweep.journal import Journal
 from hybrid_sweep.measure.costs import COST_NAMES
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.journal import Journal
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SWEEP = {

@@ -5,11 +5,11 @@ from math import inf
 import pytest
 from support import toy
 
-from hybrid_sweep.arm import Arm, tuning_trials
 from hybrid_sweep.confirm.plan import FURTHER, MATCHED, SMALLER, Plan, described, target_loss
-from hybrid_sweep.measure.arms import HybridCurve
+from hybrid_sweep.control import Arm, tuning_trials
+from hybrid_sweep.measure.control_optimizers import NotApplicable
+from hybrid_sweep.measure.control_training import HybridCurve
 from hybrid_sweep.measure.curve import Curve
-from hybrid_sweep.measure.recipe import NotApplicable
 from hybrid_sweep.trainer.config import HybridConfig
 
 

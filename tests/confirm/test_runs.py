@@ -2,11 +2,11 @@
 
 from support.toy import Toy
 
-from hybrid_sweep.arm import Arm
-from hybrid_sweep.cluster.order import WorkloadOrder
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Runs
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.control import Arm
 from hybrid_sweep.measure.cache import Cache
+from hybrid_sweep.measure.workload_builder import WorkloadOrder
+from hybrid_sweep.store.journal import Journal
 from hybrid_sweep.trainer import HybridConfig
 
 FROZEN = Arm(name="frozen").model_dump_json()

@@ -11,8 +11,9 @@ from hybrid_sweep.confirm.plan import MATCHED, RUNGS
 from hybrid_sweep.confirm.sweep import confirm_sweep
 from hybrid_sweep.driver.sweep import begin
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.journal import Journal
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.journal import Journal
 from hybrid_sweep.trainer.config import HybridConfig
 
 TRAINER = {"warmup_steps": 20, "full_steps": 5, "confidence_threshold": 0.01}
@@ -30,7 +31,7 @@ def make_sweep(path):
         space={"max_predict_steps": [3, 6, 10]},
         seed=3,
     )
-    made = begin(path / "sweep", spec, 60, {"hardware": {"device": "cpu"}})
+    made = ResultsFolder(begin(path / "sweep", spec, 60, {"hardware": {"device": "cpu"}}).path)
     for trial_id, (speedup, quality) in POINTS.items():
         config = HybridConfig(**TRAINER, max_predict_steps=int(trial_id[1:])).model_dump()
         event = {"trial_id": trial_id, "seed": 3, "config": config}

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from hybrid_sweep.analysis.front_picture import front_picture
 from hybrid_sweep.analysis.status import sweep_status
 from hybrid_sweep.driver.backend import Reported
 from hybrid_sweep.driver.events import (
@@ -19,11 +18,13 @@ from hybrid_sweep.driver.events import (
 )
 from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec, replayed, run_timeout
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.journal import Journal
-from hybrid_sweep.recorded import Recorded
+from hybrid_sweep.report.front_data import front_picture
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.controls import ABLATIONS
-from hybrid_sweep.simulate import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.simulation.backend import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
+from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.journal import Journal
 
 TIMING = Timing(checkpoint_seconds=0.0)
 
@@ -52,7 +53,7 @@ def sweep(tmp_path):
                 **fields,
             }
         )
-        folder, told = begin(tmp_path / name, spec, 100, {}), []
+        folder, told = ResultsFolder(begin(tmp_path / name, spec, 100, {}).path), []
 
         def sit(tell=told.append, **options):
             backend = SimulatedBackend(outcome, slots, timing=TIMING, faults=list(faults))
@@ -276,6 +277,7 @@ def test_a_refused_sitting_changes_nothing(sweep):
             lambda: SimulatedBackend(outcome, 1),
             print,
             retry_failed=True,
+            finish=print,
         )
     assert folder.journal.path.read_bytes() == before
     with pytest.raises(UserError, match="cannot go on as another one: seed was 0 and is 1"):
@@ -404,7 +406,7 @@ class TestControls:
         assert replayed(folder) == 6
         again = Recorded.from_folder(folder.path)
         carried = SimulatedBackend(again, 2)
-        other = begin(folder.path.parent / "again", recorded_spec(folder), 100, {})
+        other = ResultsFolder(begin(folder.path.parent / "again", recorded_spec(folder), 100, {}).path)
         outcome = carry_on(other, recorded_spec(other), lambda: carried, print, finish=lambda _: None)
         assert outcome.counts == {"done": 22}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.moved import with_workload
 from hybrid_sweep.driver.sweep import begin, recorded_spec
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.warm_start import known_points
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 TEXT = "class W: pass  # the one that was trained\n"
 

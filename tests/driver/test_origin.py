@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.cluster.launch import resume_sweep
 from hybrid_sweep.driver import origin
 from hybrid_sweep.driver.moved import with_workload
 from hybrid_sweep.driver.origin import MARK, refuse_foreign_storage, refuse_untrusted, untrusted
 from hybrid_sweep.driver.sweep import begin, recorded_spec
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.spec.sweep import SweepSpec
 
 TEXT = "class W: pass\n"
 

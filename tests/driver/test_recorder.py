@@ -4,12 +4,12 @@ import errno
 
 import pytest
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.backend import Finished, Lost, Reported, Run, Stopped
 from hybrid_sweep.driver.events import TrialFinished, TrialLost, TrialReported, TrialStarted
 from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.results import ResultsFolder
+from hybrid_sweep.store.journal import Journal
 
 KEY = ("A", 0)
 NAMED = {"trial_id": "A", "seed": 0}

@@ -6,14 +6,14 @@ import pytest
 from support.killable import new_sweep, sit
 from support.sweeps import sweep
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.sweep import begin, begun_arms, left_out, recorded_spec, replayed
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.storage import JournalFileBackend
+from hybrid_sweep.store.folder import SweepFolder
 
 
 @pytest.mark.parametrize(
-    ("part", "method"), [(JournalFileBackend, "append_logs"), (ResultsFolder, "write_manifest")]
+    ("part", "method"), [(JournalFileBackend, "append_logs"), (SweepFolder, "write_manifest")]
 )
 def test_a_folder_that_has_no_room_is_told_of_in_a_sentence_and_not_left_half_made(
     tmp_path, monkeypatch, part, method

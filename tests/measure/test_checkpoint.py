@@ -11,8 +11,8 @@ from support.toy import Toy
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
 
 COSTS = UnitCosts(**dict.fromkeys(COST_NAMES, 1.0))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from support.toy import Toy
 
-from hybrid_sweep.arm import Arm
-from hybrid_sweep.cluster.order import warm_up
+from hybrid_sweep.control import Arm
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.arms import ArmRun, run_hybrid
 from hybrid_sweep.measure.compiled import compiled
+from hybrid_sweep.measure.control_training import ArmRun, run_hybrid
 from hybrid_sweep.measure.reference import held_out, reference_run, start
+from hybrid_sweep.measure.workload_builder import warm_up
 from hybrid_sweep.trainer import HybridConfig
 from hybrid_sweep.workload import quality_of
 
@@ -185,7 +185,7 @@ def test_a_loss_that_cannot_be_compiled_is_refused_in_one_sentence(compiler, mon
 SCRIPT = """
 import torch
 from support.toy import Toy
-from hybrid_sweep.cluster.order import warm_up
+from hybrid_sweep.measure.workload_builder import warm_up
 from hybrid_sweep.measure.compiled import compiled
 from hybrid_sweep.measure.reference import start
 torch.set_num_threads(1)

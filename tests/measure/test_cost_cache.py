@@ -7,9 +7,9 @@ from support.toy import Toy
 
 from hybrid_sweep.measure import cost_cache
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
+from hybrid_sweep.measure.fingerprint import Content
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.trainer import HybridConfig
 

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from support.toy import Toy
 
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.measure.content import Content
 from hybrid_sweep.measure.cost_cache import unit_costs_of_all
 from hybrid_sweep.measure.costs import COST_NAMES, FIELD_OF, UnitCosts, measure_unit_costs
+from hybrid_sweep.measure.fingerprint import Content
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.run_cache import RunCache
-from hybrid_sweep.spec import UnitCosts as SpecUnitCosts
-from hybrid_sweep.trainer import HybridConfig, HybridTrainer, costs
-from hybrid_sweep.trainer.costs import Work
-from hybrid_sweep.trainer.dynamics import RssmLite
+from hybrid_sweep.spec.sweep import UnitCosts as SpecUnitCosts
+from hybrid_sweep.trainer import HybridConfig, HybridTrainer, cost_meter
+from hybrid_sweep.trainer.cost_meter import Work
+from hybrid_sweep.trainer.forecast.dynamics import RssmLite
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.recovery import Recovery
 
@@ -64,7 +64,7 @@ def clock(monkeypatch):
 
         monkeypatch.setattr(owner, name, slow)
 
-    monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(cost_meter.time, "perf_counter", lambda: now[0])
     takes(RssmLite, "train", 7.0)
     takes(Recovery, "take_checkpoint", 5.0)
     takes(JumpPlanner, "jump", 0.25)
@@ -107,7 +107,7 @@ def slowed(monkeypatch, seconds):
 
     monkeypatch.setattr(Toy, "loss", loss)
     for clock in ("perf_counter", "monotonic"):
-        monkeypatch.setattr(costs.time, clock, lambda: now[0])
+        monkeypatch.setattr(cost_meter.time, clock, lambda: now[0])
     return taken
 
 

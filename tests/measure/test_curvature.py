@@ -12,8 +12,8 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import curvature as module
 from hybrid_sweep.measure.curvature import Curvature, largest_eta_lambda, measure_curvature
 from hybrid_sweep.measure.reference import reference_run, start
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.random_state import seed_random_state
+from hybrid_sweep.trainer.train_step import PlainStep
 
 SPECTRUM = torch.tensor([0.1, 3.0, 7.0, 11.0])
 

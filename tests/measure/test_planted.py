@@ -9,8 +9,8 @@ from support.toy import Toy
 from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.checklist import check, recommendation
 from hybrid_sweep.measure.costs import UnitCosts
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer.config import HybridConfig
 
 STEPS = 400

@@ -8,19 +8,19 @@ from support.sparse import Sparse
 from support.toy import Toy
 from torch.optim import lr_scheduler
 
-from hybrid_sweep.arm import Arm, tuning_trials
-from hybrid_sweep.cluster.order import warm_up
+from hybrid_sweep.control import Arm, tuning_trials
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.arm_costs import measure_step_ratio
-from hybrid_sweep.measure.arms import ArmRun
+from hybrid_sweep.measure.batch_size import obstacle
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
+from hybrid_sweep.measure.control_costs import measure_step_ratio
+from hybrid_sweep.measure.control_optimizers import NotApplicable
+from hybrid_sweep.measure.control_training import ArmRun
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
 from hybrid_sweep.measure.curvature import measure_curvature
-from hybrid_sweep.measure.packing import obstacle
-from hybrid_sweep.measure.recipe import NotApplicable
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.recipe_key import recipe_of
 from hybrid_sweep.measure.reference import held_out, reference_run, start
-from hybrid_sweep.measure.trial import Trial
+from hybrid_sweep.measure.workload_builder import warm_up
 from hybrid_sweep.measure.workload_check import refuse, repeats
 from hybrid_sweep.trainer.config import HybridConfig
 

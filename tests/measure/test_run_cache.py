@@ -5,17 +5,17 @@ from math import inf
 import pytest
 from support.toy import Toy
 
-from hybrid_sweep.arm import Arm
-from hybrid_sweep.measure.arm_trial import ArmTrial
+from hybrid_sweep.control import Arm
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.measure.content import Content
+from hybrid_sweep.measure.control_run import ArmTrial
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.curve import Curve
+from hybrid_sweep.measure.fingerprint import Content
+from hybrid_sweep.measure.hybrid_run import Trial
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.run_cache import KeptTwins, RunCache
-from hybrid_sweep.measure.trial import Trial
 from hybrid_sweep.trainer import HybridConfig
-from hybrid_sweep.trainer.records import Segment
+from hybrid_sweep.trainer.state import Segment
 
 COSTS = UnitCosts(**dict.fromkeys(COST_NAMES, 0.1) | {"plain_step": 1.0})
 JUMPING = HybridConfig(

@@ -5,16 +5,16 @@ import torch
 from support.toy import Toy
 from torch.optim import lr_scheduler as torchs
 
-from hybrid_sweep.arm import Arm
-from hybrid_sweep.cluster.order import WorkloadOrder, warm_up
+from hybrid_sweep.control import Arm
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure import packing
-from hybrid_sweep.measure.arm_costs import measure_step_ratio
-from hybrid_sweep.measure.arms import ArmRun, run_hybrid
+from hybrid_sweep.measure import batch_size
+from hybrid_sweep.measure.control_costs import measure_step_ratio
+from hybrid_sweep.measure.control_training import ArmRun, run_hybrid
 from hybrid_sweep.measure.costs import measure_unit_costs
 from hybrid_sweep.measure.curvature import measure_curvature
 from hybrid_sweep.measure.reference import hybrid_of, reference_run, start
 from hybrid_sweep.measure.schedule import still_made_for
+from hybrid_sweep.measure.workload_builder import WorkloadOrder, warm_up
 from hybrid_sweep.trainer.config import HybridConfig
 
 JUMPS = HybridConfig(
@@ -83,9 +83,9 @@ class TestItIsNotDrivenPastItsEnd:
         assert measure_step_ratio(kind(), 0, Arm(name="lr", multiplier=2.0, schedule_steps=60), 60) > 0
 
     def test_packing(self, kind, monkeypatch):
-        monkeypatch.setattr(packing, "BLOCK", 8)
-        assert packing.obstacle(kind()) == ""
-        assert packing.fused_ratio(kind(), 2) > 0
+        monkeypatch.setattr(batch_size, "BLOCK", 8)
+        assert batch_size.obstacle(kind()) == ""
+        assert batch_size.fused_ratio(kind(), 2) > 0
 
     def test_reference_and_hybrid(self, kind):
         assert reference_run(kind(), 0, 60, 25).steps[-1] == 60

@@ -18,8 +18,8 @@ from hybrid_sweep.measure.score import (
     speedup_bound,
     speedup_counted,
 )
-from hybrid_sweep.trainer.costs import PlainSteps, Work
-from hybrid_sweep.trainer.records import Segment
+from hybrid_sweep.trainer.cost_meter import PlainSteps, Work
+from hybrid_sweep.trainer.state import Segment
 
 NOTHING = dict.fromkeys(Work, 0)
 REFERENCE = Reference(seed=0, steps=[0, 50, 100], val_loss=[2.4, 1.0, 0.4], val_metric=[0.1, 0.8, 0.95])

@@ -3,7 +3,7 @@
 import pytest
 from support.sweeps import sweep
 
-from hybrid_sweep.arm import Arm, tuning_trials
+from hybrid_sweep.control import Arm, tuning_trials
 from hybrid_sweep.search.controls import GAINS, LADDER, ablations, controls
 
 

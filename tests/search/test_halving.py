@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.halving import Halving, Place, refuse_unjudged, rungs, value_at
-from hybrid_sweep.spec import EarlyStopping, SweepSpec
+from hybrid_sweep.spec.sweep import EarlyStopping, SweepSpec
 
 RULE = EarlyStopping(reduction=3, first_rung=1 / 9)
 

@@ -15,7 +15,7 @@ from hybrid_sweep.search.mask import (
 )
 from hybrid_sweep.search.replay import replay
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.spec import Mask
+from hybrid_sweep.spec.sweep import Mask
 from hybrid_sweep.trainer.stability import max_stable_ratio
 
 MASK = Mask.model_validate({})

@@ -2,7 +2,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hybrid_sweep.search.outcome import Ended, finite, judge
-from hybrid_sweep.spec import Constraints
+from hybrid_sweep.spec.sweep import Constraints
 
 LIMITS = Constraints(min_quality=0.9, max_divergence_rate=0.1, max_memory_ratio=1.5)
 

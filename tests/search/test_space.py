@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.space import config_hash, grid
-from hybrid_sweep.spec import SweepSpec, load_spec
+from hybrid_sweep.spec.sweep import SweepSpec, load_spec
 from hybrid_sweep.trainer.config import HybridConfig
 
 
@@ -119,7 +119,8 @@ def test_a_hash_depends_on_the_values_and_not_on_how_a_number_is_written():
 
 def test_the_space_is_enumerated_without_torch_and_ray():
     code = (
-        "import sys; from hybrid_sweep.search.space import grid; from hybrid_sweep.spec import load_spec;"
+        "import sys; from hybrid_sweep.search.space import grid;"
+        "from hybrid_sweep.spec.sweep import load_spec;"
         "grid(load_spec('grid60')); sys.exit(bool({'torch', 'ray', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,8 @@ from hybrid_sweep.search.asked import Asked, Known
 from hybrid_sweep.search.sampler import make_sampler, sampler_arguments
 from hybrid_sweep.search.space import complete_hash
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.trainer.config import PRESETS, HybridConfig
+from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.presets import PRESETS
 
 SMALL = {"max_predict_steps": [50, 75], "correction_interval": [0, 10, 15], "gates": ["off", "learned"]}
 
@@ -470,7 +471,8 @@ def test_a_line_that_is_lost_doubled_or_changed_is_named(events, what):
 
 def test_a_study_needs_neither_torch_nor_ray_nor_pandas():
     code = (
-        "import sys; from hybrid_sweep.search.study import Study; from hybrid_sweep.spec import SweepSpec;"
+        "import sys; from hybrid_sweep.search.study import Study;"
+        "from hybrid_sweep.spec.sweep import SweepSpec;"
         "s = Study(SweepSpec(name='x', workload='a.b:C', space={'max_predict_steps': [1, 2]}), 'id', 9);"
         "a = s.ask(); s.finish((a.point.trial_id, 0), 'done', '', {'speedup_counted': 1, 'quality': 1});"
         "print({'torch', 'ray', 'pandas'} & set(sys.modules))"

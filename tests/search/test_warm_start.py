@@ -1,8 +1,8 @@
 import pytest
 from support.sweeps import SPACE, result, sweep
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.errors import UserError
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.asked import Known
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points

@@ -6,12 +6,12 @@ import signal
 import time
 from pathlib import Path
 
-from hybrid_sweep.analysis.folder import ResultsFolder
 from hybrid_sweep.driver.sweep import begin, carry_on, recorded_spec
-from hybrid_sweep.journal import Journal
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.storage import FILE, StorageView
-from hybrid_sweep.simulate import SimulatedBackend, SimulatedRun, Timing, VirtualClock, WorkerDeath
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.simulation.backend import SimulatedBackend, SimulatedRun, Timing, VirtualClock, WorkerDeath
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.journal import Journal
 
 REPORTS = 4
 POINTS = 20
@@ -55,7 +55,7 @@ def outcome(run):
 
 def new_sweep(path):
     """Begin one; `sit` carries it on."""
-    return begin(path, SPEC, 10 * REPORTS, {})
+    return ResultsFolder(begin(path, SPEC, 10 * REPORTS, {}).path)
 
 
 def sit(path, dies=None):

@@ -2,10 +2,10 @@
 
 import json
 
-from hybrid_sweep.journal import plain
 from hybrid_sweep.search.space import config_hash
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.spec.sweep import SweepSpec
+from hybrid_sweep.store.journal import plain
 
 STEPS = 900
 SPACE = {

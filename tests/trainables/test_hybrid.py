@@ -10,13 +10,13 @@ from support import toy
 from support.local_ray import local_ray
 from support.toy import Toy
 
-from hybrid_sweep.cluster.order import WorkloadOrder
-from hybrid_sweep.cluster.searcher import ParetoScheduler, StudySearcher
-from hybrid_sweep.cluster.work import Shared, cost_classes
+from hybrid_sweep.cluster.tune import ParetoScheduler, StudySearcher
+from hybrid_sweep.cluster.worker_context import Shared, cost_classes
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.spec import SweepSpec
+from hybrid_sweep.measure.workload_builder import WorkloadOrder
+from hybrid_sweep.spec.sweep import SweepSpec
 from trainables.hybrid import HybridTrainable
 
 SPEC = SweepSpec(
@@ -99,7 +99,7 @@ def test_tune_saves_and_restores_through_a_folder(shared, tmp_path):
 
 
 def test_what_should_be_tried_again_is_an_error_to_tune(shared, monkeypatch):
-    monkeypatch.setattr("hybrid_sweep.cluster.runner.shortage", lambda needed: "the GPU is full")
+    monkeypatch.setattr("hybrid_sweep.cluster.worker.shortage", lambda needed: "the GPU is full")
     with pytest.raises(RuntimeError, match="the GPU is full"):
         started(shared, point()).step()
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer import PRESETS, HybridConfig, HybridTrainerConfig
-from hybrid_sweep.trainer.config import preset, preset_for_loss, preset_for_size
+from hybrid_sweep.trainer.presets import preset, preset_for_loss, preset_for_size
 
 OPEN_UNIT = st.floats(0, 1, exclude_min=True, exclude_max=True)
 CONFIGS = st.builds(

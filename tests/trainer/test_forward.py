@@ -7,7 +7,7 @@ from torch import nn
 
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.phases import Phase
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 
 

@@ -11,8 +11,8 @@ from torch.optim import SGD, Adam, AdamW, NAdam, RMSprop
 from torch.optim.lr_scheduler import StepLR
 
 from hybrid_sweep.trainer.fused import FusedStep
-from hybrid_sweep.trainer.plain import PlainStep, Real
-from hybrid_sweep.trainer.predictors.groups import LayerGroups
+from hybrid_sweep.trainer.layer_groups import LayerGroups
+from hybrid_sweep.trainer.train_step import PlainStep, Real
 
 LOSS = Problem().loss
 Pair = namedtuple("Pair", ["x", "y"])

@@ -6,7 +6,7 @@ from support.problem import Problem
 from torch import nn
 
 from hybrid_sweep.trainer.gradient_watch import LARGEST_PART, PARTS, GradientWatch, norm_of
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.train_step import PlainStep
 
 
 def plain(model, inputs=8, **settings):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hybrid_sweep.trainer.gradients import clip_
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.train_step import PlainStep
 
 
 def embedding(sparse):

@@ -7,7 +7,7 @@ from torch.optim import lr_scheduler as torchs
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.learning_rates import as_schedule
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 
 N = 60

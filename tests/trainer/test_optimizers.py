@@ -10,7 +10,7 @@ from torch import nn
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.optimizers import Several, as_optimizer, scaled_rates
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.train_step import PlainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 
 

@@ -6,7 +6,7 @@ from support.problem import Problem
 from support.states import travelled
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer, TrainingDiverged, stepper
-from hybrid_sweep.trainer.divergence import DivergenceLevel
+from hybrid_sweep.trainer.divergence.monitor import DivergenceLevel
 from hybrid_sweep.trainer.phases import Phase
 
 ALARMED = HybridConfig(

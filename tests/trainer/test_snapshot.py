@@ -8,8 +8,8 @@ from support.states import difference, travelled
 from torch import nn
 
 from hybrid_sweep.trainer.phases import Phase
-from hybrid_sweep.trainer.records import Segment
 from hybrid_sweep.trainer.snapshot import Snapshot, plain
+from hybrid_sweep.trainer.state import Segment
 
 
 class Ours:

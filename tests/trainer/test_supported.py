@@ -10,8 +10,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.supported import refuse_unsupported
+from hybrid_sweep.trainer.train_step import PlainStep
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer, Phase, TrainingDiverged
-from hybrid_sweep.trainer.divergence import DivergenceLevel
+from hybrid_sweep.trainer.divergence.monitor import DivergenceLevel
 
 EASY = HybridConfig(
     warmup_steps=40, full_steps=20, max_predict_steps=30, confidence_threshold=0.01, horizon_rule="fixed"

@@ -1,11 +1,11 @@
 """Sources of the displacement of a jump, by the name that `HybridConfig.predictor` uses."""
 
+from hybrid_sweep.trainer.layer_groups import MAX_GROUPS, LayerGroups
 from hybrid_sweep.trainer.predictors.base import Linear, Predictor, Realised
 from hybrid_sweep.trainer.predictors.dmd import DynamicModes
 from hybrid_sweep.trainer.predictors.ema import EmaVelocity
 from hybrid_sweep.trainer.predictors.ema_nesterov import EmaNesterov
 from hybrid_sweep.trainer.predictors.frozen import Frozen
-from hybrid_sweep.trainer.predictors.groups import MAX_GROUPS, LayerGroups
 from hybrid_sweep.trainer.predictors.optimizer_replay import OptimizerReplay
 from hybrid_sweep.trainer.predictors.oracle import Oracle
 from hybrid_sweep.trainer.predictors.outer import OuterMomentum

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.layer_groups import LayerGroups, Sample
 from hybrid_sweep.trainer.parted import parts_of
-from hybrid_sweep.trainer.plain import PlainStep
-from hybrid_sweep.trainer.predictors.groups import LayerGroups, Sample
+from hybrid_sweep.trainer.train_step import PlainStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.predictors.base import Linear
-from hybrid_sweep.trainer.predictors.groups import LayerGroups
 from hybrid_sweep.trainer.stability import stride
 
 

@@ -11,10 +11,10 @@ from torch.optim import SGD, Adam, AdamW
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.layer_groups import LayerGroups, reals
 from hybrid_sweep.trainer.optimizers import OptimizerLike
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors.base import Predictor
-from hybrid_sweep.trainer.predictors.groups import LayerGroups, reals
+from hybrid_sweep.trainer.train_step import PlainStep
 
 
 class OptimizerReplay(Predictor):

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.costs import CostMeter, Work
+from hybrid_sweep.trainer.cost_meter import CostMeter, Work
+from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.optimizers import parts_of
-from hybrid_sweep.trainer.plain import PlainStep
 from hybrid_sweep.trainer.predictors.base import Predictor, Realised
-from hybrid_sweep.trainer.predictors.groups import LayerGroups
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
+from hybrid_sweep.trainer.train_step import PlainStep
 
 
 class Oracle(Predictor):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.config import HybridConfig
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.predictors.ema import EmaVelocity
-from hybrid_sweep.trainer.predictors.groups import LayerGroups
+from hybrid_sweep.trainer.train_step import PlainStep
 
 
 class RandomDirection(EmaVelocity):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_sweep.trainer.predictors.groups import LayerGroups
+from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.predictors.windowed import Windowed
 
 RIDGE = 1e-3

@@ -12,11 +12,11 @@ from torch import nn
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
-from hybrid_sweep.trainer.costs import CostMeter, Work
-from hybrid_sweep.trainer.plain import PlainStep
+from hybrid_sweep.trainer.cost_meter import CostMeter, Work
 from hybrid_sweep.trainer.predictors import PREDICTORS, EmaVelocity, LayerGroups, OuterMomentum, rre
 from hybrid_sweep.trainer.random_state import random_state
 from hybrid_sweep.trainer.stability import BOUNDED, spectral_radius
+from hybrid_sweep.trainer.train_step import PlainStep
 
 CONFIG = HybridConfig(velocity_decay=0.9, full_steps=20)
 

@@ -1,0 +1,1 @@
+"""A sweep without training, on an injected clock."""

@@ -1,0 +1,1 @@
+"""What watches losses and gradients, and what it says."""

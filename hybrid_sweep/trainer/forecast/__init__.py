@@ -1,0 +1,1 @@
+"""The prediction of losses, weights' displacement and its confidence."""
