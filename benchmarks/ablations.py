@@ -12,7 +12,7 @@ import torch
 from interval import interval
 
 from hybrid_sweep.measure.costs import measure_unit_costs
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 from trainables.mnist_mlp import MnistMlp
@@ -46,7 +46,7 @@ def main() -> None:
     for name, changes in ROWS.items():
         results = []
         for reference in references:
-            trial = Trial(workload, BASE.replace(**changes), reference, costs)
+            trial = HybridRun(workload, BASE.replace(**changes), reference, costs)
             while not trial.done:
                 trial.report()
             results.append(trial.result())

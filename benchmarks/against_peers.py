@@ -52,7 +52,7 @@ Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
+class ControlConfig:
     """One way to run the sweep.
 
     Attributes:
@@ -68,23 +68,25 @@ class Arm:
 
 OURS = "ours"
 ARMS = {
-    "ray": Arm(
+    "ray": ControlConfig(
         label="Ray Tune, defaults",
         command=(str(PEERS / "with_ray.py"),),
         note="a process a trial, each of which imports torch and loads the data",
     ),
-    "ray-reuse": Arm(label="Ray Tune, reuse_actors", command=(str(PEERS / "with_ray.py"), "--reuse-actors")),
-    "optuna": Arm(
+    "ray-reuse": ControlConfig(
+        label="Ray Tune, reuse_actors", command=(str(PEERS / "with_ray.py"), "--reuse-actors")
+    ),
+    "optuna": ControlConfig(
         label="Optuna, joblib",
         command=(str(PEERS / "with_optuna.py"),),
         note="no reports while a trial runs: Optuna takes none where there are two objectives",
     ),
-    "syne-tune": Arm(
+    "syne-tune": ControlConfig(
         label="Syne Tune, local",
         command=(str(PEERS / "with_syne_tune.py"),),
         note="a process a trial, as above; a list that ends takes a searcher of one's own",
     ),
-    OURS: Arm(
+    OURS: ControlConfig(
         label="hybrid-sweep",
         command=("-m", "hybrid_sweep", "run", "--device", "cpu", "--set", "controls=none"),
     ),
@@ -146,7 +148,7 @@ def main() -> int:
     return 0 if print_results(measured) else 1
 
 
-def measure(arm: Arm, changes: dict[str, str], concurrency: int) -> Measured:
+def measure(arm: ControlConfig, changes: dict[str, str], concurrency: int) -> Measured:
     """Run the sweep once.
 
     Raises:
@@ -163,8 +165,10 @@ def measure(arm: Arm, changes: dict[str, str], concurrency: int) -> Measured:
         command += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
         took = run(command, _environment(Path(scratch)), log)
         if took.code:
-            last_words = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-            raise SystemExit(f"{last_words}\nerror: {arm.label} ended with exit code {took.code}, see above")
+            summarize_ray_error = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+            raise SystemExit(
+                f"{summarize_ray_error}\nerror: {arm.label} ended with exit code {took.code}, see above"
+            )
         rows = _our_rows(out) if arm is ARMS[OURS] else json.loads((out / "rows.json").read_bytes())
     if failed := sum(row["state"] not in ("done", "diverged") for row in rows):
         raise SystemExit(f"error: {arm.label}: {failed} trials failed")

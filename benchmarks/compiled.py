@@ -17,7 +17,7 @@ from torch import nn
 from hybrid_sweep.measure.compiled import compiled
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.workload_builder import warm_up
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.workload import Workload
 from trainables.mnist_mlp import MnistMlp
 
@@ -65,7 +65,7 @@ def blocks(workload: Workload, other: Workload, seed: int) -> list[tuple[float, 
 
     clock = time.perf_counter if plain.parameters[0].is_cuda else time.process_time
 
-    def block(step: PlainStep) -> float:
+    def block(step: TrainStep) -> float:
         began = clock()
         for batch in batches:
             float(step(batch))

@@ -20,7 +20,7 @@ from interval import interval
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
 from hybrid_sweep.trainer.forecast.confidence import CEILING
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from trainables.mnist_mlp import MnistMlp
 
 BLOCK, BLOCKS, MODELS, PHASES = 100, 6, 36, 60
@@ -65,7 +65,7 @@ def compare(workload: MnistMlp, batches: list[Any], made: Sequence[int]) -> tupl
     models = {arm: workload.build_model(0) for arm in made}
     plain_model, own_model, hybrid_model = (models[arm] for arm in range(3))
     optimizer = workload.build_optimizer(plain_model)
-    own_step = PlainStep(own_model, workload.build_optimizer(own_model), workload.loss)
+    own_step = TrainStep(own_model, workload.build_optimizer(own_model), workload.loss)
     trainer = HybridTrainer(
         hybrid_model,
         workload.build_optimizer(hybrid_model),

@@ -28,12 +28,12 @@ from pathlib import Path
 from hybrid_sweep.cli import results as cli
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.moved import with_workload
-from hybrid_sweep.driver.sweep import begun_arms, left_out, recorded_spec
+from hybrid_sweep.driver.sweep import left_out, recorded_spec, started_arms
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.results import TABLES, ResultsFolder
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
-from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.simulation.recorded import RecordedRuns
 from hybrid_sweep.spec.sweep import PACKAGED, load_spec, packaged_sweeps
 from hybrid_sweep.spec.yaml import parse_yaml
 from hybrid_sweep.store.journal import Journal
@@ -95,7 +95,7 @@ def resume(path):
     study = Study(spec, manifest["sweep_id"], manifest["steps"])
     study.restore(Journal.events(journal))
     events = Journal.read(journal, skip=("reported",))
-    left_out(events, begun_arms(events))
+    left_out(events, started_arms(events))
 
 
 def confirm(path):
@@ -119,7 +119,7 @@ COMMANDS = {
     "resume": resume,
     "confirm": confirm,
     "warm start": warm_start,
-    "recorded": Recorded.from_folder,
+    "recorded": RecordedRuns.from_folder,
     "export --trial": config_of_one,
     **{
         f"export {what} {form}": lambda path, what=what, form=form: cli.export(path, form, what)

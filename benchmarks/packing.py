@@ -17,7 +17,7 @@ import torch
 from hybrid_sweep.measure.batch_rounds import train_together
 from hybrid_sweep.measure.batch_size import fused_ratio, packing
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.search.space import grid
 from hybrid_sweep.spec.sweep import load_spec
@@ -47,10 +47,10 @@ def main() -> None:
     spec = load_spec("grid60")
     configs = [HybridConfig(**point.config) for point in grid(spec)]
 
-    def trials(packed: bool) -> list[Trial]:
-        return [Trial(workload, config, reference, COSTS, packed=packed) for config in configs]
+    def trials(packed: bool) -> list[HybridRun]:
+        return [HybridRun(workload, config, reference, COSTS, packed=packed) for config in configs]
 
-    def seconds(size: int) -> tuple[float, list[Trial]]:
+    def seconds(size: int) -> tuple[float, list[HybridRun]]:
         clock = time.perf_counter if cuda else time.process_time
         began, some = clock(), trials(packed=size > 1)
         if size > 1:

@@ -14,7 +14,7 @@ import torch
 from interval import interval
 
 from hybrid_sweep.measure.costs import measure_unit_costs
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import Reference, reference_run
 from hybrid_sweep.trainer import HybridConfig
 from hybrid_sweep.trainer.forecast.calibration import reliability
@@ -42,17 +42,17 @@ class Bench:
         self.references = {seed: reference_run(workload, seed, workload.steps, 25) for seed in self.seeds}
         self.base = self.trials(BASE)
 
-    def trials(self, config: HybridConfig) -> list[Trial]:
+    def trials(self, config: HybridConfig) -> list[HybridRun]:
         """Run a configuration on every seed."""
         return [self._trial(config, reference) for reference in self.references.values()]
 
-    def _trial(self, config: HybridConfig, reference: Reference) -> Trial:
-        trial = Trial(self.workload, config, reference, self.costs)
+    def _trial(self, config: HybridConfig, reference: Reference) -> HybridRun:
+        trial = HybridRun(self.workload, config, reference, self.costs)
         while not trial.done:
             trial.report()
         return trial
 
-    def compare(self, name: str, trials: list[Trial], base: list[Trial]) -> None:
+    def compare(self, name: str, trials: list[HybridRun], base: list[HybridRun]) -> None:
         """Print quality, speedup and probes, each against the base seed by seed."""
         print(f"  {name}")
         rows = [(trial.result(), other.result()) for trial, other in zip(trials, base, strict=True)]
@@ -162,7 +162,7 @@ def calibration(bench: Bench) -> None:
                 bench.compare(f"{kind} against none", trials, plain)
 
 
-def _print_reliability(name: str, trials: list[Trial]) -> None:
+def _print_reliability(name: str, trials: list[HybridRun]) -> None:
     scores = [trial.trainer.planner.confidence.scores for trial in trials]
     results = [trial.result() for trial in trials]
     gains = [_constant_brier(each) - result["brier"] for each, result in zip(scores, results, strict=True)]

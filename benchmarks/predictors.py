@@ -16,7 +16,7 @@ from interval import interval
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import measure_unit_costs
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 from hybrid_sweep.trainer.predictors import PREDICTORS
@@ -53,7 +53,7 @@ def main() -> None:
             continue
         results, diverged = [], 0
         for reference in references:
-            trial = Trial(workload, config, reference, costs)
+            trial = HybridRun(workload, config, reference, costs)
             while not trial.done:
                 trial.report()
             results.append(trial.result())

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hybrid_sweep.measure.costs import measure_unit_costs
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.workload_builder import warm_up
 from hybrid_sweep.trainer.config import HybridConfig
@@ -94,7 +94,7 @@ def prepare(reference, costs):
 def train(point):
     """Train one point and return its row."""
     config = HybridConfig(**TRAINER, **point)
-    trial = Trial(shared["workload"], config, shared["reference"], shared["costs"])
+    trial = HybridRun(shared["workload"], config, shared["reference"], shared["costs"])
     reports = []
     while not trial.done:
         reports.append(trial.report())

@@ -27,7 +27,7 @@ from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.simulation.backend import SimulatedBackend
-from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.simulation.recorded import RecordedRuns
 from hybrid_sweep.spec.sweep import SweepSpec
 
 POINTS = Path(__file__).parent / "data" / "points.parquet"
@@ -80,7 +80,7 @@ def sweep(job, slots):
         timing="counted",
         mask=None,
     )
-    recorded = Recorded.from_parquet(POINTS)
+    recorded = RecordedRuns.from_parquet(POINTS)
 
     def outcome(run):
         """Return what was recorded, with the one seed that there is; its last report is enough here."""

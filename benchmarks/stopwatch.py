@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hybrid_sweep.measure.costs import UnitCosts, measure_unit_costs
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.trainer import HybridConfig
 from trainables.mnist_mlp import MnistMlp
@@ -125,7 +125,9 @@ def run(workload, config, costs: UnitCosts, seed: int) -> tuple[dict, float, flo
     The ratio comes by the wall clock and by the thread's CPU time, which a busy machine leaves alone.
     """
     steps = workload.steps
-    trial = Trial(workload, config, reference_run(workload, seed, steps, steps), costs, report_every=steps)
+    trial = HybridRun(
+        workload, config, reference_run(workload, seed, steps, steps), costs, report_every=steps
+    )
     plain, step = start(workload, seed), 0
     loop, hybrid = Watch(), Watch()
     while step < steps:

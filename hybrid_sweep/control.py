@@ -30,7 +30,7 @@ SCHEDULE_FREE_GAIN = 10.0
 """Schedule-Free SGD wants 10 to 50 times the rate of SGD with momentum (its own README)."""
 
 
-class Arm(Settings):
+class ControlConfig(Settings):
     """What a control trains with where that is not the workload's recipe.
 
     Attributes:
@@ -68,7 +68,7 @@ class Arm(Settings):
         return self
 
 
-def tuning_trials(name: Literal["tuned", "schedule_free"], count: int, seed: int) -> list[Arm]:
+def tuning_trials(name: Literal["tuned", "schedule_free"], count: int, seed: int) -> list[ControlConfig]:
     """Draw `count` settings of a tuned arm: SGD with Nesterov momentum and AdamW by turns.
 
     Learning rate, 1 − momentum (0.02 to 0.3) and weight decay (1e-5 to 0.1) are log-uniform; the learning
@@ -88,11 +88,11 @@ def _draw(
     optimizer: Literal["sgd", "adamw"],
     share: float,
     generator: random.Random,
-) -> Arm:
+) -> ControlConfig:
     """Return the arm whose learning rate lies at `share` of its range, the rest drawn."""
     low, high = LEARNING_RATES[optimizer]
     gain = SCHEDULE_FREE_GAIN if (name, optimizer) == ("schedule_free", "sgd") else 1.0
-    return Arm(
+    return ControlConfig(
         name=name,
         optimizer=optimizer,
         lr=gain * low * (high / low) ** share,

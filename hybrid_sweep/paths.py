@@ -30,7 +30,7 @@ def user_path(path: Path | str) -> Path:
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,199}")
 
 
-def refuse_identifier(value: Any, where: str) -> None:
+def validate_identifier(value: Any, where: str) -> None:
     """Refuse an identifier that could lead a path made of it out of its folder, or that no path can hold.
 
     Args:
@@ -48,7 +48,7 @@ def refuse_identifier(value: Any, where: str) -> None:
         )
 
 
-def refuse_strange(path: Path, *, folder: bool = False, alone: bool = False) -> Path:
+def validate_path(path: Path, *, folder: bool = False, alone: bool = False) -> Path:
     """Return a path of ours, which is to be what we make of it: no link, pipe or device; or not there yet.
 
     Args:

@@ -93,7 +93,7 @@ def _specs(dotted: str) -> Iterator[ModuleSpec]:
         yield spec
 
 
-def _refuse_before_import(source: str, attribute: str, methods: Collection[str]) -> None:
+def _validate_source(source: str, attribute: str, methods: Collection[str]) -> None:
     """Refuse what can be told to hold no workload before its code runs.
 
     Python's own modules hold none. An installed module is imported only where its text defines or imports
@@ -172,7 +172,7 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
             yield from _bound(handler.body)
 
 
-def refuse_uncallable(found: object, name: str) -> None:
+def validate_callable(found: object, name: str) -> None:
     """Refuse what may not be called for a workload: all but a function of the user that returns one.
 
     It is looked at and not called: its file is the user's, and its text hands a value back. What that is
@@ -248,7 +248,7 @@ def imported(source: str, attribute: str, methods: Collection[str]) -> ModuleTyp
             "a class of __main__ is known to this process alone, and workers need a file: "
             "write it to one, and give path/to/file.py:Class"
         )
-    _refuse_before_import(source, attribute, methods)
+    _validate_source(source, attribute, methods)
     _importing.append(source)
     try:
         return _import_file(user_path(source)) if source.endswith(".py") else _import_module(source)

@@ -20,7 +20,7 @@ from hybrid_sweep.user_code import (
     last_line,
     no_such_class,
     package_of,
-    refuse_uncallable,
+    validate_callable,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def find_workload(name: str, **keywords: Any) -> Any:
     if inspect.isclass(found):
         _check_methods(found, name)
     elif callable(found):
-        refuse_uncallable(found, name)
+        validate_callable(found, name)
     else:
         own = [each for each in vars(module).values() if inspect.isclass(each)]
         names = [each.__name__ for each in own if each.__module__ == module.__name__]
@@ -223,7 +223,7 @@ def changed_code(name: str, code: Mapping[str, str] | None) -> list[str]:
         return []
 
 
-def refuse_changed(name: str, code: Mapping[str, str] | None) -> None:
+def validate_unchanged(name: str, code: Mapping[str, str] | None) -> None:
     """Refuse a workload whose files are not those of a manifest, before one is imported.
 
     Raises:

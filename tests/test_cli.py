@@ -552,9 +552,9 @@ def test_confirm_shows_what_was_found_and_the_verdict(hybrid_sweep, results, mon
     )
     asked = {}
 
-    def confirm(folder, *, tell, **options):
+    def confirm(folder, *, on_progress, **options):
         asked.update(options)
-        tell(types.SimpleNamespace(done=7, total=9, next="tuned of H075"))
+        on_progress(types.SimpleNamespace(done=7, total=9, next="tuned of H075"))
         (folder / "confirm").mkdir()
         found.write(folder / "confirm")
         return found

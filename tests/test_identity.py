@@ -20,7 +20,7 @@ from hybrid_sweep.confirm.sweep import _fresh
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.report.plotly_figures import setting_values
 from hybrid_sweep.results import ResultsFolder
-from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.simulation.recorded import RecordedRuns
 from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.random_state import seed_random_state
@@ -77,7 +77,7 @@ def test_two_seeds_that_are_one_as_floats_are_two_rows_and_two_runs(folder: Resu
     assert front["seeds"].tolist() == [2]
     assert front["speedup"].tolist() == [pytest.approx(1 + 1 / 18)]
     assert folder.steps()["step"].tolist() == [10, 20, 10, 20]  # neither replaces the other's
-    assert len(Recorded.from_folder(folder.path)) == 2
+    assert len(RecordedRuns.from_folder(folder.path)) == 2
 
 
 def test_the_page_holds_no_number_that_a_browser_would_round(folder: ResultsFolder) -> None:

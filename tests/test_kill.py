@@ -35,9 +35,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> ResultsFolder:
 
 
 def process(path: Path, dies: int | None = None):
-    sitting = processes.Process(target=sit, args=(path, dies))
-    sitting.start()
-    return sitting
+    session = processes.Process(target=sit, args=(path, dies))
+    session.start()
+    return session
 
 
 def check(folder: ResultsFolder, whole: ResultsFolder) -> None:
@@ -67,17 +67,17 @@ def check(folder: ResultsFolder, whole: ResultsFolder) -> None:
     assert sorted(mirrored) == sorted(trial_id for trial_id, _ in expected)
 
 
-def sittings(folder: ResultsFolder, begin_sitting) -> int:
+def sessions(folder: ResultsFolder, begin_sitting) -> int:
     """Sit until the sweep is done; return how often it was killed."""
     for kills in range(MOST_SITTINGS):
-        sitting = begin_sitting()
-        sitting.join()
-        if sitting.exitcode == 0:
+        session = begin_sitting()
+        session.join()
+        if session.exitcode == 0:
             return kills
-        assert sitting.exitcode == -signal.SIGKILL
-    sitting = process(folder.path)
-    sitting.join()
-    assert sitting.exitcode == 0
+        assert session.exitcode == -signal.SIGKILL
+    session = process(folder.path)
+    session.join()
+    assert session.exitcode == 0
     return MOST_SITTINGS
 
 
@@ -85,7 +85,7 @@ def test_killed_in_the_middle_of_a_write(whole: ResultsFolder, tmp_path: Path) -
     chance, sweeps, kills = random.Random(0), count(), 0
     while kills < KILLS:
         folder = new_sweep(tmp_path / f"{next(sweeps)}")
-        kills += sittings(folder, lambda: process(folder.path, chance.randrange(10**6)))  # noqa: B023
+        kills += sessions(folder, lambda: process(folder.path, chance.randrange(10**6)))  # noqa: B023
         check(folder, whole)
 
 
@@ -99,10 +99,10 @@ def test_killed_from_outside_at_any_moment(whole: ResultsFolder, tmp_path: Path)
         folder = new_sweep(tmp_path / f"{next(sweeps)}")
 
         def killed():
-            sitting = process(folder.path)  # noqa: B023
-            sitting.join(chance.uniform(0, longest))
-            sitting.kill()
-            return sitting
+            session = process(folder.path)  # noqa: B023
+            session.join(chance.uniform(0, longest))
+            session.kill()
+            return session
 
-        kills += sittings(folder, killed)
+        kills += sessions(folder, killed)
         check(folder, whole)

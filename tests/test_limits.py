@@ -8,7 +8,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.controls import controls
 from hybrid_sweep.search.dimensions import nearest, placed
 from hybrid_sweep.search.space import grid
-from hybrid_sweep.spec.axes import described, refuse_contradictions, refuse_repeated, values_of
+from hybrid_sweep.spec.axes import described, validate_conditions, validate_distinct, values_of
 from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.spec.yaml import parse_yaml
 
@@ -40,7 +40,7 @@ def values():
 
 
 def test_no_value_is_compared_with_all_others(values):
-    refuse_repeated(values)
+    validate_distinct(values)
 
 
 def test_a_condition_is_not_compared_with_all_values(values):
@@ -51,7 +51,7 @@ def test_a_condition_is_not_compared_with_all_values(values):
         }
     ).space
     long = space["warmup_steps"].model_copy(update={"when": {"max_predict_steps": values[::-1]}})
-    refuse_contradictions({"max_predict_steps": values, "warmup_steps": long})
+    validate_conditions({"max_predict_steps": values, "warmup_steps": long})
 
 
 def test_a_point_finds_its_place_without_a_look_at_the_others(values):

@@ -12,7 +12,7 @@ from support import toy
 from hybrid_sweep import limits
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.paths import refuse_identifier, text_of, user_path
+from hybrid_sweep.paths import text_of, user_path, validate_identifier
 from hybrid_sweep.search.storage import StorageView
 from hybrid_sweep.spec.sweep import SweepSpec, load_spec
 from hybrid_sweep.store.atomic import write_text
@@ -50,7 +50,7 @@ def test_results_folders(home: Path) -> None:
     assert SweepFolder.open("~/results").path == home / "results"
     (home / "results" / "file").touch()
     with pytest.raises(UserError, match="exists already"):
-        SweepFolder.refuse_taken(Path("~/results"))
+        SweepFolder.validate_free(Path("~/results"))
 
 
 def test_files_that_are_written_and_read(home: Path) -> None:
@@ -72,7 +72,7 @@ def test_sweep_files_and_the_workload_in_them(home: Path) -> None:
 
 
 def test_storages(home: Path) -> None:
-    StorageView.refuse_unreachable("sqlite:///~/study.db")
+    StorageView.validate_reachable("sqlite:///~/study.db")
     assert (home / "study.db").is_file()
 
 
@@ -107,7 +107,7 @@ STRANGE_NAMES = [
 @pytest.mark.parametrize("name", STRANGE_NAMES, ids=repr)
 def test_an_identifier_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: object) -> None:
     with pytest.raises(UserError, match=r"here, line 3: .* is no trial_id"):
-        refuse_identifier(name, "here, line 3")
+        validate_identifier(name, "here, line 3")
     folder = SweepFolder.create(tmp_path / "results")
     event = {"event": "finished", "trial_id": name, "seed": 0, "state": "done", "result": {}}
     if name not in ("", "a\0b"):  # controls of `confirm` have an empty one; the zero is left out
@@ -124,7 +124,7 @@ def test_an_identifier_that_could_lead_elsewhere_is_refused(tmp_path: Path, name
 @given(st.text())
 def test_one_that_is_taken_is_one_name_in_its_folder(name: str) -> None:
     try:
-        refuse_identifier(name, "here")
+        validate_identifier(name, "here")
     except UserError:
         return
     assert Path("folder", f"{name}_seed0.ckpt").name == f"{name}_seed0.ckpt"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hybrid_sweep.measure.costs import UnitCosts
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.workload_builder import warm_up
 from hybrid_sweep.spec.sweep import load_spec
@@ -39,7 +39,7 @@ def test_the_users_own_model_sweeps(cnn):
     reference = reference_run(workload, 0, 120, 30)
     config = HybridConfig(warmup_steps=30, full_steps=10, max_predict_steps=10, confidence_threshold=0.3)
     costs = UnitCosts(batch=0, plain_step=1, observe=0, update=0, checkpoint=0, jump=0, forward=0.4, score=0)
-    trial = Trial(workload, config, reference, costs)
+    trial = HybridRun(workload, config, reference, costs)
     while not trial.done:
         trial.report()
     result = trial.result()

@@ -96,7 +96,7 @@ def test_a_sweep_that_does_not_begin_leaves_nothing_and_its_place_is_free(tmp_pa
     assert not list(tmp_path.iterdir())
     place.mkdir(parents=True)
     (place / LOCK).touch()  # as one that was killed has left it
-    ResultsFolder.refuse_taken(place)
+    ResultsFolder.validate_free(place)
     with ResultsFolder.claimed(place):
         assert ResultsFolder(place).is_driven
     assert not list(place.iterdir())
@@ -104,8 +104,8 @@ def test_a_sweep_that_does_not_begin_leaves_nothing_and_its_place_is_free(tmp_pa
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made_of_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot make the folder"):
-        ResultsFolder.refuse_taken(Path("/proc/results"))  # where not even root may
-    ResultsFolder.refuse_taken(tmp_path / "a" / "b")
+        ResultsFolder.validate_free(Path("/proc/results"))  # where not even root may
+    ResultsFolder.validate_free(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
 
 

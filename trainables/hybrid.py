@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.worker import TrialWorker
 from hybrid_sweep.cluster.worker_context import Shared
 
 CHECKPOINT_FILE = "run.pt"
@@ -31,7 +31,9 @@ class HybridTrainable(tune.Trainable):
         """
         if shared is None:
             raise ValueError("HybridTrainable is started with tune.with_parameters(..., shared=Shared(...))")
-        self._runner = Runner(replace(shared, sweep_id=""))  # by itself: Tune moves its state to other trials
+        self._runner = TrialWorker(
+            replace(shared, sweep_id="")
+        )  # by itself: Tune moves its state to other trials
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

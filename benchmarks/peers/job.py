@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 
 from hybrid_sweep.measure.costs import UnitCosts, measure_unit_costs
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import Reference, reference_run
 from hybrid_sweep.spec.axes import values_of
 from hybrid_sweep.spec.sweep import SweepSpec, load_spec, parse_changes
@@ -63,7 +63,7 @@ class Job:
         began = time.time()
         config = HybridConfig(**{**self.spec.trainer, **point})
         workload, every = _workload_of(self.spec), self.spec.report_every
-        trial = Trial(workload, config, self.reference, self.costs, report_every=every)
+        trial = HybridRun(workload, config, self.reference, self.costs, report_every=every)
         while not trial.done:
             if told := trial.report():
                 report(told)

@@ -14,7 +14,7 @@ from typing import Any
 from job import Job, arguments, write_rows
 from syne_tune import StoppingCriterion, Tuner
 from syne_tune.backend import LocalBackend
-from syne_tune.backend.trial_status import Trial
+from syne_tune.backend.trial_status import HybridRun
 from syne_tune.config_space import choice
 from syne_tune.optimizer.schedulers.searchers.searcher import BaseSearcher
 from syne_tune.optimizer.schedulers.single_fidelity_scheduler import SingleFidelityScheduler
@@ -37,7 +37,7 @@ class Collect(TunerCallback):
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def on_trial_complete(self, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, trial: HybridRun, result: dict[str, Any]) -> None:
         self.rows.append(result)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_
 from hybrid_sweep.analysis.export import encode
 from hybrid_sweep.analysis.intervals import bootstrap_interval
 from hybrid_sweep.errors import EXACT_AS_FLOAT, UserError, brief, sentence
-from hybrid_sweep.paths import refuse_identifier, refuse_strange
+from hybrid_sweep.paths import validate_identifier, validate_path
 from hybrid_sweep.store.atomic import replacing, write_text
 from hybrid_sweep.store.journal import plain
 
@@ -210,12 +210,12 @@ class Confirmation:
         Raises:
             UserError: the file is damaged.
         """
-        path = refuse_strange(folder / "confirmed.json")
+        path = validate_path(folder / "confirmed.json")
         try:
             values = dict(_Confirmed.model_validate_json(path.read_bytes()))
             table = pd.DataFrame([row.model_dump() for row in values.pop("comparisons")])
             for trial_id in table["trial_id"]:
-                refuse_identifier(trial_id, str(path))
+                validate_identifier(trial_id, str(path))
             kinds = {**dict.fromkeys(("trial_id", "arm", "what", "outermost"), "str"), "at_least": "bool"}
             return cls(table=table.astype(kinds | dict.fromkeys(NUMBERS, "float64")), **values)
         except FileNotFoundError:

@@ -79,7 +79,7 @@ def _findings(spec: SweepSpec) -> Iterator[Finding]:
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda is not available: torch sees no GPU here; use --device cpu")
     device: Literal["cpu", "cuda"] = "cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu"
-    order = WorkloadOrder.of(spec, device)
+    order = WorkloadOrder.from_spec(spec, device)
 
     def builds() -> Finding:
         order.build()

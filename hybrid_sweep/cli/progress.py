@@ -51,7 +51,7 @@ class _Running:
     report: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Tally:
+class SweepProgressState:
     """What is known of a sweep so far, in memory that hardly grows with it. Time is handed in, never read.
 
     Args:
@@ -164,7 +164,7 @@ class SweepProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console or PlainConsole()
-        self.tally = Tally(spec.speedup_column, spec.hypervolume_reference.pair, spec.repeats)
+        self.tally = SweepProgressState(spec.speedup_column, spec.hypervolume_reference.pair, spec.repeats)
         self._name = spec.name
         self._repeats = spec.repeats
         self._begun = False

@@ -117,8 +117,8 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
     """
     from hybrid_sweep.credentials import harmless, masked
     from hybrid_sweep.search.controls import ablations, controls
-    from hybrid_sweep.search.halving import refuse_unjudged
-    from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
+    from hybrid_sweep.search.halving import validate_rungs
+    from hybrid_sweep.search.mask import validate_mask, wants_curvature
     from hybrid_sweep.search.space import given, grid
     from hybrid_sweep.search.study import Study
     from hybrid_sweep.spec.axes import described, few
@@ -127,10 +127,10 @@ def plan(spec: SweepSpec, out: Path | None) -> RenderableType:
 
     measured = wants_curvature(spec)
     if not measured:
-        refuse_masked_space(spec)
+        validate_mask(spec)
     workload = load_workload(spec.workload.name, **whole_keywords(spec.workload.keywords))
     steps = spec.steps or workload.steps
-    refuse_unjudged(spec, steps)
+    validate_rungs(spec, steps)
     count = Study(spec, "", steps).budget
     points = grid(spec)[: max(count - len(list(given(spec))), 0)] if spec.sampler == "grid" else []
     keywords = ", ".join(f"{key}={value}" for key, value in harmless(spec.workload.keywords).items())

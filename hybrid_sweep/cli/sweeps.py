@@ -132,7 +132,7 @@ def run(
     if spec.sampler == "grid":
         grid(spec)  # refuses a value out of range now, and not after the start of Ray
     if out is not None:
-        SweepFolder.refuse_taken(out)
+        SweepFolder.validate_free(out)
     console = render.console()
     if dry_run:
         console.print(render.plan(spec, out))
@@ -241,7 +241,7 @@ def confirm(
             arms=arms,
             workload=workload,
             trust=trust,
-            tell=progress,
+            on_progress=progress,
         )
     if found is None:
         print(f"Interrupted: what is finished is kept. Go on with: hybrid-sweep confirm {folder}")

@@ -1,4 +1,4 @@
-"""PackRunner: what a worker does that trains several trials at once, each in a seat of its own."""
+"""BatchedWorker: what a worker does that trains several trials at once, each in a seat of its own."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import logging
 from typing import Any
 
-from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.worker import TrialWorker
 from hybrid_sweep.cluster.worker_context import Shared
 from hybrid_sweep.measure.batch_rounds import Pack
 
 logger = logging.getLogger(__name__)
 
 
-class PackRunner:
-    """Does what a `Runner` does in each of its seats; the real steps of all of them are taken together.
+class BatchedWorker:
+    """Does what a `TrialWorker` does in each of its seats; the real steps of all of them are taken together.
 
     All methods run in one thread. A `step` that waits for the end of its cycle lets others begin theirs, so
     each seat is called as if it were a worker of its own. Ray keeps no order among such calls: a `step` waits
@@ -25,50 +25,50 @@ class PackRunner:
     """
 
     def __init__(self, shared: Shared) -> None:
-        first = Runner(shared)
-        self._seats = [first, *(Runner(shared, first) for _ in range(shared.pack - 1))]
+        first = TrialWorker(shared)
+        self._slots = [first, *(TrialWorker(shared, first) for _ in range(shared.pack - 1))]
         self._pack: Pack[int, dict[str, Any]] = Pack(shared.pack)
-        self._taken = [asyncio.Event() for _ in self._seats]  # whether a seat has a trial
+        self._taken = [asyncio.Event() for _ in self._slots]  # whether a seat has a trial
         self._said: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._training: asyncio.Task[None] | None = None
 
-    async def ready(self, seat: int) -> None:
-        """Build the workload, as `Runner.ready`."""
-        self._seats[seat].ready()
+    async def ready(self, slot: int) -> None:
+        """Build the workload, as `TrialWorker.ready`."""
+        self._slots[slot].ready()
 
-    async def start(self, seat: int, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
-        """Take on a trial, as `Runner.start`."""
-        self._seats[seat].start(point, checkpoint)
-        self._taken[seat].set()
+    async def start(self, slot: int, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
+        """Take on a trial, as `TrialWorker.start`."""
+        self._slots[slot].start(point, checkpoint)
+        self._taken[slot].set()
 
-    async def step(self, seat: int) -> dict[str, Any]:
-        """Train one cycle of a seat's trial together with the others, and return what `Runner.step` does."""
-        await self._taken[seat].wait()
-        self._said[seat] = asyncio.get_running_loop().create_future()
-        self._pack.begin(seat, self._seats[seat].stepping())
+    async def step(self, slot: int) -> dict[str, Any]:
+        """Train one cycle of a slot's run together with the others; return what `TrialWorker.step` does."""
+        await self._taken[slot].wait()
+        self._said[slot] = asyncio.get_running_loop().create_future()
+        self._pack.begin(slot, self._slots[slot].iter_step())
         if self._training is None or self._training.done():
             self._training = asyncio.create_task(self._train())
-        return await self._said[seat]
+        return await self._said[slot]
 
-    async def stop_now(self, seat: int, keep: bool) -> dict[str, Any]:
-        """End a seat's trial here, as `Runner.stop_now`."""
-        said = self._seats[seat].stop_now(keep)
-        self._leave(seat)
+    async def stop_now(self, slot: int, keep: bool) -> dict[str, Any]:
+        """End a seat's trial here, as `TrialWorker.stop_now`."""
+        said = self._slots[slot].stop_now(keep)
+        self._leave(slot)
         return said
 
-    def _leave(self, seat: int) -> None:
-        self._taken[seat].clear()
-        self._pack.leave(seat)
+    def _leave(self, slot: int) -> None:
+        self._taken[slot].clear()
+        self._pack.leave(slot)
 
     async def _train(self) -> None:
         """Take real steps while anybody waits for one."""
         try:
             while self._pack.waiting:
                 given_up = self._pack.fused.refused
-                for seat, said in self._pack.advance():
+                for slot, said in self._pack.advance():
                     if "report" not in said or "finished" in said:
-                        self._leave(seat)
-                    self._said.pop(seat).set_result(said)
+                        self._leave(slot)
+                    self._said.pop(slot).set_result(said)
                 if self._pack.fused.refused and not given_up:
                     why = self._pack.fused.refused
                     logger.warning("trials of this worker go on one at a time: %s", why)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import chain
 
-from hybrid_sweep.cluster.preparation_pool import Crew
-from hybrid_sweep.driver.events import Note, Tell
+from hybrid_sweep.cluster.preparation_pool import PreparationPool
+from hybrid_sweep.driver.events import Note, OnEvent
 from hybrid_sweep.measure.saved_whole import STATE, whole
 from hybrid_sweep.measure.workload_builder import WorkloadOrder, load_seconds, uncompiled
 from hybrid_sweep.measure.workload_check import Finding, refuse, repeats
@@ -32,7 +32,9 @@ def prepare_workload(order: WorkloadOrder) -> None:
     order.build()
 
 
-def checked(spec: SweepSpec, order: WorkloadOrder, crew: Crew, tell: Tell) -> tuple[SweepSpec, str]:
+def checked(
+    spec: SweepSpec, order: WorkloadOrder, pool: PreparationPool, on_event: OnEvent
+) -> tuple[SweepSpec, str]:
     """Have one worker look at the workload, and tell what is not shared.
 
     Returns:
@@ -41,11 +43,11 @@ def checked(spec: SweepSpec, order: WorkloadOrder, crew: Crew, tell: Tell) -> tu
     Raises:
         RayError: that has failed, or the workload does not repeat.
     """
-    looks = crew.ask(prepare_check, order, label="a look at the workload")
-    for _ in range(crew.size - 1):
-        crew.ask(prepare_workload, order, label="the build of the workload")
-    (found,) = crew.hear(looks)
+    looks = pool.ask(prepare_check, order, label="a look at the workload")
+    for _ in range(pool.size - 1):
+        pool.ask(prepare_workload, order, label="the build of the workload")
+    (found,) = pool.hear(looks)
     for each in found:
-        tell(Note(each.said))
+        on_event(Note(each.said))
     unsaved = next((each.said for each in found if each.about == STATE), "")
     return (spec.model_copy(update={"share": False}) if found else spec), unsaved

@@ -16,7 +16,7 @@ from typing import Any
 
 from hybrid_sweep.cluster.private_ray import private_ray
 from hybrid_sweep.cluster.surroundings import name_user
-from hybrid_sweep.driver.interrupts import as_interrupts, held_back, unheard_by_children
+from hybrid_sweep.driver.interrupts import as_interrupts, defer_interrupts, unheard_by_children
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec.sweep import SweepSpec
@@ -33,7 +33,7 @@ QUIET = {
     "RAY_ROTATION_BACKUP_COUNT": "1",
 }
 FOLDER_VARIABLES = ("HYBRID_SWEEP_DATA", "HYBRID_SWEEP_CACHE")
-KNOCK_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 5.0
 NOT_TRAVELLING = [".git", ".venv", "results", "__pycache__"]
 
 
@@ -52,7 +52,7 @@ def connected(
     """
     os.environ.update(QUIET)
     if address is not None:
-        _refuse_unreachable(address)
+        _validate_reachable(address)
     if _is_connected():
         yield
         return
@@ -93,7 +93,7 @@ def _start_ray(address: str | None, options: dict[str, Any], meanwhile: Callable
         try:
             # in the midst of it processes are left, or a lock that others wait for; and a closed terminal
             # tells all of them, which have their end from here
-            with held_back(), unheard_by_children(signal.SIGHUP):
+            with defer_interrupts(), unheard_by_children(signal.SIGHUP):
                 ray.init(**options)
         except SystemExit:  # of Ray's own handler of SIGTERM
             raise KeyboardInterrupt from None
@@ -120,7 +120,7 @@ def _end_ray() -> None:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        with held_back():
+        with defer_interrupts():
             ray.shutdown()
     finally:
         if enabled:
@@ -155,7 +155,7 @@ class _WithoutRay:
         return int(self._stream.write(text) or 0)
 
 
-def _refuse_unreachable(address: str) -> None:
+def _validate_reachable(address: str) -> None:
     """Knock at `host:port` first: Ray itself tries for minutes.
 
     Raises:
@@ -165,7 +165,7 @@ def _refuse_unreachable(address: str) -> None:
     if "/" in host or not (host and port.isdecimal()):
         return  # "auto", "ray://...": Ray's to judge
     try:
-        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise UserError(
             f"no Ray answers at {address} ({error}): start one there, or leave --address out"

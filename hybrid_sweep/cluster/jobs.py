@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from hybrid_sweep.cluster.connection import KNOCK_SECONDS, NOT_TRAVELLING
+from hybrid_sweep.cluster.connection import CONNECT_TIMEOUT_SECONDS, NOT_TRAVELLING
 from hybrid_sweep.cluster.job_archive import unpack
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.paths import user_path
@@ -99,7 +99,7 @@ class Jobs:
             raise UserError(f"{address!r} is not the address of a Jobs server: write {SERVER}")
         logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of every package and connection
         with self._answers():
-            socket.create_connection((host, port), timeout=KNOCK_SECONDS).close()
+            socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_SECONDS).close()
             with _without(ADDRESS_VARIABLES):
                 self._client = JobSubmissionClient(self.address)
 
@@ -213,7 +213,7 @@ class Jobs:
         """
         state = self.status(job)
         to = user_path(to)
-        ResultsFolder.refuse_taken(to)
+        ResultsFolder.validate_free(to)
         unpack(self._packed(state), to)
         folder = ResultsFolder.open(to)
         folder.export_all()

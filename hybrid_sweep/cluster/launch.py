@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_sweep.cluster.connection import connected
-from hybrid_sweep.cluster.resume_hint import LastWord
-from hybrid_sweep.driver.events import Note, SweepEvent, Tell
+from hybrid_sweep.cluster.resume_hint import ResumeHint
+from hybrid_sweep.driver.events import Note, OnEvent, SweepEvent
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.store.folder import SweepFolder, Taken
@@ -30,7 +30,7 @@ def run_sweep(
     address: str | None = None,
     keep_models: Literal["none", "front"] = "none",
     remeasure: bool = False,
-    on_event: Tell | None = None,
+    on_event: OnEvent | None = None,
 ) -> SweepOutcome[ResultsFolder]:
     """Run a sweep and write its results folder.
 
@@ -48,26 +48,26 @@ def run_sweep(
             nothing has been written then.
     """
     stop_within_import()
-    tell = on_event or _tell_nobody
+    on_event = on_event or _ignore_event
     if out is not None:
-        SweepFolder.refuse_taken(out)
+        SweepFolder.validate_free(out)
     name = located(spec.workload.name, Path())  # workers stand in another folder
     spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"name": name})})
-    _refuse(spec)
+    _validate(spec)
     if address is None:
         find_workload(
             spec.workload.name, **whole_keywords(spec.workload.keywords)
         )  # refused now, not after Ray's start
-    with LastWord() as last_word, ExitStack() as claim, ExitStack() as session:
+    with ResumeHint() as resume_hint, ExitStack() as claim, ExitStack() as session:
         path = _claimed(claim, spec, out)
-        _connect(session, spec, address, tell)
+        _connect(session, spec, address, on_event)
         from hybrid_sweep.cluster.session import begin_sweep
 
         def unclaim() -> None:
             claim.close()
-            last_word.resume(path)
+            resume_hint.resume(path)
 
-        return begin_sweep(spec, path, unclaim, address, session.close, keep_models, remeasure, tell)
+        return begin_sweep(spec, path, unclaim, address, session.close, keep_models, remeasure, on_event)
 
 
 def resume_sweep(
@@ -78,7 +78,7 @@ def resume_sweep(
     retry_failed: bool = False,
     workload: str | None = None,
     trust: bool = False,
-    on_event: Tell | None = None,
+    on_event: OnEvent | None = None,
 ) -> SweepOutcome[ResultsFolder]:
     """Go on with a sweep that was interrupted, killed or is to have more trials; nothing is run twice.
 
@@ -97,27 +97,27 @@ def resume_sweep(
             is gone, was changed, is not trusted, or `workload` is another one.
     """
     from hybrid_sweep.driver.moved import with_workload
-    from hybrid_sweep.driver.origin import refuse_foreign_storage, refuse_untrusted
+    from hybrid_sweep.driver.origin import validate_storage_origin, validate_trust
     from hybrid_sweep.driver.sweep import recorded_spec
     from hybrid_sweep.results import ResultsFolder
 
     stop_within_import()
-    tell = on_event or _tell_nobody
+    on_event = on_event or _ignore_event
     folder = ResultsFolder.open(path)
     spec = with_workload(recorded_spec(folder, changes), folder, workload)
     if "storage" not in (changes or {}):
-        refuse_foreign_storage(folder, spec.storage)
-    refuse_untrusted(folder, spec, trust=trust)
+        validate_storage_origin(folder, spec.storage)
+    validate_trust(folder, spec, trust=trust)
     if address is None:
         find_workload(spec.workload.name, **whole_keywords(spec.workload.keywords))
     with folder.driven():  # what is wrong there is said before Ray is started in vain
-        _refuse_unreachable_storage(spec)
-    with LastWord() as last_word, ExitStack() as session:
-        last_word.resume(folder.path.absolute())
-        _connect(session, spec, address, tell)
+        _validate_storage(spec)
+    with ResumeHint() as resume_hint, ExitStack() as session:
+        resume_hint.resume(folder.path.absolute())
+        _connect(session, spec, address, on_event)
         from hybrid_sweep.cluster.session import go_on
 
-        return go_on(folder, spec, address, session.close, retry_failed, tell)
+        return go_on(folder, spec, address, session.close, retry_failed, on_event)
 
 
 def _claimed(claim: ExitStack, spec: SweepSpec, out: Path | None) -> Path:
@@ -138,18 +138,18 @@ def _claimed(claim: ExitStack, spec: SweepSpec, out: Path | None) -> Path:
     raise AssertionError("count does not end")
 
 
-def _refuse(spec: SweepSpec) -> None:
+def _validate(spec: SweepSpec) -> None:
     """Refuse what no cluster is needed to see; each look imports what it takes."""
     if spec.early_stopping and spec.steps:
-        from hybrid_sweep.search.halving import refuse_unjudged
+        from hybrid_sweep.search.halving import validate_rungs
 
-        refuse_unjudged(spec, spec.steps)
-    _refuse_unreachable_storage(spec)
+        validate_rungs(spec, spec.steps)
+    _validate_storage(spec)
     if spec.sampler != "grid":
-        from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature
+        from hybrid_sweep.search.mask import validate_mask, wants_curvature
 
         if not wants_curvature(spec):
-            refuse_masked_space(spec)
+            validate_mask(spec)
     if spec.warm_start:
         from hybrid_sweep.results import ResultsFolder
         from hybrid_sweep.search.warm_start import known_points
@@ -158,15 +158,15 @@ def _refuse(spec: SweepSpec) -> None:
             known_points(ResultsFolder.open(earlier), spec)
 
 
-def _refuse_unreachable_storage(spec: SweepSpec) -> None:
+def _validate_storage(spec: SweepSpec) -> None:
     if spec.storage is not None:
         from hybrid_sweep.search.storage import StorageView
 
-        StorageView.refuse_unreachable(spec.storage)
+        StorageView.validate_reachable(spec.storage)
 
 
-def _connect(session: ExitStack, spec: SweepSpec, address: str | None, tell: Tell) -> None:
-    tell(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
+def _connect(session: ExitStack, spec: SweepSpec, address: str | None, on_event: OnEvent) -> None:
+    on_event(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
     session.enter_context(connected(spec, address, meanwhile=_import_sitting))
 
 
@@ -175,5 +175,5 @@ def _import_sitting() -> None:
     import hybrid_sweep.cluster.session  # noqa: F401
 
 
-def _tell_nobody(event: SweepEvent) -> None:
+def _ignore_event(event: SweepEvent) -> None:
     """Take an event that nobody wants to know of."""

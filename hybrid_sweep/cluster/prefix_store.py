@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a directory's process needs no torch
 
 STORE_SHARE = 0.25
 """Of the smallest object store of the cluster, for the edges of a sweep."""
-PATIENCE_SECONDS = 30.0
+DIRECTORY_TIMEOUT_SECONDS = 30.0
 """For one answer of the directory; a worker that has waited longer asks no more."""
 
 
@@ -62,11 +62,11 @@ def start_directory() -> Any | None:
     return make.remote(int(STORE_SHARE * min(stores)))
 
 
-class EdgeStore:
+class PrefixStore:
     """Edges of one sweep on this node's disk, and behind it in the directory.
 
-    The first call of the directory that fails, or takes more than `PATIENCE_SECONDS`, is the last one: from
-    then on there is the disk alone.
+    The first call of the directory that fails, or takes more than `DIRECTORY_TIMEOUT_SECONDS`, is the last
+    one: from then on there is the disk alone.
 
     Args:
         disk: the sweep's on this node.
@@ -83,8 +83,10 @@ class EdgeStore:
         data = self._disk.get(key)
         if data is None and self._directory:
             with self._asking():
-                reference = ray.get(self._directory.get.remote(self._name(key)), timeout=PATIENCE_SECONDS)
-                data = reference and ray.get(reference, timeout=PATIENCE_SECONDS)
+                reference = ray.get(
+                    self._directory.get.remote(self._name(key)), timeout=DIRECTORY_TIMEOUT_SECONDS
+                )
+                data = reference and ray.get(reference, timeout=DIRECTORY_TIMEOUT_SECONDS)
             if data is not None:
                 self._disk.put(key, data)
         return data
@@ -94,7 +96,7 @@ class EdgeStore:
         self._disk.put(key, data)
         if self._directory:
             with self._asking():
-                ray.get(self._sent, timeout=PATIENCE_SECONDS)
+                ray.get(self._sent, timeout=DIRECTORY_TIMEOUT_SECONDS)
                 self._sent = [self._directory.put.remote(self._name(key), data)]
 
     def _name(self, key: str) -> str:

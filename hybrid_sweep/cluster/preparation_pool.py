@@ -18,7 +18,7 @@ from hybrid_sweep.driver.events import Note, Preparing, SweepEvent
 from hybrid_sweep.driver.silence import REMEDY, Silence
 from hybrid_sweep.errors import UserError
 
-PATIENCE_SECONDS = 2.0
+ANSWER_TIMEOUT_SECONDS = 2.0
 """For workers that are not up when the first one is: they may have no place on the cluster as yet."""
 LOOK_EVERY_SECONDS = 1.0
 
@@ -37,16 +37,16 @@ class Task:
     lost: bool = False
 
 
-class Crew:
+class PreparationPool:
     """Workers that are hired at once, prepare the sweep side by side, and then run its trials.
 
     So each of them imports torch and loads the data once, and does so while others prepare. Those that are
     up get work, each of them its own in the order in which it was asked.
 
     Args:
-        hire: makes a worker, which has `Runner.prepare`.
+        hire: makes a worker, which has `TrialWorker.prepare`.
         size: how many are hired.
-        tell: told once a second what is being prepared, and how far it is.
+        on_event: told once a second what is being prepared, and how far it is.
         limit: seconds without a sign of life after which a preparation hangs, and its worker is killed.
     """
 
@@ -54,18 +54,18 @@ class Crew:
         self,
         hire: Callable[[], Any],
         size: int,
-        tell: Callable[[SweepEvent], object] = lambda event: None,
+        on_event: Callable[[SweepEvent], object] = lambda event: None,
         limit: float = inf,
     ) -> None:
-        self._hire, self._tell, self._watch = hire, tell, Watch()
+        self._spawn, self._tell, self._watch = hire, on_event, Watch()
         self._silence: Silence[Any] = Silence(limit)
         self._open: list[Task] = []
         self._asked = 0
-        self._hired = [hire() for _ in range(size)]
-        up = {worker.prepare.remote(bool): worker for worker in self._hired}
+        self._prestarted = [hire() for _ in range(size)]
+        up = {worker.prepare.remote(bool): worker for worker in self._prestarted}
         while not ray.wait(list(up), num_returns=1, timeout=LOOK_EVERY_SECONDS)[0]:
-            tell(Preparing(("workers are starting",)))
-        answered, _ = ray.wait(list(up), num_returns=size, timeout=PATIENCE_SECONDS)
+            on_event(Preparing(("workers are starting",)))
+        answered, _ = ray.wait(list(up), num_returns=size, timeout=ANSWER_TIMEOUT_SECONDS)
         self._up = [worker for answer, worker in up.items() if answer in answered]
 
     @property
@@ -113,16 +113,16 @@ class Crew:
 
     def shrink(self) -> None:
         """End all workers but the last one, and so leave it their memory."""
-        for worker in self._hired:
+        for worker in self._prestarted:
             if worker is not self._up[-1]:
                 ray.kill(worker)
-        self._hired = self._up = self._up[-1:]
+        self._prestarted = self._up = self._up[-1:]
         self._open = [task for task in self._open if task.worker is self._up[-1]]
 
     def hand_over(self) -> list[Any]:
         """Return the workers, which are somebody else's from now on."""
         self._watch.close()
-        workers, self._hired, self._up = self._hired, [], []
+        workers, self._prestarted, self._up = self._prestarted, [], []
         return workers
 
     def close(self) -> None:
@@ -182,8 +182,8 @@ class Crew:
     def _give(self, task: Task) -> None:
         """Have another worker do it, the one that has least to do, or a new one where none is left."""
         if not self._up:
-            self._up = [self._hire()]
-            self._hired += self._up
+            self._up = [self._spawn()]
+            self._prestarted += self._up
             self._begin((bool,), self._up[0])  # without a label: how long it takes to be up does not count
         busy = Counter(each.worker for each in self._open)
         with suppress(ValueError):

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from hybrid_sweep.control import Arm
-from hybrid_sweep.measure.batch_size import Packing, packing
+from hybrid_sweep.control import ControlConfig
+from hybrid_sweep.measure.batch_size import BatchSize, packing
 from hybrid_sweep.measure.control_costs import step_ratios
 from hybrid_sweep.measure.cost_cache import unit_costs_of_all
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature, measure_curvature
-from hybrid_sweep.measure.reference import Reference, Told, reference_run, unheard
+from hybrid_sweep.measure.reference import OnProgress, Reference, ignore_progress, reference_run
 from hybrid_sweep.measure.schedule import still_made_for
 from hybrid_sweep.measure.workload_builder import WorkloadOrder, own_steps, uncompiled
 from hybrid_sweep.trainer.config import HybridConfig
@@ -47,7 +47,7 @@ def prepare_reference(
     steps: int | None,
     eval_every: int,
     share: bool,
-    tell: Told = unheard,
+    on_progress: OnProgress = ignore_progress,
 ) -> Prepared:
     """Run plain training with one seed, unless with `share` an earlier sweep has."""
     workload = order.build()
@@ -60,14 +60,14 @@ def prepare_reference(
     }
     if runs and (kept := runs.get("references", TypeAdapter(Reference), **parts)):
         return Prepared(reference=kept, from_cache=True, **about)
-    reference = reference_run(workload, **parts, tell=tell)
+    reference = reference_run(workload, **parts, on_progress=on_progress)
     if runs:
         runs.put("references", reference, **parts)
     return Prepared(reference=reference, from_cache=False, **about)
 
 
 def prepare_curvature(
-    order: WorkloadOrder, seed: int, steps: int | None, share: bool, tell: Told = unheard
+    order: WorkloadOrder, seed: int, steps: int | None, share: bool, on_progress: OnProgress = ignore_progress
 ) -> Curvature:
     """Measure the largest η·λ along plain training with one seed, unless (`share`) an earlier sweep has.
 
@@ -76,7 +76,7 @@ def prepare_curvature(
     workload = uncompiled(order.build())
     runs = replace(order, compile="none").runs(workload) if share else None
     parts: dict[str, Any] = {"seed": seed, "steps": steps or workload.steps}
-    measure = partial(measure_curvature, workload, **parts, tell=tell)
+    measure = partial(measure_curvature, workload, **parts, on_progress=on_progress)
     return runs.kept("curvatures", TypeAdapter(Curvature), measure, **parts) if runs else measure()
 
 
@@ -85,15 +85,17 @@ def prepare_costs(
     configs: Mapping[str, HybridConfig],
     steps: int | None,
     fresh: bool,
-    tell: Told = unheard,
+    on_progress: OnProgress = ignore_progress,
 ) -> dict[str, UnitCosts]:
     """Measure the unit costs of several settings, or take those that this machine has kept."""
     workload = order.build()
     runs, steps = order.runs(workload), steps or workload.steps
-    return unit_costs_of_all(workload, configs, runs, steps, fresh=fresh, tell=tell)
+    return unit_costs_of_all(workload, configs, runs, steps, fresh=fresh, on_progress=on_progress)
 
 
-def prepare_packing(order: WorkloadOrder, asked: int | Literal["auto"], most: int, share: float) -> Packing:
+def prepare_batch_size(
+    order: WorkloadOrder, asked: int | Literal["auto"], most: int, share: float
+) -> BatchSize:
     """Decide how many trials a worker trains at once."""
     return packing(order.build(), asked, most, share)
 
@@ -101,14 +103,14 @@ def prepare_packing(order: WorkloadOrder, asked: int | Literal["auto"], most: in
 def prepare_step_ratios(
     order: WorkloadOrder,
     seed: int,
-    arms: list[Arm],
+    arms: list[ControlConfig],
     steps: int,
     fresh: bool,
     a_step: float,
-    tell: Told = unheard,
+    on_progress: OnProgress = ignore_progress,
 ) -> dict[str, float]:
     """Time a step of each kind of control against the recipe's, or take what this machine has kept."""
     workload = order.build()
     return step_ratios(
-        workload, seed, arms, steps, order.runs(workload), fresh=fresh, a_step=a_step, tell=tell
+        workload, seed, arms, steps, order.runs(workload), fresh=fresh, a_step=a_step, on_progress=on_progress
     )

@@ -48,7 +48,7 @@ def with_remedy(said: str) -> str:
     return f"out of memory: {said}; {LESS}" if OUT_OF_MEMORY.search(said) else said
 
 
-def last_words(error: RayError) -> str:
+def summarize_ray_error(error: RayError) -> str:
     """Return in one line why a call of a worker has no answer."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):

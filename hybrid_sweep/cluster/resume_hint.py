@@ -19,7 +19,7 @@ CAUSE = (
 )
 
 
-class LastWord:
+class ResumeHint:
     """Within its block, a helper says on standard error what to do next if this process ends abruptly."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class LastWord:
             text=True,
         )
 
-    def __enter__(self) -> LastWord:
+    def __enter__(self) -> ResumeHint:
         self._say(f"{CAUSE} before its first trial; start it again")
         return self
 

@@ -13,31 +13,31 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError
 
-from hybrid_sweep.cluster.backend import RayBackend, hiring
-from hybrid_sweep.cluster.batched_worker import PackRunner
+from hybrid_sweep.cluster.backend import RayBackend, actor_factory
+from hybrid_sweep.cluster.batched_worker import BatchedWorker
 from hybrid_sweep.cluster.checking import checked
 from hybrid_sweep.cluster.connection import nodes
 from hybrid_sweep.cluster.environment import environment
 from hybrid_sweep.cluster.gpu_memory import needed_bytes
 from hybrid_sweep.cluster.models import keep_front
 from hybrid_sweep.cluster.prefix_store import start_directory
-from hybrid_sweep.cluster.preparation_pool import Crew, Task
+from hybrid_sweep.cluster.preparation_pool import PreparationPool, Task
 from hybrid_sweep.cluster.preparations import (
     Prepared,
+    prepare_batch_size,
     prepare_costs,
     prepare_curvature,
-    prepare_packing,
     prepare_reference,
     prepare_step_ratios,
 )
-from hybrid_sweep.cluster.ray_errors import last_words
-from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.ray_errors import summarize_ray_error
+from hybrid_sweep.cluster.worker import TrialWorker
 from hybrid_sweep.cluster.worker_context import Shared, cost_classes
-from hybrid_sweep.control import Arm
-from hybrid_sweep.driver.events import Note, SweepEnded, SweepEvent, Tell, TrialFinished
+from hybrid_sweep.control import ControlConfig
+from hybrid_sweep.driver.events import Note, OnEvent, SweepEnded, SweepEvent, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on, preparation_timeout
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.batch_size import Packing
+from hybrid_sweep.measure.batch_size import BatchSize
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature
 from hybrid_sweep.measure.reference import Reference
@@ -45,7 +45,7 @@ from hybrid_sweep.measure.shared_prefix import SweepStore
 from hybrid_sweep.measure.workload_builder import Device, WorkloadOrder
 from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.controls import controls
-from hybrid_sweep.search.mask import refuse_masked_space, wants_curvature, with_curvature
+from hybrid_sweep.search.mask import validate_mask, wants_curvature, with_curvature
 from hybrid_sweep.search.space import given, grid
 from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
@@ -63,7 +63,7 @@ def begin_sweep(
     end_ray: Callable[[], object],
     keep_models: Literal["none", "front"],
     remeasure: bool,
-    tell: Tell,
+    on_event: OnEvent,
 ) -> SweepOutcome[ResultsFolder]:
     """Run a sweep on the Ray that is connected, into a results folder that is made at `path`.
 
@@ -75,25 +75,27 @@ def begin_sweep(
         end_ray: leaves it, while the tables are written.
         keep_models: as in `launch.run_sweep`.
         remeasure: as there.
-        tell: told of everything that happens.
+        on_event: told of everything that happens.
 
     Raises:
         UserError: as there.
     """
-    place, limit = Place.of(spec, address), preparation_timeout(spec)
-    with closing(Crew(hiring(Runner, place.share), place.slots(spec), tell, limit)) as crew:
+    place, limit = ResourceRequest.from_spec(spec, address), preparation_timeout(spec)
+    with closing(
+        PreparationPool(actor_factory(TrialWorker, place.share), place.slots(spec), on_event, limit)
+    ) as pool:
         with _plain_training(place.order.name):
-            spec, unsaved = checked(spec, place.order, crew, tell)
+            spec, unsaved = checked(spec, place.order, pool, on_event)
         seeds = ", ".join(map(str, spec.seeds))
-        tell(Note(f"plain training, seeds {seeds}: what every trial is compared with"))
-        prepared, curvature, costs = _prepared(spec, place, crew, remeasure)
+        on_event(Note(f"plain training, seeds {seeds}: what every trial is compared with"))
+        prepared, curvature, costs = _prepared(spec, place, pool, remeasure)
         references = {seed: each.reference for seed, each in prepared.items()}
         if warning := prepared[spec.seed].warning:
-            tell(Note(warning))
+            on_event(Note(warning))
         if curvature:
             spec, said = with_curvature(spec, curvature.eta_lambda, curvature.why_not)
-            tell(Note(said))
-            refuse_masked_space(spec)
+            on_event(Note(said))
+            validate_mask(spec)
         steps = references[spec.seed].steps[-1]
         path = begin(
             path,
@@ -106,8 +108,8 @@ def begin_sweep(
                 "keep_models": keep_models,
                 "quality": prepared[spec.seed].quality,
                 "unit_costs": next(iter(costs.values())).to_dict(),
-                "control_step_ratios": _step_ratios(spec, place, crew, steps, costs, remeasure),
-                **_packing(spec, place, crew, tell),
+                "control_step_ratios": _step_ratios(spec, place, pool, steps, costs, remeasure),
+                **_packing(spec, place, pool, on_event),
                 "unit_costs_by_setting": {key: value.to_dict() for key, value in costs.items()},
                 **({"curvature": curvature.to_dict()} if curvature else {}),
                 "references": {str(seed): r.to_dict() for seed, r in references.items()},
@@ -116,7 +118,7 @@ def begin_sweep(
         ).path
         unclaim()
         kept = sum(each.from_cache for each in prepared.values())
-        return _carry_on(ResultsFolder(path), spec, place, end_ray, _TellsWhatWasKept(tell, kept), crew)
+        return _carry_on(ResultsFolder(path), spec, place, end_ray, _TellsWhatWasKept(on_event, kept), pool)
 
 
 def go_on(
@@ -125,7 +127,7 @@ def go_on(
     address: str | None,
     end_ray: Callable[[], object],
     retry_failed: bool,
-    tell: Tell,
+    on_event: OnEvent,
 ) -> SweepOutcome[ResultsFolder]:
     """Go on with the sweep of a folder on the Ray that is connected.
 
@@ -135,12 +137,12 @@ def go_on(
         address: as in `begin_sweep`.
         end_ray: as there.
         retry_failed: as in `launch.resume_sweep`.
-        tell: told of everything that happens.
+        on_event: told of everything that happens.
 
     Raises:
         UserError: it began on another device.
     """
-    place = Place.of(spec, address)
+    place = ResourceRequest.from_spec(spec, address)
     began_on = (folder.manifest.get("hardware") or {}).get("device")
     if began_on != place.order.device:
         raise UserError(
@@ -148,17 +150,17 @@ def go_on(
             f"{place.order.device}: resume it where there is {began_on}"
         )
     if unsaved := folder.manifest.get("unsaved"):
-        tell(Note(unsaved))
-    return _carry_on(folder, spec, place, end_ray, _TellsWhatWasKept(tell), retry_failed=retry_failed)
+        on_event(Note(unsaved))
+    return _carry_on(folder, spec, place, end_ray, _TellsWhatWasKept(on_event), retry_failed=retry_failed)
 
 
 def _carry_on(
     folder: ResultsFolder,
     spec: SweepSpec,
-    place: Place,
+    place: ResourceRequest,
     end_ray: Callable[[], object],
-    tell: Tell,
-    crew: Crew | None = None,
+    on_event: OnEvent,
+    pool: PreparationPool | None = None,
     *,
     retry_failed: bool = False,
 ) -> SweepOutcome[ResultsFolder]:
@@ -195,19 +197,19 @@ def _carry_on(
         used.callback(SweepStore(manifest["sweep_id"]).close)
         if shared.edges:
             used.callback(ray.kill, shared.edges)
-        if crew:
-            used.callback(crew.close)
+        if pool:
+            used.callback(pool.close)
 
         def backend() -> RayBackend:
-            if crew and shared.pack > 1:
-                crew.close()
+            if pool and shared.pack > 1:
+                pool.close()
             backend = RayBackend(
-                PackRunner if shared.pack > 1 else Runner,
+                BatchedWorker if shared.pack > 1 else TrialWorker,
                 (ray.put(shared),),
                 place.share,
                 partial(place.slots, spec, shared.pack),
                 shared.pack,
-                crew.hand_over() if crew else (),
+                pool.hand_over() if pool else (),
                 preparation_timeout(spec),
             )
             used.callback(backend.close)
@@ -224,7 +226,7 @@ def _carry_on(
                 finally:
                     written.result()
 
-        return carry_on(folder, spec, backend, tell, retry_failed=retry_failed, finish=finish)
+        return carry_on(folder, spec, backend, on_event, retry_failed=retry_failed, finish=finish)
 
 
 def report_seconds(spec: SweepSpec, pack: int) -> float:
@@ -239,7 +241,7 @@ def report_seconds(spec: SweepSpec, pack: int) -> float:
 class _TellsWhatWasKept:
     """Passes events on, and before the last one says what was not trained, since an earlier sweep had."""
 
-    tell: Tell
+    on_event: OnEvent
     references: int = 0
     controls: int = 0
 
@@ -249,19 +251,19 @@ class _TellsWhatWasKept:
         counts = {"reference": self.references, "control": self.controls}
         kept = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
         if isinstance(event, SweepEnded) and kept:
-            self.tell(Note(f"{' and '.join(kept)} from the cache"))
-        self.tell(event)
+            self.on_event(Note(f"{' and '.join(kept)} from the cache"))
+        self.on_event(event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ResourceRequest:
     """Where the trials of a sweep run: what a worker builds, and the share of a node that it takes."""
 
     order: WorkloadOrder
     share: dict[str, float]
 
     @classmethod
-    def of(cls, spec: SweepSpec, address: str | None) -> Place:
+    def from_spec(cls, spec: SweepSpec, address: str | None) -> ResourceRequest:
         """Choose the device and the share.
 
         Raises:
@@ -272,7 +274,7 @@ class Place:
         share = {"cpu": 1.0, "gpu": spec.gpus_per_trial if device == "cuda" else 0.0}
         travel = travelling(spec.workload.name) if address else None
         name = travel[1] if travel else None
-        place = cls(order=WorkloadOrder.of(spec, device, name), share=share)
+        place = cls(order=WorkloadOrder.from_spec(spec, device, name), share=share)
         if spec.device == "cuda" and not gpus:
             raise UserError("device=cuda is not available: Ray sees no GPU; use --device cpu")
         if not place.slots(spec):
@@ -308,14 +310,14 @@ def _plain_training(name: str) -> Iterator[None]:
         yield
     except RayError as error:
         if isinstance(getattr(error, "cause", None), UserError):
-            raise UserError(last_words(error)) from None
+            raise UserError(summarize_ray_error(error)) from None
         raise UserError(
-            f"plain training of {name} fails: {last_words(error)}; mend the workload first"
+            f"plain training of {name} fails: {summarize_ray_error(error)}; mend the workload first"
         ) from None
 
 
 def _prepared(
-    spec: SweepSpec, place: Place, crew: Crew, remeasure: bool
+    spec: SweepSpec, place: ResourceRequest, pool: PreparationPool, remeasure: bool
 ) -> tuple[dict[int, Prepared], Curvature | None, dict[str, UnitCosts]]:
     """Run the references, and where they are wanted measure curvature and unit costs, side by side.
 
@@ -330,12 +332,12 @@ def _prepared(
         return (
             []
             if given is not None
-            else [crew.ask(prepare_costs, *wanted, last=True, label="unit costs", tells=True)]
+            else [pool.ask(prepare_costs, *wanted, last=True, label="unit costs", tells=True)]
         )
 
     with _plain_training(order.name):
         runs = [
-            crew.ask(
+            pool.ask(
                 prepare_reference,
                 *(order, seed, spec.steps, spec.eval_every, spec.share),
                 label=f"steps of plain training, seed {seed}",
@@ -344,11 +346,11 @@ def _prepared(
             for seed in spec.seeds
         ]
         wanted = order, spec.seed, spec.steps, spec.share
-        bent = wants_curvature(spec) and crew.ask(prepare_curvature, *wanted, label="curvature", tells=True)
+        bent = wants_curvature(spec) and pool.ask(prepare_curvature, *wanted, label="curvature", tells=True)
         early = ask_costs() if order.device == "cpu" else []
-        references = dict(zip(spec.seeds, crew.hear(*runs), strict=True))
-        curvature = crew.hear(bent)[0] if bent else None
-        measured = crew.hear(*(early or ask_costs()))
+        references = dict(zip(spec.seeds, pool.hear(*runs), strict=True))
+        curvature = pool.hear(bent)[0] if bent else None
+        measured = pool.hear(*(early or ask_costs()))
     costs: dict[str, UnitCosts] = measured[0] if measured else {}
     if given is not None:
         costs = dict.fromkeys(classes, UnitCosts(**given.model_dump()))
@@ -356,25 +358,34 @@ def _prepared(
 
 
 def _step_ratios(
-    spec: SweepSpec, place: Place, crew: Crew, steps: int, costs: dict[str, UnitCosts], remeasure: bool
+    spec: SweepSpec,
+    place: ResourceRequest,
+    pool: PreparationPool,
+    steps: int,
+    costs: dict[str, UnitCosts],
+    remeasure: bool,
 ) -> dict[str, float]:
     """Time a step of each kind of control; none where unit costs are given, for then nothing is measured."""
     if spec.unit_costs is not None:
         return {}
-    arms = [Arm(**{k: v for k, v in c.config.items() if k != "steps"}) for c in controls(spec, steps, 2)]
+    arms = [
+        ControlConfig(**{k: v for k, v in c.config.items() if k != "steps"}) for c in controls(spec, steps, 2)
+    ]
     if not arms:
         return {}
     first = next(iter(costs.values()))
     wanted = place.order, spec.seed, arms, steps, remeasure, first.plain_step + first.batch
     with _plain_training(place.order.name):
         ratios: dict[str, float]
-        (ratios,) = crew.hear(
-            crew.ask(prepare_step_ratios, *wanted, last=True, label="costs of controls", tells=True)
+        (ratios,) = pool.hear(
+            pool.ask(prepare_step_ratios, *wanted, last=True, label="costs of controls", tells=True)
         )
         return ratios
 
 
-def _packing(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> dict[str, Any]:
+def _packing(
+    spec: SweepSpec, place: ResourceRequest, pool: PreparationPool, on_event: OnEvent
+) -> dict[str, Any]:
     """Decide how many trials a worker trains at once, and say why; nothing where one is asked for."""
     if spec.pack == 1:
         return {}
@@ -383,10 +394,10 @@ def _packing(spec: SweepSpec, place: Place, crew: Crew, tell: Tell) -> dict[str,
     runs = min(points * spec.repeats, spec.concurrency or points * spec.repeats)
     share = place.share["gpu"] or 1 / max(node.get("CPU", 1.0) for node in nodes())
     with _plain_training(place.order.name):
-        found: Packing
-        crew.shrink()
+        found: BatchSize
+        pool.shrink()
         wanted = place.order, spec.pack, -(-runs // workers), share
-        (found,) = crew.hear(crew.ask(prepare_packing, *wanted, label="packing", last=True))
+        (found,) = pool.hear(pool.ask(prepare_batch_size, *wanted, label="packing", last=True))
     if found.why:
-        tell(Note(found.why))
+        on_event(Note(found.why))
     return {"pack": {"asked": spec.pack, **found.to_dict()}}

@@ -15,17 +15,17 @@ from hybrid_sweep.cluster.ray_errors import told, with_remedy
 from hybrid_sweep.cluster.worker_context import Shared
 from hybrid_sweep.errors import UserError, named, one_line
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
-from hybrid_sweep.measure.control_run import ArmTrial
-from hybrid_sweep.measure.hybrid_run import Trial, Twins
+from hybrid_sweep.measure.control_run import ControlRun
+from hybrid_sweep.measure.hybrid_run import HybridRun, Twins
 from hybrid_sweep.measure.run_cache import KeptTwins, RunCache
-from hybrid_sweep.measure.shared_prefix import SharedTrial
-from hybrid_sweep.trainer.train_step import Steps, alone
+from hybrid_sweep.measure.shared_prefix import SharedPrefixRun
+from hybrid_sweep.trainer.train_step import StepGenerator, run_to_completion
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Runner:
+class TrialWorker:
     """Runs trials in steps of a cycle, or of as many cycles as `Shared.report_seconds` last.
 
     A Ray actor is made of it, and the Ray Tune trainable wraps it.
@@ -37,7 +37,7 @@ class Runner:
         beside: another one of this process, whose workload and twins it shares.
     """
 
-    def __init__(self, shared: Shared | None = None, beside: Runner | None = None) -> None:
+    def __init__(self, shared: Shared | None = None, beside: TrialWorker | None = None) -> None:
         self._beside = beside
         if shared is not None:
             self.begin(shared)
@@ -47,7 +47,7 @@ class Runner:
         self._point: dict[str, Any] = {}
         self._from: bytes | None = None
         self._of_another = False
-        self._trial: Trial | SharedTrial | ArmTrial | None = None
+        self._trial: HybridRun | SharedPrefixRun | ControlRun | None = None
         self._checkpoint_at = 0.0
 
     def prepare(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -84,9 +84,9 @@ class Runner:
             other = self._beside
             self._workload, self._runs, self._twins = other._workload, other._runs, other._twins
         elif self._workload is None:
-            self._shared.order.refuse_changed(self._shared.began_with)
+            self._shared.order.validate_unchanged(self._shared.began_with)
             workload = self._shared.order.build()
-            self._shared.order.refuse_other(self._shared.began_with)
+            self._shared.order.validate_same_workload(self._shared.began_with)
             self._runs = self._shared.runs(workload)
             self._twins = {} if self._runs is None else KeptTwins(self._runs)
             self._workload = workload
@@ -112,7 +112,7 @@ class Runner:
                 "depends on here: begin it without one"
             )
         self._of_another = True
-        if not isinstance(self._begun(), Trial):
+        if not isinstance(self._begun(), HybridRun):
             raise UserError(
                 f"{point['trial_id']} is a control, which has no checkpoint: begin it without one"
             )
@@ -124,9 +124,9 @@ class Runner:
         the result. `lost` says why the trial should be tried again later; with `counted` False that is no
         fault of its own.
         """
-        return alone(self.stepping())
+        return run_to_completion(self.iter_step())
 
-    def stepping(self) -> Steps[dict[str, Any]]:
+    def iter_step(self) -> StepGenerator[dict[str, Any]]:
         """As `step`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         earlier: list[dict[str, Any]] = []
         until = time.monotonic() + self._shared.report_seconds
@@ -137,25 +137,25 @@ class Runner:
             if said["report"]:
                 earlier.append(said["report"])
 
-    def _cycle(self) -> Steps[dict[str, Any]]:
+    def _cycle(self) -> StepGenerator[dict[str, Any]]:
         try:
             if self._trial is None and (why := shortage(self._shared.gpu_memory_bytes)):
                 return {"lost": why, "counted": False}
             trial = self._begun()
             if trial.done:
                 report = None
-            elif isinstance(trial, ArmTrial):
+            elif isinstance(trial, ControlRun):
                 report = trial.report()
             else:
-                report = yield from trial.reporting()
+                report = yield from trial.iter_report()
             if trial.done:
                 # first, for it may add to the reason
-                result = (yield from trial.resulting()) if isinstance(trial, Trial) else trial.result()
+                result = (yield from trial.iter_result()) if isinstance(trial, HybridRun) else trial.result()
                 finished = {
                     "state": trial.state,
                     "reason": trial.reason,
                     "result": result,
-                    "from_cache": isinstance(trial, ArmTrial) and trial.from_cache,
+                    "from_cache": isinstance(trial, ControlRun) and trial.from_cache,
                 }
                 self._shared.keep_model(self._point, trial)
                 self._trial = None
@@ -185,11 +185,11 @@ class Runner:
         """Return what the trial goes on from, in another worker too; None where it would begin anew."""
         return self._bytes_of(self._trial) if self._trial else self._from
 
-    def _begun(self) -> Trial | SharedTrial | ArmTrial:
+    def _begun(self) -> HybridRun | SharedPrefixRun | ControlRun:
         if self._trial is None:
             self._build()
             self._trial = self._new(alone=self._from is not None)
-            if self._from is not None and isinstance(self._trial, Trial):
+            if self._from is not None and isinstance(self._trial, HybridRun):
                 try:
                     self._trial.load_state_dict(from_bytes(self._from), under_new_config=self._of_another)
                 except UserError as error:  # damaged, or of other code: only its work is lost
@@ -201,19 +201,19 @@ class Runner:
             self._checkpoint_at = time.monotonic()
         return self._trial
 
-    def _new(self, *, alone: bool = False) -> Trial | SharedTrial | ArmTrial:
+    def _new(self, *, alone: bool = False) -> HybridRun | SharedPrefixRun | ControlRun:
         return self._shared.trial(self._point, self._workload, self._twins, self._runs, alone=alone)
 
-    def _checkpoint_if_due(self, trial: Trial | SharedTrial | ArmTrial) -> bytes | None:
+    def _checkpoint_if_due(self, trial: HybridRun | SharedPrefixRun | ControlRun) -> bytes | None:
         every = self._shared.checkpoint_seconds
         if every is None or time.monotonic() - self._checkpoint_at < every:
             return None
         return self._bytes_of(trial)
 
-    def _bytes_of(self, trial: Trial | SharedTrial | ArmTrial) -> bytes | None:
+    def _bytes_of(self, trial: HybridRun | SharedPrefixRun | ControlRun) -> bytes | None:
         """Return the state of a trial; None where it holds what cannot be saved, which the log says."""
         self._checkpoint_at = time.monotonic()
-        if isinstance(trial, ArmTrial) or (isinstance(trial, SharedTrial) and trial.following):
+        if isinstance(trial, ControlRun) or (isinstance(trial, SharedPrefixRun) and trial.following):
             return None  # it would be as fast anew
         if not self._shared.saves:
             return None  # another run would go on from it

@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from hybrid_sweep.cluster.prefix_store import EdgeStore
-from hybrid_sweep.control import ABLATION, Arm
+from hybrid_sweep.cluster.prefix_store import PrefixStore
+from hybrid_sweep.control import ABLATION, ControlConfig
 from hybrid_sweep.measure import control_costs
-from hybrid_sweep.measure.control_run import ArmTrial
+from hybrid_sweep.measure.control_run import ControlRun
 from hybrid_sweep.measure.costs import UnitCosts
-from hybrid_sweep.measure.hybrid_run import Trial, Twins
+from hybrid_sweep.measure.hybrid_run import HybridRun, Twins
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.run_cache import RunCache
-from hybrid_sweep.measure.shared_prefix import SharedTrial, Store, SweepStore
+from hybrid_sweep.measure.shared_prefix import SharedPrefixRun, Store, SweepStore
 from hybrid_sweep.measure.workload_builder import WorkloadOrder
-from hybrid_sweep.paths import refuse_identifier
+from hybrid_sweep.paths import validate_identifier
 from hybrid_sweep.search.space import given
 from hybrid_sweep.spec.axes import samples_of, values_of
 from hybrid_sweep.spec.sweep import SweepSpec
@@ -94,30 +94,30 @@ class Shared:
         runs: RunCache | None = None,
         *,
         alone: bool = False,
-    ) -> Trial | SharedTrial | ArmTrial:
+    ) -> HybridRun | SharedPrefixRun | ControlRun:
         """Start one trial of the arm that `point` names, of the hybrid where it names none.
 
-        With `alone` it is one that can go on from a checkpoint.
+        With `run_to_completion` it is one that can go on from a checkpoint.
         """
         arm = point.get("arm") or ""
         if arm and arm != ABLATION:
             values = dict(point["config"])
-            steps, settings = values.pop("steps"), Arm(**values)
+            steps, settings = values.pop("steps"), ControlConfig(**values)
             ratio = self.step_ratios.get(control_costs.cost_class(settings), 1.0)
-            return ArmTrial(workload, settings, steps, self.references[point["seed"]], ratio, runs)
+            return ControlRun(workload, settings, steps, self.references[point["seed"]], ratio, runs)
         config, seed = HybridConfig(**point["config"]), point["seed"]
         costs, own_twins = self._costs_of(config), twins if self.controls and not arm else None
 
-        def make() -> Trial:
+        def make() -> HybridRun:
             reference, packed = self.references[seed], self.pack > 1
-            return Trial(
+            return HybridRun(
                 workload, config, reference, costs, own_twins, report_every=self.report_every, packed=packed
             )
 
         shared = self.share and self.sweep_id and not (alone or arm or self.models)
         if not shared or config.correction_schedule != "fixed":
             return make()
-        return SharedTrial(
+        return SharedPrefixRun(
             make,
             config,
             seed,
@@ -126,9 +126,9 @@ class Shared:
             store=_store(self.sweep_id, self.edges, runs),
         )
 
-    def keep_model(self, point: dict[str, Any], trial: Trial | SharedTrial | ArmTrial) -> None:
+    def keep_model(self, point: dict[str, Any], trial: HybridRun | SharedPrefixRun | ControlRun) -> None:
         """Save the trained weights of a point where the sweep keeps models."""
-        if self.models is None or not isinstance(trial, Trial) or point.get("arm"):
+        if self.models is None or not isinstance(trial, HybridRun) or point.get("arm"):
             return
         path = self.models / model_file(point["trial_id"], point["seed"])
         optimizer, model = trial.trainer.optimizer, trial.trainer.model
@@ -151,7 +151,7 @@ class Shared:
 def _store(sweep_id: str, edges: Any, runs: RunCache | None) -> Store:
     """Return the one of this worker: a new one would look through the whole cache at its first write."""
     disk = SweepStore(sweep_id)
-    return EdgeStore(disk, edges, runs.key(sweep_id=sweep_id)) if edges and runs else disk
+    return PrefixStore(disk, edges, runs.key(sweep_id=sweep_id)) if edges and runs else disk
 
 
 def cost_class(config: HybridConfig) -> str:
@@ -182,5 +182,5 @@ def model_file(trial_id: str, seed: int) -> str:
     Raises:
         UserError: the id could lead out of the folder.
     """
-    refuse_identifier(trial_id, "the sweep")
+    validate_identifier(trial_id, "the sweep")
     return f"{trial_id}_seed{int(seed)}.pt"

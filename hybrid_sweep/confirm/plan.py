@@ -13,7 +13,7 @@ import pandas as pd
 
 from hybrid_sweep.analysis.comparison import PAIR_COLUMNS
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Key, Runs
-from hybrid_sweep.control import REPLAYED, Arm, ArmName, tuning_trials
+from hybrid_sweep.control import REPLAYED, ArmName, ControlConfig, tuning_trials
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.control_optimizers import NotApplicable
 from hybrid_sweep.measure.control_training import AVERAGED_SHARE, jump_part
@@ -24,13 +24,13 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import metric_of, quality_of
 
 TIMINGS = 3
-MATCHED = (1.0, 1.5, 2.0, 3.0, 4.0)
+FIRST_MULTIPLIERS = (1.0, 1.5, 2.0, 3.0, 4.0)
 """Learning rates tried of the arms that raise it, as shares of what the hybrid's jumps amount to."""
-FURTHER = (6.0, 9.0, 13.5)
+LARGER_MULTIPLIERS = (6.0, 9.0, 13.5)
 """Those tried next, each as long as the one before it is the best so far."""
-SMALLER = (0.7, 0.5, 0.35, 0.25)
-"""Those tried then, the first where 1 is the best so far or none trains, each other as `FURTHER`."""
-RUNGS = MATCHED + FURTHER + SMALLER
+SMALLER_MULTIPLIERS = (0.7, 0.5, 0.35, 0.25)
+"""Those tried then: the first where 1 is the best so far or none trains, the others as the larger ones."""
+MULTIPLIERS = FIRST_MULTIPLIERS + LARGER_MULTIPLIERS + SMALLER_MULTIPLIERS
 LADDERS = ("lr_matched", "lr")
 """Arms whose learning rate is chosen so."""
 ARMS: dict[str, tuple[ArmName, ...]] = {
@@ -80,7 +80,8 @@ class Plan:
         points, rounds = len(self.points), len(self.seeds) * TIMINGS
         tuned = self.tuning_trials * sum(arm in TUNED for arm in self.arms)
         each = sum(
-            {**dict.fromkeys(LADDERS, len(RUNGS)), **dict.fromkeys(TUNED, 0)}.get(arm, 1) for arm in self.arms
+            {**dict.fromkeys(LADDERS, len(MULTIPLIERS)), **dict.fromkeys(TUNED, 0)}.get(arm, 1)
+            for arm in self.arms
         )
         total = 1 + tuned + points * (1 + each) + rounds * (1 + points * (1 + len(self.arms)))
         total += len(self.seeds) * points * (1 + len(self.arms))  # at equal wall clock
@@ -102,14 +103,14 @@ class Plan:
         None stands for a run that turned out to be of no use.
         """
         yield ("", REFERENCE, self.tuning_seed), 1, None
-        self._refuse_a_target_that_is_none(runs)
+        self._validate_target(runs)
         for point, config in self.points.items():
             yield (point, HYBRID, self.tuning_seed), 1, config
             for arm in self.arms:
                 if self._tuned_on(point, arm) == point:
                     candidates = self._candidates(runs, point, arm)
                     for number, settings in enumerate(candidates):
-                        further = arm in LADDERS and number >= len(MATCHED)
+                        further = arm in LADDERS and number >= len(FIRST_MULTIPLIERS)
                         if (
                             further
                             and self.controls(runs, point).get(arm) != candidates[_rung_before(number)]
@@ -128,7 +129,7 @@ class Plan:
             for name in (REFERENCE, *self.controls(runs, point)):
                 yield self._equal_time(runs, point, name, seed), 1, None
 
-    def _refuse_a_target_that_is_none(self, runs: Runs) -> None:
+    def _validate_target(self, runs: Runs) -> None:
         """Refuse a bar so low, or a reference that learns so little, that there is no time to measure."""
         target, begins = self._target(runs, self.tuning_seed), _reference(runs, self.tuning_seed).val_loss[0]
         if target >= begins:
@@ -185,14 +186,20 @@ class Plan:
         steps = max(round(control[0].real_steps * ratio), 1)
         if arm in REPLAYED:
             steps = min(steps, runs.steps)
-        own = Arm(name="truncated") if arm == REFERENCE else Arm(**json.loads(settings))
+        own = ControlConfig(name="truncated") if arm == REFERENCE else ControlConfig(**json.loads(settings))
         return point, own.model_copy(update={"real_steps": steps}).model_dump_json(), seed
 
     def pairs(self, runs: Runs) -> pd.DataFrame:
         """Return one row a point, control and seed: `PAIR_COLUMNS`."""
         test = partial(_test, metric=metric_of(runs.workload))
         kind, rate = quality_of(runs.workload), start(runs.workload, 0).learning_rate
-        rows, ends = [], {"largest": RUNGS.index(FURTHER[-1]), "smallest": RUNGS.index(SMALLER[-1])}
+        rows, ends = (
+            [],
+            {
+                "largest": MULTIPLIERS.index(LARGER_MULTIPLIERS[-1]),
+                "smallest": MULTIPLIERS.index(SMALLER_MULTIPLIERS[-1]),
+            },
+        )
         for point in self.points:
             ladders = [self._candidates(runs, point, arm) for arm in self.arms if arm in LADDERS]
             outermost = {ladder[number]: end for ladder in ladders for end, number in ends.items()}
@@ -201,7 +208,11 @@ class Plan:
                 **{a: (point, c) for a, c in self.controls(runs, point).items()},
             }
             for arm, (owner, settings) in arms.items():
-                what = "your recipe" if arm == REFERENCE else described(Arm(**json.loads(settings)), rate)
+                what = (
+                    "your recipe"
+                    if arm == REFERENCE
+                    else described(ControlConfig(**json.loads(settings)), rate)
+                )
                 for seed in self.seeds:
                     reference = _reference(runs, seed)
                     control, hybrid = runs.curves((owner, settings, seed)), runs.curves((point, HYBRID, seed))
@@ -240,15 +251,18 @@ class Plan:
         match arm:
             case "lr_matched":
                 tail = config.stop_fraction if config.tail == "average" else None
-                arms = [Arm(name=arm, multiplier=share * m, tail=tail) for share in RUNGS]
+                arms = [ControlConfig(name=arm, multiplier=share * m, tail=tail) for share in MULTIPLIERS]
             case "lr":
-                arms = [Arm(name=arm, multiplier=share * m, schedule_steps=runs.steps) for share in RUNGS]
+                arms = [
+                    ControlConfig(name=arm, multiplier=share * m, schedule_steps=runs.steps)
+                    for share in MULTIPLIERS
+                ]
             case "momentum":
-                arms = [Arm(name=arm, multiplier=m, schedule_steps=runs.steps)]
+                arms = [ControlConfig(name=arm, multiplier=m, schedule_steps=runs.steps)]
             case "tuned" | "schedule_free":
                 arms = tuning_trials(arm, self.tuning_trials, self.tuning_seed)
             case _:
-                arms = [Arm(name=arm)]
+                arms = [ControlConfig(name=arm)]
         return [settings.model_dump_json(exclude={"real_steps"}) for settings in arms]
 
     def _target(self, runs: Runs, seed: int) -> float:
@@ -264,8 +278,8 @@ def _reference(runs: Runs, seed: int) -> Curve:
 
 
 def _rung_before(number: int) -> int:
-    """Return which of `RUNGS` has to be the best so far for the one with this number to be tried."""
-    return 0 if RUNGS[number] == SMALLER[0] else number - 1
+    """Return which of `MULTIPLIERS` has to be the best so far for the one with this number to be tried."""
+    return 0 if MULTIPLIERS[number] == SMALLER_MULTIPLIERS[0] else number - 1
 
 
 def target_loss(kind: str, reference: Curve, min_quality: float) -> float:
@@ -278,7 +292,7 @@ def target_loss(kind: str, reference: Curve, min_quality: float) -> float:
     return last / min_quality if kind == "loss_ratio" else last + (1 - min_quality) * (first - last)
 
 
-def described(arm: Arm, recipe_rate: float) -> str:
+def described(arm: ControlConfig, recipe_rate: float) -> str:
     """Return a control's settings in words, for a recipe of learning rate `recipe_rate`."""
     rate = (arm.multiplier or 1.0) * recipe_rate
     kind = "AdamW" if arm.optimizer == "adamw" else "SGD"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.measure.control_training import ArmRun, HybridCurve, run_hybrid
+from hybrid_sweep.measure.control_training import ControlTraining, HybridCurve, run_hybrid
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.store.journal import Journal
 from hybrid_sweep.trainer.config import HybridConfig
@@ -62,14 +62,14 @@ class Runs:
         if config is not None:
             curve: Curve = run_hybrid(self.workload, seed, config, self.steps, test=test)
         elif arm == REFERENCE:
-            recipe = Arm(name=REFERENCE)
-            run = ArmRun(self.workload, seed, recipe, steps=self.steps, recipe_steps=self.steps)
+            recipe = ControlConfig(name=REFERENCE)
+            run = ControlTraining(self.workload, seed, recipe, steps=self.steps, recipe_steps=self.steps)
             curve = run.finish(test=test)
         else:
             hybrid = self.hybrid(trial_id, seed)
-            settings = Arm(**json.loads(arm))
+            settings = ControlConfig(**json.loads(arm))
             budget = settings.real_steps or hybrid.real_steps
-            run = ArmRun(
+            run = ControlTraining(
                 self.workload, seed, settings, steps=budget, trace=hybrid.trace, recipe_steps=self.steps
             )
             curve = run.finish(test=test)

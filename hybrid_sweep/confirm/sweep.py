@@ -19,7 +19,7 @@ from hybrid_sweep.confirm.plan import ARMS, Plan, Progress
 from hybrid_sweep.confirm.runs import Runs
 from hybrid_sweep.driver.interrupts import as_interrupts
 from hybrid_sweep.driver.moved import with_workload
-from hybrid_sweep.driver.origin import refuse_untrusted
+from hybrid_sweep.driver.origin import validate_trust
 from hybrid_sweep.driver.recorder import writing
 from hybrid_sweep.driver.sweep import recorded_spec
 from hybrid_sweep.errors import UserError, unknown_name
@@ -45,15 +45,15 @@ def confirm_sweep(
     arms: str = "basic",
     workload: str | None = None,
     trust: bool = False,
-    tell: Callable[[Progress], object] = lambda progress: None,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
 ) -> Confirmation | None:
     """Run a front's best points and their controls again, and write DIR/confirm; return None if stopped.
 
     The controls' settings are chosen first, on the sweep's first seed: the fewest backward passes to the
     target, then validation loss, for that is what the verdict compares. The learning rate of `lr_matched` is
-    chosen among `MATCHED`, and beyond them until it turns; the tuned baseline among as many settings as the
-    sweep has tried configurations, those that diverged or were stopped early too (or its `tuning_trials`,
-    which the verdict then says), at as many steps as the best point takes backward passes.
+    chosen among `FIRST_MULTIPLIERS`, and beyond them until it turns; the tuned baseline among as many
+    settings as the sweep has tried configurations, those that diverged or were stopped early too (or its
+    `tuning_trials`, which the verdict then says), at as many steps as the best point takes backward passes.
     The other points are compared with the same tuned settings, at their own number of steps. Then, on seeds
     that the sweep has not seen, reference, points and controls run in turn, `TIMINGS` times each, in this
     process and at one thread on a CPU. Losses at the end are of the test split; times to the target are read
@@ -71,7 +71,7 @@ def confirm_sweep(
         arms: one of `ARMS`.
         workload: import string of where the workload is now, as in `resume_sweep`.
         trust: as there.
-        tell: told before each run.
+        on_progress: told before each run.
 
     Raises:
         UserError: too few seeds or points, unknown arms, a bar so low that nothing has to be trained for it,
@@ -102,7 +102,7 @@ def confirm_sweep(
         if not chosen:
             raise no_front
         spec = with_workload(spec, folder, workload)
-        refuse_untrusted(folder, spec, trust=trust, command="confirm")
+        validate_trust(folder, spec, trust=trust, command="confirm")
         built = _workload(folder, spec)
         folder.confirm_path.mkdir(exist_ok=True)
         runs = Runs(Journal(folder.confirm_path / "journal.jsonl"), built, folder.manifest["steps"])
@@ -117,7 +117,7 @@ def confirm_sweep(
         )
         try:
             for progress in plan.run(runs):
-                tell(progress)
+                on_progress(progress)
                 if folder.stop_request.exists():
                     return None
         except KeyboardInterrupt:
@@ -169,7 +169,7 @@ def _workload(folder: ResultsFolder, spec: SweepSpec) -> Workload:
     device = (folder.manifest.get("hardware") or {}).get("device", "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the sweep ran on cuda, and torch sees none here: confirm it on such a machine")
-    order = WorkloadOrder.of(spec, device)
+    order = WorkloadOrder.from_spec(spec, device)
     workload = order.build()
-    order.refuse_other(folder.manifest)
+    order.validate_same_workload(folder.manifest)
     return workload

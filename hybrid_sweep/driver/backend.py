@@ -17,7 +17,7 @@ class Run:
     Attributes:
         trial_id: of the configuration.
         seed: of model, data order and random numbers.
-        config: fields of `HybridConfig`; of a control, of `Arm`, and its real `steps`.
+        config: fields of `HybridConfig`; of a control, of `ControlConfig`, and its real `steps`.
         arm: of a control; "" for a point of the sweep.
         attempt: 1, and one more after each loss.
     """
@@ -77,7 +77,7 @@ class Stopped:
     checkpoint: bytes | None = None
 
 
-Happening = Reported | Finished | Lost | Stopped
+RunUpdate = Reported | Finished | Lost | Stopped
 
 
 class Backend(Protocol):
@@ -119,6 +119,6 @@ class Backend(Protocol):
         """
         ...
 
-    def wait(self, seconds: float) -> list[Happening]:
+    def wait(self, seconds: float) -> list[RunUpdate]:
         """Return what happened, in order, at the latest after `seconds` of the back-end's clock."""
         ...

@@ -111,4 +111,4 @@ SweepEvent = (
     | TrialFinished
     | SweepEnded
 )
-Tell = Callable[[SweepEvent], None]
+OnEvent = Callable[[SweepEvent], None]

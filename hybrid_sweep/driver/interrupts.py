@@ -14,7 +14,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def defer_interrupts() -> Iterator[None]:
     """Have the first of each of `ENDING` wait for the end of the block; a second one does not.
 
     Signals that are ignored stay so. A library that sets a handler of its own for one of them within the

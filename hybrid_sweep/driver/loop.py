@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from hybrid_sweep.driver.backend import Backend, Finished, Happening, Key, Lost, Reported, Run, Stopped
-from hybrid_sweep.driver.interrupts import held_back
+from hybrid_sweep.driver.backend import Backend, Finished, Key, Lost, Reported, Run, RunUpdate, Stopped
+from hybrid_sweep.driver.interrupts import defer_interrupts
 from hybrid_sweep.driver.recorder import Recorder
 from hybrid_sweep.driver.silence import REMEDY, Silence
 from hybrid_sweep.search.study import Study
@@ -55,7 +55,7 @@ class Loop:
     max_retries: int
     trial_timeout: float = inf
     stop_requested: Callable[[], bool] = lambda: False
-    _heard: deque[Happening] = field(default_factory=deque)
+    _heard: deque[RunUpdate] = field(default_factory=deque)
     _waiting: deque[Run] = field(default_factory=deque)
     _controls: deque[Run] = field(default_factory=deque)
     _retries: list[tuple[float, Run]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Loop:
         self._controls.extend(controls)
         try:
             while True:
-                with held_back():  # what was heard is on disk before anything ends
+                with defer_interrupts():  # what was heard is on disk before anything ends
                     if not self._fill():
                         return False
                     idle = not self._listen(0 if self._can_ask_ahead() else self._patience())
@@ -161,29 +161,29 @@ class Loop:
         now = self.backend.now()
         return min([LOOK_EVERY_SECONDS, *(ready - now for ready, _ in self._retries if ready > now)])
 
-    def _take(self, happening: Happening) -> None:
-        open_run = self._open.get(happening.key)
+    def _take(self, update: RunUpdate) -> None:
+        open_run = self._open.get(update.key)
         if open_run is None:
             return
-        if isinstance(happening, Reported):
+        if isinstance(update, Reported):
             open_run.signs = (open_run.signs or 0) + 1
-            self.recorder.reported(happening)
-            if happening.report is None:
+            self.recorder.reported(update)
+            if update.report is None:
                 return
-            if self.study.report(happening.key, happening.report) and not open_run.pruned:
+            if self.study.report(update.key, update.report) and not open_run.pruned:
                 open_run.pruned = True
-                self.backend.stop(happening.key)
+                self.backend.stop(update.key)
             return
-        del self._open[happening.key]
-        if isinstance(happening, Stopped):
-            happening = Finished(happening.key, "pruned", EARLY, happening.result)
-        if isinstance(happening, Finished) and open_run.pruned and len(self.seeds) > 1:
+        del self._open[update.key]
+        if isinstance(update, Stopped):
+            update = Finished(update.key, "pruned", EARLY, update.result)
+        if isinstance(update, Finished) and open_run.pruned and len(self.seeds) > 1:
             # it ended before the stop reached it, but its point was given up: its other seeds will not run
-            happening = Finished(happening.key, "pruned", EARLY, happening.result)
-        if isinstance(happening, Lost):
-            self._lose(happening, open_run)
+            update = Finished(update.key, "pruned", EARLY, update.result)
+        if isinstance(update, Lost):
+            self._lose(update, open_run)
         else:
-            self._finish(happening)
+            self._finish(update)
 
     def _kill_what_hangs(self) -> None:
         """Kill the workers under runs that have given no sign of life for `trial_timeout`."""
@@ -221,19 +221,19 @@ class Loop:
         left, deadline = set(running), self.backend.now() + GRACE_SECONDS
         try:
             while left and self.backend.now() < deadline:
-                with held_back():
+                with defer_interrupts():
                     if not self._heard:
                         self._listen(LOOK_EVERY_SECONDS)
                     while self._heard:
-                        happening = self._heard.popleft()
-                        if isinstance(happening, Stopped) and not self._open[happening.key].pruned:
-                            self.recorder.interrupted(happening)
-                        elif isinstance(happening, Lost):
-                            self.recorder.interrupted(Stopped(happening.key))
+                        update = self._heard.popleft()
+                        if isinstance(update, Stopped) and not self._open[update.key].pruned:
+                            self.recorder.interrupted(update)
+                        elif isinstance(update, Lost):
+                            self.recorder.interrupted(Stopped(update.key))
                         else:
-                            self._take(happening)
-                        if not isinstance(happening, Reported):
-                            left.discard(happening.key)
+                            self._take(update)
+                        if not isinstance(update, Reported):
+                            left.discard(update.key)
         except KeyboardInterrupt:
             pass
         begun_before = {run.key for run in [*self._waiting, *self._controls] if run.attempt > 1}

@@ -22,7 +22,7 @@ from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.store.atomic import write_text
 from hybrid_sweep.store.folder import SweepFolder
 from hybrid_sweep.user_code import code_file, in_the_way
-from hybrid_sweep.workload import SEPARATOR, refuse_changed, workload_file
+from hybrid_sweep.workload import SEPARATOR, validate_unchanged, workload_file
 
 MARK = ".origin"
 """File of a results folder: what only this user can have written on this machine, for this code."""
@@ -30,7 +30,7 @@ SECRET_BYTES = 32
 MACHINE = Path("/etc/machine-id")
 
 
-def refuse_untrusted(
+def validate_trust(
     folder: SweepFolder, spec: SweepSpec, *, trust: bool, command: Literal["resume", "confirm"] = "resume"
 ) -> None:
     """Refuse to run the code of a folder that was changed, or that came from elsewhere; nothing is imported.
@@ -46,7 +46,7 @@ def refuse_untrusted(
     Raises:
         UserError: the code is not what the sweep ran, or neither is it known here nor trusted.
     """
-    refuse_changed(spec.workload.name, folder.manifest.get("code"))
+    validate_unchanged(spec.workload.name, folder.manifest.get("code"))
     if trust:
         mark(folder, spec, storage=_storage_is_ours(folder))
     elif question := untrusted(folder, spec):
@@ -84,7 +84,7 @@ def mark(folder: SweepFolder, spec: SweepSpec, *, storage: bool = True) -> None:
         write_text(folder.path / MARK, "".join(f"{line}\n" for line in marks))
 
 
-def refuse_foreign_storage(folder: SweepFolder, storage: str | None) -> None:
+def validate_storage_origin(folder: SweepFolder, storage: str | None) -> None:
     """Refuse to contact a storage that only a folder from elsewhere names.
 
     Args:

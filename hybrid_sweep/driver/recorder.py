@@ -33,16 +33,16 @@ class Recorder:
 
     Attributes:
         counts: runs that ended, by state.
-        tell: told of everything after it is on disk.
+        on_event: told of everything after it is on disk.
         arms: of the controls, by trial id.
 
     Raises:
         UserError: by any method, where the journal cannot be written; what it holds is whole.
     """
 
-    def __init__(self, folder: SweepFolder, tell: Callable[[SweepEvent], None]) -> None:
+    def __init__(self, folder: SweepFolder, on_event: Callable[[SweepEvent], None]) -> None:
         self.counts: Counter[str] = Counter()
-        self.tell = tell
+        self.on_event = on_event
         self.arms: dict[str, str] = {}
         self._folder = folder
 
@@ -54,59 +54,59 @@ class Recorder:
         """Record that a run began, or began again."""
         arm = {"arm": run.arm} if run.arm else {}
         self._append("started", **identity(run.key), config=run.config, attempt=run.attempt, **arm)
-        self.tell(TrialStarted(*run.key))
+        self.on_event(TrialStarted(*run.key))
 
-    def reported(self, happening: Reported) -> None:
+    def reported(self, update: Reported) -> None:
         """Record a report and then its checkpoint: whatever comes between costs work, but no report."""
-        report = happening.report
+        report = update.report
         if report is not None:
-            self._append("reported", **identity(happening.key), report=report)
-        self.keep_checkpoint(happening.key, happening.checkpoint)
+            self._append("reported", **identity(update.key), report=report)
+        self.keep_checkpoint(update.key, update.checkpoint)
         if report is not None:
-            self.tell(TrialReported(*happening.key, report))
+            self.on_event(TrialReported(*update.key, report))
 
-    def lost(self, happening: Lost, attempt: int, again_in_seconds: float) -> None:
+    def lost(self, update: Lost, attempt: int, again_in_seconds: float) -> None:
         """Record that a run's worker died and that it will be started again."""
-        why = brief(happening.why)
-        fields = {"attempt": attempt, "why": why, "preempted": happening.preempted}
-        self._append("lost", **identity(happening.key), **fields)
-        self.tell(TrialLost(*happening.key, why, again_in_seconds))
+        why = brief(update.why)
+        fields = {"attempt": attempt, "why": why, "preempted": update.preempted}
+        self._append("lost", **identity(update.key), **fields)
+        self.on_event(TrialLost(*update.key, why, again_in_seconds))
 
-    def interrupted(self, happening: Stopped) -> None:
+    def interrupted(self, update: Stopped) -> None:
         """Record that a run was stopped with the sweep; it goes on when the sweep is resumed."""
-        self.keep_checkpoint(happening.key, happening.checkpoint)
-        self._append("interrupted", **identity(happening.key), result=happening.result)
+        self.keep_checkpoint(update.key, update.checkpoint)
+        self._append("interrupted", **identity(update.key), result=update.result)
         self.counts["pruned"] += 1
-        self._tell_end(happening.key, "pruned", INTERRUPTED, happening.result)
+        self._tell_end(update.key, "pruned", INTERRUPTED, update.result)
 
     def retried(self, key: Key) -> None:
         """Record that a failed run is opened again."""
         self._append("retried", **identity(key))
 
-    def finished(self, happening: Finished) -> None:
+    def finished(self, update: Finished) -> None:
         """Record the end of a run."""
-        key, reason = happening.key, brief(happening.reason)
-        fields = {"state": happening.state, "reason": reason, "result": happening.result}
-        traceback = without_secrets(safe(happening.traceback or ""))[-LONGEST_TRACEBACK:]
-        extra = {"traceback": traceback, "from_cache": happening.from_cache}
+        key, reason = update.key, brief(update.reason)
+        fields = {"state": update.state, "reason": reason, "result": update.result}
+        traceback = without_secrets(safe(update.traceback or ""))[-LONGEST_TRACEBACK:]
+        extra = {"traceback": traceback, "from_cache": update.from_cache}
         told = {name: value for name, value in extra.items() if value}
         self._append("finished", **identity(key), **fields, **told)
         with writing(self._folder.path):
             self._folder.checkpoint_path(*key).unlink(missing_ok=True)
-        self.counts[happening.state] += 1
-        self._tell_end(key, happening.state, reason, happening.result, happening.from_cache)
+        self.counts[update.state] += 1
+        self._tell_end(key, update.state, reason, update.result, update.from_cache)
 
     def slots_changed(self, slots: int) -> None:
         """Tell that nodes came or went."""
-        self.tell(SlotsChanged(slots))
+        self.on_event(SlotsChanged(slots))
 
     def waiting(self) -> None:
         """Tell that nothing was heard for a second."""
-        self.tell(Waiting())
+        self.on_event(Waiting())
 
     def note(self, text: str) -> None:
         """Tell one sentence that no table needs."""
-        self.tell(Note(text))
+        self.on_event(Note(text))
 
     def checkpoint(self, key: Key) -> bytes | None:
         """Return the newest checkpoint of a run."""
@@ -124,7 +124,7 @@ class Recorder:
     def _tell_end(
         self, key: Key, state: str, reason: str, result: Mapping[str, Any], from_cache: bool = False
     ) -> None:
-        self.tell(TrialFinished(*key, state, reason, result, self.arms.get(key[0], ""), from_cache))
+        self.on_event(TrialFinished(*key, state, reason, result, self.arms.get(key[0], ""), from_cache))
 
     def _append(self, event: str, **fields: Any) -> None:
         with writing(self._folder.path):

@@ -19,17 +19,17 @@ from hybrid_sweep.analysis.table import read_trials
 from hybrid_sweep.control import ABLATION
 from hybrid_sweep.credentials import public
 from hybrid_sweep.driver.backend import Backend, Key, Run
-from hybrid_sweep.driver.events import Note, SweepEnded, SweepStarted, Tell, TrialFinished
+from hybrid_sweep.driver.events import Note, OnEvent, SweepEnded, SweepStarted, TrialFinished
 from hybrid_sweep.driver.loop import Loop
 from hybrid_sweep.driver.moved import workload_at
 from hybrid_sweep.driver.origin import mark
 from hybrid_sweep.driver.recorder import Recorder, writing
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.paths import user_path
-from hybrid_sweep.search.asked import Asked
+from hybrid_sweep.search.asked import AskedPoint
 from hybrid_sweep.search.controls import Control, ablations, controls
-from hybrid_sweep.search.halving import refuse_unjudged
-from hybrid_sweep.search.replay import refuse_other_space, replay
+from hybrid_sweep.search.halving import validate_rungs
+from hybrid_sweep.search.replay import replay, validate_same_space
 from hybrid_sweep.search.sampler import sampler_arguments
 from hybrid_sweep.search.space import Point
 from hybrid_sweep.search.storage import StorageView, without_password
@@ -81,7 +81,7 @@ def begin(
             no room for the folder, or its storage does not take it; nothing has been written then.
     """
     path = user_path(path)
-    refuse_unjudged(spec, steps)
+    validate_rungs(spec, steps)
     known = [point for earlier in spec.warm_start for point in known_points(SweepFolder.open(earlier), spec)]
     sweep_id = uuid4().hex
     folder = SweepFolder.create(path, claimed=claimed)
@@ -136,7 +136,7 @@ def recorded_spec(folder: SweepFolder, changes: Mapping[str, Any] | None = None)
     try:
         recorded = SweepSpec(**manifest["spec"])
         spec = SweepSpec(**{**manifest["spec"], **(changes or {})})
-        refuse_other_space(spec, recorded)
+        validate_same_space(spec, recorded)
         return spec
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -158,7 +158,7 @@ def carry_on(
     folder: Folder,
     spec: SweepSpec,
     make_backend: Callable[[], Backend],
-    tell: Tell,
+    on_event: OnEvent,
     *,
     retry_failed: bool = False,
     finish: Callable[[Folder], object],
@@ -169,7 +169,7 @@ def carry_on(
         folder: of the sweep.
         spec: `recorded_spec`, or the one that the sweep began with.
         make_backend: where runs happen, made once the journal is read and the folder is ours.
-        tell: told of everything that happens.
+        on_event: told of everything that happens.
         retry_failed: also open the runs again that failed.
         finish: writes the tables at the end.
 
@@ -178,7 +178,7 @@ def carry_on(
     """
     with folder.driven(), writing(folder.path):
         manifest, journal = folder.manifest, folder.journal.path
-        recorder = Recorder(folder, tell)
+        recorder = Recorder(folder, on_event)
         view = StorageView.open(
             spec.storage,
             folder.path,
@@ -202,8 +202,8 @@ def carry_on(
         ended = _ended(events)
         folder.forget_checkpoints(ended)
         left = partial(_left, seeds=spec.seeds, events=events, ended=ended)
-        unfinished = left(Asked.of(event).point for event in events if event["event"] == "asked")
-        recorder.arms = begun_arms(events)
+        unfinished = left(AskedPoint.from_event(event).point for event in events if event["event"] == "asked")
+        recorder.arms = started_arms(events)
         recorder.arms.update((control.trial_id, control.arm) for control in planned)
         expected = _ablations(folder, spec) or ablations(spec, "", {})
         beside = len(recorder.arms.keys() | {control.trial_id for control in expected})
@@ -212,13 +212,13 @@ def carry_on(
         mark(folder, spec)
         for event in ended.values():
             arm, reason = recorder.arms.get(event["trial_id"], ""), event.get("reason") or ""
-            tell(TrialFinished(*run_of(event), event["state"], reason, event.get("result", {}), arm))
-        begun = _begun_ablations(events)
+            on_event(TrialFinished(*run_of(event), event["state"], reason, event.get("result", {}), arm))
+        begun = _started_ablations(events)
         interrupted = False
         if unfinished or study.has_more or left([*planned, *begun, *_ablations(folder, spec)]):
             backend = make_backend()
             total = (study.budget + beside) * spec.repeats
-            tell(SweepStarted(total, folder.path, backend.slots, len(ended)))
+            on_event(SweepStarted(total, folder.path, backend.slots, len(ended)))
             limits = spec.max_retries, run_timeout(spec, manifest)
             loop = Loop(study, backend, recorder, spec.seeds, *limits, folder.stop_request.exists)
             interrupted = loop.run(unfinished, left([*planned, *begun]))
@@ -229,23 +229,23 @@ def carry_on(
                 folder.write_manifest({**folder.manifest, "controls": len(recorder.arms)})
                 interrupted = loop.run(controls=left(others))
         else:
-            tell(Note("nothing is left to run"))
+            on_event(Note("nothing is left to run"))
         if missing := left_out(Journal.events(journal, skip=("reported",)), recorder.arms):
             folder.write_manifest({**folder.manifest, "left_out": missing})
             for reason in missing.values():
-                tell(Note(f"a control is left out: {reason}"))
+                on_event(Note(f"a control is left out: {reason}"))
         if masked := len(study.masked):
             folder.write_manifest({**folder.manifest, "masked": masked})
             points = "point" if masked == 1 else "points"
-            tell(Note(f"{masked} {points} masked as unstable, at no cost; `mask: null` would try them"))
+            on_event(Note(f"{masked} {points} masked as unstable, at no cost; `mask: null` would try them"))
         if study.flat and not interrupted:
-            tell(Note("the hypervolume has stopped growing: no more points are tried"))
+            on_event(Note("the hypervolume has stopped growing: no more points are tried"))
         elif not interrupted:  # a space may hold fewer points than it seemed to
             folder.write_manifest({**folder.manifest, "budget": study.asked})
         view.close()
         finish(folder)
         counts = {str(state): int(n) for state, n in read_trials(folder)["state"].value_counts().items()}
-        tell(SweepEnded(counts, interrupted))
+        on_event(SweepEnded(counts, interrupted))
         return SweepOutcome(folder=folder, counts=counts, interrupted=interrupted)
 
 
@@ -285,7 +285,7 @@ def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
     return ended
 
 
-def begun_arms(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def started_arms(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the arms of the controls that were begun, by trial id."""
     return {e["trial_id"]: e["arm"] for e in events if e["event"] == "started" and e.get("arm")}
 
@@ -328,7 +328,7 @@ def _left(
     ]
 
 
-def _begun_ablations(events: Iterable[Mapping[str, Any]]) -> list[Control]:
+def _started_ablations(events: Iterable[Mapping[str, Any]]) -> list[Control]:
     """Return the ablations that were begun, also those of a point that is not the best any more."""
     begun = {e["trial_id"]: e for e in events if e["event"] == "started" and e.get("arm") == ABLATION}
     return [Control(trial_id=name, arm=ABLATION, config=e["config"]) for name, e in begun.items()]

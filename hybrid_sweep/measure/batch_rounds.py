@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.trainer.fused import FusedStep
-from hybrid_sweep.trainer.train_step import PlainStep, Real, Steps
+from hybrid_sweep.trainer.train_step import PendingStep, StepGenerator, TrainStep
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -31,16 +31,16 @@ class Pack(Generic[K, R]):
 
     def __init__(self, size: int) -> None:
         self.fused = FusedStep(size)
-        self._due: dict[K, tuple[Steps[R], Real]] = {}
+        self._due: dict[K, tuple[StepGenerator[R], PendingStep]] = {}
         self._ended: list[tuple[K, R]] = []
-        self._plain: dict[K, PlainStep] = {}
+        self._plain: dict[K, TrainStep] = {}
 
     @property
     def waiting(self) -> bool:
         """Whether anything is left that `advance` would return or go on with."""
         return bool(self._due or self._ended)
 
-    def begin(self, key: K, steps: Steps[R]) -> None:
+    def begin(self, key: K, steps: StepGenerator[R]) -> None:
         """Go on with a run; `advance` returns what `steps` does when it ends."""
         self._go_on(key, steps, None)
 
@@ -59,7 +59,7 @@ class Pack(Generic[K, R]):
         ended, self._ended = self._ended, []
         return ended
 
-    def _go_on(self, key: K, steps: Steps[R], loss: Tensor | float | Exception | None) -> None:
+    def _go_on(self, key: K, steps: StepGenerator[R], loss: Tensor | float | Exception | None) -> None:
         try:
             real = steps.throw(loss) if isinstance(loss, Exception) else steps.send(loss)
         except StopIteration as end:
@@ -71,13 +71,13 @@ class Pack(Generic[K, R]):
         self._due[key] = steps, real
 
 
-def train_together(trials: Iterable[Trial], size: int) -> None:
+def train_together(trials: Iterable[HybridRun], size: int) -> None:
     """Train every trial to its end, up to `size` of them at a time."""
-    pack: Pack[Trial, object] = Pack(size)
+    pack: Pack[HybridRun, object] = Pack(size)
     left, running = iter(trials), 0
     while True:
         while running < size and (trial := next(left, None)) is not None:
-            pack.begin(trial, trial.reporting())
+            pack.begin(trial, trial.iter_report())
             running += 1
         if not running:
             return
@@ -86,4 +86,4 @@ def train_together(trials: Iterable[Trial], size: int) -> None:
                 pack.leave(trial)
                 running -= 1
             else:
-                pack.begin(trial, trial.reporting())
+                pack.begin(trial, trial.iter_report())

@@ -15,7 +15,7 @@ from torch import Tensor
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.trainer.fused import FusedStep
 from hybrid_sweep.trainer.random_state import random_state
-from hybrid_sweep.trainer.train_step import PlainStep, Real
+from hybrid_sweep.trainer.train_step import PendingStep, TrainStep
 from hybrid_sweep.workload import Workload
 
 TRIED = (4, 16, 64)
@@ -31,7 +31,7 @@ stack, the averages of predictor and tail, a displacement, and the checkpoint of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Packing:
+class BatchSize:
     """How many trials a worker trains at once, and in a sentence why, where there is something to say."""
 
     size: int
@@ -42,7 +42,7 @@ class Packing:
         return asdict(self)
 
 
-def packing(workload: Workload, asked: int | Literal["auto"], most: int, share: float = 1.0) -> Packing:
+def packing(workload: Workload, asked: int | Literal["auto"], most: int, share: float = 1.0) -> BatchSize:
     """Decide how many trials a worker trains at once.
 
     Args:
@@ -54,17 +54,17 @@ def packing(workload: Workload, asked: int | Literal["auto"], most: int, share: 
     wanted = most if asked == "auto" else min(asked, most)
     if wanted < 2:
         idle = "" if asked == 1 else "trials are trained one at a time: there is a worker for each"
-        return Packing(size=1, why=idle)
+        return BatchSize(size=1, why=idle)
     if why := obstacle(workload):
-        return Packing(size=1, why=f"trials are trained one at a time: {why}")
+        return BatchSize(size=1, why=f"trials are trained one at a time: {why}")
     room = share * free_bytes(workload) / bytes_of_member(workload)
     if room < 2:
-        return Packing(size=1, why="trials are trained one at a time: memory has no room for two")
+        return BatchSize(size=1, why="trials are trained one at a time: memory has no room for two")
     if asked == "auto":
         return _fastest(workload, int(min(wanted, room)))
     short = f", for memory has no room for {asked}" if room < wanted else ""
     size = int(min(wanted, room))
-    return Packing(size=size, why=f"a worker trains {size} trials at once{short}")
+    return BatchSize(size=size, why=f"a worker trains {size} trials at once{short}")
 
 
 def obstacle(workload: Workload) -> str:
@@ -79,7 +79,7 @@ def obstacle(workload: Workload) -> str:
         losses = [float(plain(batch)) for plain, batch in zip(theirs, batches, strict=True)]
         if not _same(before, random_state()):
             return "its training draws random numbers (dropout?), of which each trial has its own sequence"
-        taken = fused([Real(plain, batch) for plain, batch in zip(ours, batches, strict=True)])
+        taken = fused([PendingStep(plain, batch) for plain, batch in zip(ours, batches, strict=True)])
         if fused.refused:
             return f"its loss cannot be computed for many models at once ({fused.refused})"
         for plain, loss in zip(ours, losses, strict=True):
@@ -154,30 +154,32 @@ def fused_ratio(workload: Workload, size: int) -> float:
         began = clock()
         for t in range(rounds):
             steps = [(t + i) % workload.steps + 1 for i in range(size)]
-            fused([Real(plain, workload.batch(0, s)) for plain, s in zip(members, steps, strict=True)])
+            fused([PendingStep(plain, workload.batch(0, s)) for plain, s in zip(members, steps, strict=True)])
         return (clock() - began) / (rounds * size)
 
     alone(), together()
     return median(together() / alone() for _ in range(BLOCKS))
 
 
-def _fastest(workload: Workload, most: int) -> Packing:
+def _fastest(workload: Workload, most: int) -> BatchSize:
     """Measure packs of several sizes and choose one, or none where no size pays."""
     ratios = {size: fused_ratio(workload, size) for size in sorted({*TRIED, most}) if 2 <= size <= most}
     told = ", ".join(f"{size} in {ratio:.2f}" for size, ratio in ratios.items())
     best = min(ratios, key=lambda size: ratios[size])
     measured = f"(a fused step of {told} of the time of as many single ones)"
     if ratios[best] > PAYS_BELOW:
-        return Packing(size=1, why=f"packing does not pay here: trials are trained one at a time {measured}")
-    return Packing(size=best, why=f"a worker trains {best} trials at once {measured}")
+        return BatchSize(
+            size=1, why=f"packing does not pay here: trials are trained one at a time {measured}"
+        )
+    return BatchSize(size=best, why=f"a worker trains {best} trials at once {measured}")
 
 
-def _weights(plain: PlainStep) -> dict[str, Tensor]:
+def _weights(plain: TrainStep) -> dict[str, Tensor]:
     """Return a copy of the weights and buffers."""
     return {name: value.detach().double() for name, value in plain.model.state_dict().items()}
 
 
-def _tolerance(plain: PlainStep) -> float:
+def _tolerance(plain: TrainStep) -> float:
     """Return how far sums in another order may lie apart, relatively."""
     return float(torch.finfo(plain.parameters[0].dtype).eps ** 0.5)
 

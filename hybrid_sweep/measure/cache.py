@@ -110,7 +110,7 @@ class Cache:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_link(path.parent)
+            _validate_no_link(path.parent)
             _write(path, content)
             self._written += len(content)
             if self._written >= self._slack:
@@ -251,14 +251,14 @@ def _head(kind: str, key: str, data: bytes) -> bytes:
     return json.dumps({**about, "bytes": len(data), "sha256": sha256(data).hexdigest()}).encode()
 
 
-def _refuse_link(folder: Path) -> None:
+def _validate_no_link(folder: Path) -> None:
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "it is a link", str(folder))
 
 
 def _content(path: Path) -> bytes:
     """Return what an ordinary file holds; a pipe is not waited for."""
-    _refuse_link(path.parent)
+    _validate_no_link(path.parent)
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no ordinary file", str(path))

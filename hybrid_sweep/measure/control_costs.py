@@ -10,11 +10,11 @@ from functools import partial
 
 from pydantic import TypeAdapter
 
-from hybrid_sweep.control import REPLAYED, Arm
+from hybrid_sweep.control import REPLAYED, ControlConfig
 from hybrid_sweep.measure.control_optimizers import NotApplicable
-from hybrid_sweep.measure.control_training import ArmRun
+from hybrid_sweep.measure.control_training import ControlTraining
 from hybrid_sweep.measure.costs import seconds_allowed
-from hybrid_sweep.measure.reference import Told, unheard
+from hybrid_sweep.measure.reference import OnProgress, ignore_progress
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.workload import Workload
 
@@ -28,7 +28,7 @@ FREE = ("reference", "truncated", *REPLAYED)
 RATIO = TypeAdapter(float)
 
 
-def cost_class(arm: Arm) -> str:
+def cost_class(arm: ControlConfig) -> str:
     """Return what controls whose steps cost the same have in common."""
     return f"{arm.name} {arm.optimizer}" if arm.name in ("tuned", "schedule_free") else arm.name
 
@@ -36,13 +36,13 @@ def cost_class(arm: Arm) -> str:
 def step_ratios(
     workload: Workload,
     seed: int,
-    arms: Iterable[Arm],
+    arms: Iterable[ControlConfig],
     steps: int,
     runs: RunCache,
     *,
     fresh: bool,
     a_step: float = 0.0,
-    tell: Told = unheard,
+    on_progress: OnProgress = ignore_progress,
 ) -> dict[str, float]:
     """Return what `measure_step_ratio` does of each `cost_class`: measured once, then read from the cache.
 
@@ -56,7 +56,7 @@ def step_ratios(
         runs: the workload's own.
         fresh: measure now, whatever the cache holds, and keep that.
         a_step: seconds of a plain step; the longer it is, the fewer are timed.
-        tell: told how many are done, and of how many.
+        on_progress: told how many are done, and of how many.
     """
     ratios: dict[str, float] = {}
     classes = {cost_class(arm): arm for arm in arms if arm.name not in FREE}
@@ -64,7 +64,7 @@ def step_ratios(
     if a_step and classes:
         most = min(most, int(seconds_allowed(steps, a_step) / (2 * len(classes) * a_step)))
     for number, (name, arm) in enumerate(classes.items()):
-        tell(number, len(classes))
+        on_progress(number, len(classes))
         measure = partial(measure_step_ratio, workload, seed, arm, steps, max(most, 2 * PARTS))
         parts = {"machine": [platform.node(), os.cpu_count()], "arm": name}
         with suppress(NotApplicable):
@@ -73,7 +73,7 @@ def step_ratios(
 
 
 def measure_step_ratio(
-    workload: Workload, seed: int, arm: Arm, steps: int, most: int = BLOCKS * BLOCK_STEPS
+    workload: Workload, seed: int, arm: ControlConfig, steps: int, most: int = BLOCKS * BLOCK_STEPS
 ) -> float:
     """Return the seconds of a control's step over those of a plain step of the recipe, batches and all.
 
@@ -85,8 +85,8 @@ def measure_step_ratio(
     """
     total = min(most, steps)
     runs = [
-        ArmRun(workload, seed, each, steps=total, eval_every=BLOCK_STEPS, recipe_steps=steps)
-        for each in (Arm(name="reference"), arm)
+        ControlTraining(workload, seed, each, steps=total, eval_every=BLOCK_STEPS, recipe_steps=steps)
+        for each in (ControlConfig(name="reference"), arm)
     ]
     while not any(run.done for run in runs):
         for run in runs:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.optimizers import OptimizerLike
 
@@ -35,7 +35,7 @@ def add_momentum(optimizer: OptimizerLike, momentum: float) -> None:
         group["momentum"] = momentum
 
 
-def tuned(arm: Arm, recipe: OptimizerLike, steps: int) -> tuple[Optimizer, LambdaLR]:
+def tuned(arm: ControlConfig, recipe: OptimizerLike, steps: int) -> tuple[Optimizer, LambdaLR]:
     """Return SGD-Nesterov or AdamW with a short linear warm-up, and decay to 0 at the end of the run."""
     lr = _rate(arm, recipe)
     optimizer: Optimizer
@@ -56,7 +56,9 @@ def tuned(arm: Arm, recipe: OptimizerLike, steps: int) -> tuple[Optimizer, Lambd
     return optimizer, LambdaLR(optimizer, share)
 
 
-def schedule_free(arm: Arm, recipe: OptimizerLike, steps: int) -> SGDScheduleFree | AdamWScheduleFree:
+def schedule_free(
+    arm: ControlConfig, recipe: OptimizerLike, steps: int
+) -> SGDScheduleFree | AdamWScheduleFree:
     """Return Schedule-Free SGD or AdamW with a short linear warm-up."""
     shared = {"weight_decay": arm.weight_decay, "warmup_steps": int(WARM_UP_SHARE * steps)}
     if arm.optimizer == "adamw":
@@ -93,5 +95,5 @@ def _trained(recipe: OptimizerLike) -> list[Tensor]:
     return [p for group in recipe.param_groups for p in group["params"]]
 
 
-def _rate(arm: Arm, recipe: OptimizerLike) -> float:
+def _rate(arm: ControlConfig, recipe: OptimizerLike) -> float:
     return arm.lr or (arm.multiplier or 1.0) * float(recipe.param_groups[0]["lr"])

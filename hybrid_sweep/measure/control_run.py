@@ -1,4 +1,4 @@
-"""ArmTrial: one control as a trial of a sweep, in the same plane of speedup and quality as the hybrid."""
+"""ControlRun: one control as a trial of a sweep, in the same plane of speedup and quality as the hybrid."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.measure.control_optimizers import NotApplicable
-from hybrid_sweep.measure.control_training import ArmRun
+from hybrid_sweep.measure.control_training import ControlTraining
 from hybrid_sweep.measure.reference import Reference
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.measure.score import quality, speedup
@@ -42,7 +42,7 @@ class Evaluation:
 EVALUATIONS = TypeAdapter(list[Evaluation])
 
 
-class ArmTrial:
+class ControlRun:
     """Runs one control with one seed, an evaluation a `report`; then `result` has its columns.
 
     Its real steps stand for the N logical steps of the reference: progress is told in those, and held-out
@@ -67,7 +67,7 @@ class ArmTrial:
     def __init__(
         self,
         workload: Workload,
-        arm: Arm,
+        arm: ControlConfig,
         steps: int,
         reference: Reference,
         step_ratio: float = 1.0,
@@ -77,7 +77,7 @@ class ArmTrial:
         self._steps, self._reference, self._runs = steps, reference, runs
         self._step_ratio = step_ratio
         self._kind = quality_of(workload)
-        self._run: ArmRun | None = None
+        self._run: ControlTraining | None = None
         self._seen: list[Evaluation] = []
         self._ahead: list[Evaluation] = []
         every = reference.steps[1] - reference.steps[0] if len(reference.steps) > 1 else steps
@@ -89,7 +89,7 @@ class ArmTrial:
             self._ahead, self.from_cache = kept, True
             return
         try:
-            self._run = ArmRun(
+            self._run = ControlTraining(
                 workload,
                 reference.seed,
                 arm,

@@ -10,7 +10,7 @@ from typing import Any
 
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
 
-from hybrid_sweep.control import REPLAYED, Arm
+from hybrid_sweep.control import REPLAYED, ControlConfig
 from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.measure.control_optimizers import (
     NotApplicable,
@@ -29,8 +29,8 @@ from hybrid_sweep.trainer.phases import Phase, tail_begin
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.state import Segment
-from hybrid_sweep.trainer.train_step import PlainStep, Real, Steps, alone
-from hybrid_sweep.trainer.weight_average import TailAverage
+from hybrid_sweep.trainer.train_step import PendingStep, StepGenerator, TrainStep, run_to_completion
+from hybrid_sweep.trainer.weight_average import WeightAverage
 from hybrid_sweep.workload import Workload, metric_of
 
 AVERAGED_SHARE = 0.25
@@ -89,7 +89,7 @@ def run_hybrid(
     )
 
 
-class ArmRun:
+class ControlTraining:
     """One control's training run, from the same start and on the same batches as the hybrid.
 
     Args:
@@ -119,7 +119,7 @@ class ArmRun:
         self,
         workload: Workload,
         seed: int,
-        arm: Arm,
+        arm: ControlConfig,
         *,
         steps: int,
         trace: Sequence[Segment] | None = None,
@@ -142,7 +142,7 @@ class ArmRun:
         self._evaluate_at = {*range(0 if eval_every else every, self.steps, every), self.steps}
         self._log = _Log(workload, self.plain, self.meter)
         share = arm.tail if arm.tail is not None else AVERAGED_SHARE if arm.name == "average" else 0.0
-        self._tail = TailAverage(list(self.plain.parameters))
+        self._tail = WeightAverage(list(self.plain.parameters))
         self._tail_begin = tail_begin(self.steps, share)
         self._free: SGDScheduleFree | AdamWScheduleFree | None = None
         try:
@@ -163,7 +163,7 @@ class ArmRun:
             NotApplicable: what the arm trains with fails at its first step, as the recipe does not.
         """
         try:
-            alone(self.advancing())
+            run_to_completion(self.iter_advance())
         except UserError:
             raise
         except Exception as error:
@@ -173,7 +173,7 @@ class ArmRun:
                 f"arm {self._arm.name!r} cannot train this recipe ({named(error)}): leave it out here"
             ) from error
 
-    def advancing(self) -> Steps[None]:
+    def iter_advance(self) -> StepGenerator[None]:
         """As `advance`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         while True:
             yield from self._advance_one()
@@ -187,10 +187,10 @@ class ArmRun:
             self.advance()
         return self.curve(test=test)
 
-    def finishing(self) -> Steps[None]:
+    def iter_finish(self) -> StepGenerator[None]:
         """Train to the end, but leave the real steps to whoever iterates."""
         while not self.done:
-            yield from self.advancing()
+            yield from self.iter_advance()
 
     def curve(self, *, test: bool = False) -> Curve:
         """Return what was measured so far; with `test`, evaluate the test split now."""
@@ -221,7 +221,7 @@ class ArmRun:
                 plain.use(self._free)
                 plain.scheduler = None
 
-    def _advance_one(self) -> Steps[None]:
+    def _advance_one(self) -> StepGenerator[None]:
         work = self._work[self.step]
         self.step += 1
         if work is None:
@@ -234,7 +234,7 @@ class ArmRun:
             self.plain.look(batch)
             self.plain.skip(1)
         else:
-            yield Real(self.plain, batch)
+            yield PendingStep(self.plain, batch)
             if n := self._arm.schedule_steps:
                 ahead = self.step * n // self.steps - (self.step - 1) * n // self.steps
                 if ahead > 1:
@@ -296,7 +296,7 @@ def jump_part(trace: Sequence[Segment]) -> tuple[int, int, float]:
     return begin + 1, begin + logical, logical / max(real, 1)
 
 
-def _replayed(arm: Arm, trace: Sequence[Segment]) -> list[Work | None]:
+def _replayed(arm: ControlConfig, trace: Sequence[Segment]) -> list[Work | None]:
     """Return what a repeated run does at each logical step.
 
     `frozen` repeats the forward passes of Correct and of probes too, for they move BatchNorm's buffers and
@@ -327,7 +327,7 @@ def _lost(workload: Workload) -> dict[str, float]:
 class _Log:
     """Takes down what a curve is made of."""
 
-    def __init__(self, workload: Workload, plain: PlainStep, meter: CostMeter) -> None:
+    def __init__(self, workload: Workload, plain: TrainStep, meter: CostMeter) -> None:
         self._metric, self._plain, self._meter = metric_of(workload), plain, meter
         self.steps: list[int] = []
         self.backward_calls: list[int] = []

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from hybrid_sweep.measure.costs import WARM_UP_STEPS, UnitCosts, measure_unit_costs, seconds_allowed
 from hybrid_sweep.measure.hybrid_run import FORMAT
-from hybrid_sweep.measure.reference import Told, unheard
+from hybrid_sweep.measure.reference import OnProgress, ignore_progress
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import Workload
@@ -50,7 +50,7 @@ def unit_costs_of_all(
     steps: int,
     *,
     fresh: bool,
-    tell: Told = unheard,
+    on_progress: OnProgress = ignore_progress,
 ) -> dict[str, UnitCosts]:
     """Return the unit costs of several settings, as many as there is time to measure beside plain training.
 
@@ -63,12 +63,12 @@ def unit_costs_of_all(
         runs: the workload's own.
         steps: N of plain training.
         fresh: measure now, whatever the cache holds.
-        tell: told how many are done, and of how many.
+        on_progress: told how many are done, and of how many.
     """
     found: dict[str, UnitCosts] = {}
     began = time.monotonic()
     for number, (name, config) in enumerate(configs.items()):
-        tell(number, len(configs))
+        on_progress(number, len(configs))
         if found and (fresh or runs.get("costs", COSTS, **_parts(config)) is None):
             first = next(iter(found.values()))
             a_step = first.plain_step + first.batch

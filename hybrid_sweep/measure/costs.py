@@ -14,7 +14,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.cost_meter import Work
 from hybrid_sweep.trainer.learning_rates import stateful
 from hybrid_sweep.trainer.records import TrainingDiverged
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.workload import Workload
 
 CYCLES = 16
@@ -150,7 +150,7 @@ def _typical(seconds: list[float]) -> float:
     return median(seconds[len(seconds) // UNCOUNTED :])
 
 
-def _rewind(plain: PlainStep) -> Callable[[], None]:
+def _rewind(plain: TrainStep) -> Callable[[], None]:
     """Return what puts the schedule, and the optimizer's settings with it, back to where they are now."""
     if plain.scheduler is None:
         return lambda: None

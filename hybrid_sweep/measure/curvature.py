@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 
 from hybrid_sweep.errors import UserError, one_line
-from hybrid_sweep.measure.reference import Told, start, unheard
+from hybrid_sweep.measure.reference import OnProgress, ignore_progress, start
 from hybrid_sweep.trainer.optimizers import OptimizerLike
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.workload import Workload
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -48,7 +48,9 @@ class Curvature:
         return asdict(self)
 
 
-def measure_curvature(workload: Workload, seed: int, steps: int, tell: Told = unheard) -> Curvature:
+def measure_curvature(
+    workload: Workload, seed: int, steps: int, on_progress: OnProgress = ignore_progress
+) -> Curvature:
     """Train plainly and measure the largest ηλ at a few steps of the run.
 
     λ is the largest eigenvalue of the Hessian of the training loss, by power iteration with Hessian-vector
@@ -64,7 +66,7 @@ def measure_curvature(workload: Workload, seed: int, steps: int, tell: Told = un
         workload: what to train.
         seed: of model, data order and global random numbers.
         steps: N, logical steps of a run.
-        tell: told at each step how many are done.
+        on_progress: told at each step how many are done.
     """
     before = random_state()
     plain = start(workload, seed, steps)
@@ -73,7 +75,7 @@ def measure_curvature(workload: Workload, seed: int, steps: int, tell: Told = un
     found: list[float] = []
     why_not = ""
     for step in range(1, at[-1] + 1):
-        tell(step - 1, at[-1])
+        on_progress(step - 1, at[-1])
         newest.append(workload.batch(seed, step))
         plain(newest[-1])
         if step in at:
@@ -86,7 +88,7 @@ def measure_curvature(workload: Workload, seed: int, steps: int, tell: Told = un
     return Curvature(steps=[] if why_not else at, eta_lambda=[] if why_not else found, why_not=why_not)
 
 
-def largest_eta_lambda(plain: PlainStep, batches: Sequence[Any] | deque[Any]) -> float:
+def largest_eta_lambda(plain: TrainStep, batches: Sequence[Any] | deque[Any]) -> float:
     """Return the largest ηλ of the mean loss of `batches`, as `measure_curvature` says.
 
     Training goes on as if it had not been measured: same weights, buffers and random numbers. Cost: a
@@ -129,7 +131,7 @@ def largest_eta_lambda(plain: PlainStep, batches: Sequence[Any] | deque[Any]) ->
         return 0.0
     generator = torch.Generator().manual_seed(0)
     begin = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
-    _refuse_once_differentiable(plain.model, curved, begin)
+    _validate_twice_differentiable(plain.model, curved, begin)
     value = _dominating(product, begin)
     if value < 0:  # the other end of the spectrum is farther from 0: look from there
         value += _dominating(partial(_shifted, product, value), begin)
@@ -151,7 +153,7 @@ def _own_buffers(model: nn.Module) -> Iterator[None]:
             setattr(module, name, buffer)
 
 
-def _refuse_once_differentiable(
+def _validate_twice_differentiable(
     model: nn.Module, curved: Sequence[tuple[int, Tensor]], vector: list[Tensor]
 ) -> None:
     """Differentiate the gradients in every direction, once.

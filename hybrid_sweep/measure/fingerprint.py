@@ -26,7 +26,7 @@ OURS = ("trainer/**/*.py", "measure/**/*.py", "arm.py")
 """What of this package a run's results depend on."""
 
 
-class Content:
+class Fingerprint:
     """Code, keywords and data of a workload, and what runs it here; looked at once, when it is made.
 
     Make it when the workload has been used, so that whatever it imports late is loaded.

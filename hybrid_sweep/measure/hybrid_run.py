@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.errors import UserError, named, one_line
-from hybrid_sweep.measure.control_training import ArmRun
+from hybrid_sweep.measure.control_training import ControlTraining
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curve import Curve
 from hybrid_sweep.measure.reference import Reference, held_out, hybrid_of, peak_memory_bytes, start
@@ -32,7 +32,7 @@ from hybrid_sweep.trainer.cost_meter import CostMeter, PricedMeter, Work
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.trainer.skill import Interval
 from hybrid_sweep.trainer.state import realised_horizons
-from hybrid_sweep.trainer.train_step import Steps, alone
+from hybrid_sweep.trainer.train_step import StepGenerator, run_to_completion
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 FORMAT = 12
@@ -42,7 +42,7 @@ Twins = MutableMapping[TwinKey, Curve]
 SWEPT = ("max_predict_steps", "correction_interval", "confidence_threshold", "divergence_threshold")
 
 
-class Trial:
+class HybridRun:
     """Runs one configuration with one seed, a cycle a `report`; then `result` has its columns.
 
     Args:
@@ -96,9 +96,9 @@ class Trial:
 
     def report(self) -> dict[str, Any] | None:
         """Train a cycle; return its report, None where none is due. At the end of the run, set `state`."""
-        return alone(self.reporting())
+        return run_to_completion(self.iter_report())
 
-    def reporting(self) -> Steps[dict[str, Any] | None]:
+    def iter_report(self) -> StepGenerator[dict[str, Any] | None]:
         """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         more, step = (yield from self._training()), self.trainer.tally.steps
         if more and step < self._report_at:
@@ -200,9 +200,9 @@ class Trial:
         A run that goes on has them at the step it has reached, and is not held against its twins: each is
         a training run of its own. Where one of them raises, its column is empty and `reason` says why.
         """
-        return alone(self.resulting())
+        return run_to_completion(self.iter_result())
 
-    def resulting(self) -> Steps[dict[str, Any]]:
+    def iter_result(self) -> StepGenerator[dict[str, Any]]:
         """As `result`, but leave the real steps of the twins to whoever iterates."""
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
@@ -212,7 +212,7 @@ class Trial:
         taken = meter.calls[Work.PLAIN]  # each with a backward pass, or with as many as LBFGS wants
         loss, metric = self._evaluated["loss"], self._evaluated.get(self._metric)
         averaged = self.config.stop_fraction if self.config.tail == "average" else 0.0
-        frozen = Arm(name="frozen", tail=averaged)
+        frozen = ControlConfig(name="frozen", tail=averaged)
         plain = meter.plain()
         diverged = self.state == "diverged"
         cuda = self.trainer.plain.parameters[0].is_cuda
@@ -240,7 +240,9 @@ class Trial:
             "micro_corrections": s.micro_corrections,
             "abort_rate": s.abort_rate,
             "behaviour": behaviour(trace),
-            "quality_vs_lr_matched": (yield from self._versus(Arm(name="lr_matched", tail=averaged))),
+            "quality_vs_lr_matched": (
+                yield from self._versus(ControlConfig(name="lr_matched", tail=averaged))
+            ),
             "speedup_cpu": self._speedup_cpu() if one_thread else None,
             "loading_share": plain.loading_share,
             "val_metric": metric,
@@ -267,7 +269,7 @@ class Trial:
             "config": self.config.to_json(indent=None),
         }
 
-    def _training(self) -> Steps[bool]:
+    def _training(self) -> StepGenerator[bool]:
         """Train to the end of the cycle; return whether the run goes on."""
         seed = self.reference.seed
         try:
@@ -298,7 +300,7 @@ class Trial:
             return None
         return speedup(self.trainer.tally.steps, plain, sum(cpu.values()))
 
-    def _versus(self, arm: Arm) -> Steps[float | None]:
+    def _versus(self, arm: ControlConfig) -> StepGenerator[float | None]:
         """Score the run as if its twin were the reference; infinite where the twin diverged."""
         if self._twins is None or self.state != "done":
             return None
@@ -308,7 +310,7 @@ class Trial:
             twin = self._twins[key]
         except KeyError:
             try:
-                run = ArmRun(
+                run = ControlTraining(
                     self.workload,
                     seed,
                     arm,
@@ -318,7 +320,7 @@ class Trial:
                     meter=self._priced(),
                     recipe_steps=self._steps,
                 )
-                yield from run.finishing()
+                yield from run.iter_finish()
                 twin = self._twins[key] = run.curve()
             except Exception as error:  # the user's code, or memory: the hybrid run is done all the same
                 said = f"no quality_vs_{arm.name}: its run raised {named(error)}"

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from hybrid_sweep.errors import UserError, named
-from hybrid_sweep.measure.reference import held_out, peak_memory_bytes, refuse_unscored, start
-from hybrid_sweep.measure.schedule import refuse_short_schedule, still_made_for
+from hybrid_sweep.measure.reference import held_out, peak_memory_bytes, start, validate_scored
+from hybrid_sweep.measure.schedule import still_made_for, validate_schedule_length
 from hybrid_sweep.measure.workload_check import Finding
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.workload import Workload, quality_of
 
 TIMED, TIMED_SECONDS = 20, 3.0
@@ -99,7 +99,7 @@ def _began(workload: Workload) -> dict[str, Any]:
 def _schedule(workload: Workload, steps: int, own_steps: int) -> Finding:
     plain = start(workload, 0, steps)
     first = plain.learning_rate
-    refuse_short_schedule(plain, steps)
+    validate_schedule_length(plain, steps)
     if unreached := still_made_for(workload, own_steps, steps):
         return Finding(about="schedule", state="note", said=unreached)
     if plain.scheduler is None:
@@ -117,7 +117,7 @@ def _schedule(workload: Workload, steps: int, own_steps: int) -> Finding:
 
 def _results(workload: Workload) -> Finding:
     found = held_out(workload, start(workload, 0).model)
-    refuse_unscored(found, workload, 0)
+    validate_scored(found, workload, 0)
     said = ", ".join(f"{name} {value:.6g}" for name, value in found.items())
     return Finding(about="results", state="ok", said=f"{said}; compared by {quality_of(workload)}")
 
@@ -175,7 +175,7 @@ def cost_of(workload: Workload) -> Cost:
     )
 
 
-def _wait(plain: PlainStep) -> None:
+def _wait(plain: TrainStep) -> None:
     if plain.parameters[0].is_cuda:
         torch.cuda.synchronize(plain.parameters[0].device)
 

@@ -17,7 +17,7 @@ from hybrid_sweep.errors import named
 from hybrid_sweep.measure.digest import Digest
 from hybrid_sweep.measure.reference import held_out, start
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 NEAR = 1e-3
@@ -147,7 +147,7 @@ def _buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
     return _named(model.named_buffers())
 
 
-def _members(plain: PlainStep) -> list[list[str]]:
+def _members(plain: TrainStep) -> list[list[str]]:
     """Return the names of each group's parameters."""
     names = {id(p): name for name, p in plain.model.named_parameters()}
     return [[names.get(id(p), "") for p in group["params"]] for group in _groups(plain.optimizer)]
@@ -169,7 +169,7 @@ def _optimizers(optimizer: Any) -> Iterator[Any]:
                 yield from _optimizers(each)
 
 
-def _attributes(plain: PlainStep, twin: PlainStep) -> dict[str, str]:
+def _attributes(plain: TrainStep, twin: TrainStep) -> dict[str, str]:
     """Return hashes of what modules, optimizers and schedule hold beside torch's own, by its place.
 
     What is not the same when it is built again, such as a count of the models so far, decides nothing.
@@ -178,7 +178,7 @@ def _attributes(plain: PlainStep, twin: PlainStep) -> dict[str, str]:
     return {place: digest for place, digest in found.items() if again.get(place) == digest}
 
 
-def attributes_of(plain: PlainStep) -> dict[str, str]:
+def attributes_of(plain: TrainStep) -> dict[str, str]:
     """Return hashes of what modules, optimizers and schedule hold beside torch's own, by its place."""
     owners: list[tuple[str, Any]] = list(plain.model.named_modules())
     owners += [(f"optimizer {number}", each) for number, each in enumerate(_optimizers(plain.optimizer))]
@@ -200,7 +200,7 @@ def _held_out(workload: Workload, model: nn.Module) -> list[float]:
     return [value for _, value in sorted(found.items())]
 
 
-def _settings(workload: Workload, plain: PlainStep) -> tuple[dict[str, str], str]:
+def _settings(workload: Workload, plain: TrainStep) -> tuple[dict[str, str], str]:
     """Return what can be told in words, and the hash of all groups' settings along the schedule."""
     settings = {
         "optimizer": " and ".join(type(each).__qualname__ for each in _optimizers(plain.optimizer)),

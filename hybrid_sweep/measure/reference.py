@@ -13,12 +13,12 @@ from torch import nn
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.curve import first_at, gained, interpolate
 from hybrid_sweep.measure.model import built_model, modes_kept
-from hybrid_sweep.measure.schedule import build_schedule, refuse_short_schedule
+from hybrid_sweep.measure.schedule import build_schedule, validate_schedule_length
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.cost_meter import CostMeter
 from hybrid_sweep.trainer.optimizers import OptimizerLike, evaluated_weights
 from hybrid_sweep.trainer.random_state import random_state, seed_random_state, set_random_state
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
@@ -26,11 +26,11 @@ TARGET_STEPS_RATIO = 1.10
 """A hybrid run may take this many times the reference's steps to the target loss (seed, checklist 2)."""
 
 
-Told = Callable[[int, int], object]
+OnProgress = Callable[[int, int], object]
 """Told how much is done, and of how much."""
 
 
-def unheard(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int) -> None:
     """Tell nothing."""
 
 
@@ -78,7 +78,7 @@ class Reference:
 
 
 def reference_run(
-    workload: Workload, seed: int, steps: int, eval_every: int, tell: Told = unheard
+    workload: Workload, seed: int, steps: int, eval_every: int, on_progress: OnProgress = ignore_progress
 ) -> Reference:
     """Train plainly for `steps` steps on the same batches as a hybrid run, evaluating as it goes.
 
@@ -87,23 +87,23 @@ def reference_run(
         seed: of model, data order and global random numbers.
         steps: N, logical steps.
         eval_every: steps between evaluations on the validation split.
-        tell: told at each step how many are done.
+        on_progress: told at each step how many are done.
 
     Raises:
         UserError: a schedule that ends before the run; a held-out loss that is not finite, that ends above
             where it began, or that the workload's `quality` cannot be taken of.
     """
-    refuse_short_schedule(start(workload, seed, steps), steps)
+    validate_schedule_length(start(workload, seed, steps), steps)
     plain = start(workload, seed, steps)
     at = sorted({*range(0, steps, eval_every), steps})
     results: list[dict[str, float]] = []
     for step in range(steps + 1):
-        tell(step, steps)
+        on_progress(step, steps)
         if step:
             plain(workload.batch(seed, step))
         if step == at[len(results)]:
             results.append(held_out(workload, plain.model, optimizer=plain.optimizer))
-            refuse_unscored(results[-1], workload, step)
+            validate_scored(results[-1], workload, step)
     first, last, metric = results[0]["loss"], results[-1]["loss"], metric_of(workload)
     if last > first and quality_of(workload).startswith("loss"):
         raise UserError(
@@ -120,13 +120,13 @@ def reference_run(
     )
 
 
-def peak_memory_bytes(plain: PlainStep) -> int | None:
+def peak_memory_bytes(plain: TrainStep) -> int | None:
     """Return the peak of CUDA's allocations where `plain` trains, since its `start`; None on a CPU."""
     weights = plain.parameters[0]
     return torch.cuda.max_memory_allocated(weights.device) if weights.is_cuda else None
 
 
-def start(workload: Workload, seed: int, steps: int | None = None) -> PlainStep:
+def start(workload: Workload, seed: int, steps: int | None = None) -> TrainStep:
     """Build model, optimizer and schedule, and seed the global random numbers: one start for all arms.
 
     Args:
@@ -140,14 +140,14 @@ def start(workload: Workload, seed: int, steps: int | None = None) -> PlainStep:
     seed_random_state(seed)
     scheduler = build_schedule(workload, optimizer, total)
     limit = getattr(workload, "max_grad_norm", None)
-    plain = PlainStep(model, optimizer, workload.loss, scheduler, limit)
+    plain = TrainStep(model, optimizer, workload.loss, scheduler, limit)
     plain.schedule_steps = total
     if plain.parameters[0].is_cuda:
         torch.cuda.reset_peak_memory_stats(plain.parameters[0].device)
     return plain
 
 
-def hybrid_of(plain: PlainStep, config: HybridConfig, meter: CostMeter | None = None) -> HybridTrainer:
+def hybrid_of(plain: TrainStep, config: HybridConfig, meter: CostMeter | None = None) -> HybridTrainer:
     """Return the hybrid trainer of what `start` has built."""
     trainer = HybridTrainer(
         plain.model,
@@ -200,7 +200,7 @@ def no_ratio_of(value: float, name: str = "loss") -> str:
     )
 
 
-def refuse_unscored(result: dict[str, float], workload: Workload, step: int) -> None:
+def validate_scored(result: dict[str, float], workload: Workload, step: int) -> None:
     """Refuse a held-out result that no run can be compared with.
 
     Raises:

@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.curve import Curve
-from hybrid_sweep.measure.fingerprint import Content
+from hybrid_sweep.measure.fingerprint import Fingerprint
 from hybrid_sweep.trainer.state import Segment
 
 T = TypeVar("T")
 CURVE = TypeAdapter(Curve)
 
-TwinKey = tuple[int, tuple[Segment, ...], Arm]
+TwinKey = tuple[int, tuple[Segment, ...], ControlConfig]
 """A run that repeats the real steps of a hybrid run: seed, the phases of that, and arm."""
 
 
@@ -29,12 +29,12 @@ class RunCache:
         cache: where they are; None takes the user's.
     """
 
-    def __init__(self, content: Content, cache: Cache | None = None) -> None:
+    def __init__(self, content: Fingerprint, cache: Cache | None = None) -> None:
         self._content = content
         self._cache = cache or Cache()
 
     def key(self, **parts: Any) -> str:
-        """Return what is the same wherever the run that `parts` describe is the same, as `Content.key`."""
+        """Return what is equal wherever the run that `parts` describe is equal, as `Fingerprint.key`."""
         return self._content.key(**parts)
 
     def get(self, kind: str, shape: TypeAdapter[T], **parts: Any) -> T | None:

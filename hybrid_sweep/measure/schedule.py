@@ -12,7 +12,7 @@ from hybrid_sweep.measure.model import built_model
 from hybrid_sweep.workload import Workload
 
 if TYPE_CHECKING:
-    from hybrid_sweep.trainer.train_step import PlainStep
+    from hybrid_sweep.trainer.train_step import TrainStep
 
 
 OWN_COUNTS = ("last_epoch", "_step_count")
@@ -29,7 +29,7 @@ def build_schedule(workload: Workload, optimizer: Any, steps: int) -> Any:
     return build(optimizer, steps) if _needs_two(build) else build(optimizer)
 
 
-def refuse_short_schedule(plain: PlainStep, steps: int) -> None:
+def validate_schedule_length(plain: TrainStep, steps: int) -> None:
     """Drive the schedule through a run without training; `plain` is of no use afterwards.
 
     Raises:

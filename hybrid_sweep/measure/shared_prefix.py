@@ -19,11 +19,11 @@ from pydantic import TypeAdapter
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
-from hybrid_sweep.measure.hybrid_run import SWEPT, Trial
+from hybrid_sweep.measure.hybrid_run import SWEPT, HybridRun
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.forecast.confidence import CEILING
-from hybrid_sweep.trainer.phases import Crossing, Phase
-from hybrid_sweep.trainer.train_step import Steps, alone
+from hybrid_sweep.trainer.phases import DecisionPoint, Phase
+from hybrid_sweep.trainer.train_step import StepGenerator, run_to_completion
 
 DECIDING = ("max_predict_steps", "correction_interval", "confidence_threshold")
 """Settings that matter only where a phase is decided, as long as the interval is a fixed one."""
@@ -80,14 +80,14 @@ class Edge(NamedTuple):
 
     reports: list[dict[str, Any] | None]
     finished: dict[str, Any] | None
-    crossing: Crossing | None
+    crossing: DecisionPoint | None
 
 
 EDGE = TypeAdapter(Edge)
 
 
-class SharedTrial:
-    """A `Trial` that follows what others have trained as far as it would do the same, then goes its own way.
+class SharedPrefixRun:
+    """A `HybridRun` that follows what others have trained as long as it would do the same, then trains.
 
     Its numbers are those of a trial on its own: time that was shared is charged to everyone who shares it.
 
@@ -100,13 +100,13 @@ class SharedTrial:
         store: of the sweep.
 
     Attributes:
-        state: as of a `Trial`.
+        state: as of a `HybridRun`.
         reason: why it ended so.
     """
 
     def __init__(
         self,
-        make: Callable[[], Trial],
+        make: Callable[[], HybridRun],
         config: HybridConfig,
         seed: int,
         others: Iterable[HybridConfig],
@@ -122,7 +122,7 @@ class SharedTrial:
         self._told: list[dict[str, Any] | None] = []  # since the newest parting
         self._told_before = 0
         self._parting = ""  # key of the edge that led to it, where others were followed
-        self._trial: Trial | None = None
+        self._trial: HybridRun | None = None
         self._result: dict[str, Any] | None = None
         self._edge = self._kept()
         if self._edge is None:
@@ -140,16 +140,16 @@ class SharedTrial:
 
     def report(self) -> dict[str, Any] | None:
         """Return the report of the next cycle, trained or followed; at the end of the run, set `state`."""
-        return alone(self.reporting())
+        return run_to_completion(self.iter_report())
 
-    def reporting(self) -> Steps[dict[str, Any] | None]:
+    def iter_report(self) -> StepGenerator[dict[str, Any] | None]:
         """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         while self._edge and self._edge.crossing and len(self._told) == len(self._edge.reports):
             self._choose(self._edge.crossing)
-        report = self._edge.reports[len(self._told)] if self._edge else (yield from self._own.reporting())
+        report = self._edge.reports[len(self._told)] if self._edge else (yield from self._own.iter_report())
         self._told.append(report)
         if self._edge is None and self._own.done:
-            result = yield from self._own.resulting()  # first: it may add to the reason
+            result = yield from self._own.iter_result()  # first: it may add to the reason
             finished = {"state": self._own.state, "reason": self._own.reason, "result": result}
             self._keep(Edge(self._told, finished, None))
             self._end(finished)
@@ -170,11 +170,11 @@ class SharedTrial:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the run as it stands between two cycles, for a `Trial` to go on from."""
+        """Return the run as it stands between two cycles, for a `HybridRun` to go on from."""
         return self._own.state_dict()
 
     @property
-    def _own(self) -> Trial:
+    def _own(self) -> HybridRun:
         """The run itself; where others were followed so far, it is trained again from the newest parting."""
         if self._trial is None:
             self._trial = self._begun()
@@ -185,13 +185,13 @@ class SharedTrial:
     def _end(self, finished: dict[str, Any]) -> None:
         self.state, self.reason, self._result = (finished[name] for name in ("state", "reason", "result"))
 
-    def _lead(self, trial: Trial) -> None:
+    def _lead(self, trial: HybridRun) -> None:
         """Train from here on, and keep the state wherever others part."""
         self._trial, self._edge = trial, None
         if self._with_me or self._open_ended:
             trial.trainer.at_decisions(self._at_decision)
 
-    def _choose(self, crossing: Crossing) -> None:
+    def _choose(self, crossing: DecisionPoint) -> None:
         """At a parting that others have left behind: follow whoever went the same way, or lead."""
         self._parting = self._key
         self._part(crossing)
@@ -199,7 +199,7 @@ class SharedTrial:
         if self._edge is None:
             self._lead(self._begun())
 
-    def _begun(self) -> Trial:
+    def _begun(self) -> HybridRun:
         """Return the run as it stands, trained again from the newest parting of which the state is kept."""
         trial, again = self._make(), self._told_before + len(self._told)
         if self._parting:
@@ -226,7 +226,7 @@ class SharedTrial:
             if not self._with_me:
                 trainer.at_decisions(None)
 
-    def _part(self, crossing: Crossing) -> None:
+    def _part(self, crossing: DecisionPoint) -> None:
         """Go one's own way from a parting, with those who go the same."""
         mine = crossing.next_phase(self._config)
         self._with_me = [other for other in self._with_me if crossing.next_phase(other) == mine]

@@ -17,7 +17,7 @@ import torch
 from hybrid_sweep.credentials import public
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.compiled import CompiledWorkload, compiled
-from hybrid_sweep.measure.fingerprint import Content, code_of, platform_of
+from hybrid_sweep.measure.fingerprint import Fingerprint, code_of, platform_of
 from hybrid_sweep.measure.recipe_key import Recipe, recipe_of
 from hybrid_sweep.measure.reference import hybrid_of, start
 from hybrid_sweep.measure.run_cache import RunCache
@@ -25,7 +25,7 @@ from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.records import TrainingDiverged
 from hybrid_sweep.user_code import whole_keywords
-from hybrid_sweep.workload import Workload, find_workload, load_workload, refuse_changed
+from hybrid_sweep.workload import Workload, find_workload, load_workload, validate_unchanged
 
 Device = Literal["cpu", "cuda"]
 
@@ -64,7 +64,7 @@ class WorkloadOrder:
     mode: Literal["min", "max"] | None = None
 
     @classmethod
-    def of(cls, spec: SweepSpec, device: Device, name: str | None = None) -> WorkloadOrder:
+    def from_spec(cls, spec: SweepSpec, device: Device, name: str | None = None) -> WorkloadOrder:
         """Return that of a sweep; `name` is its workload's there, where it is another one."""
         return cls(
             name=name or spec.workload.name,
@@ -138,7 +138,7 @@ class WorkloadOrder:
         """Return what is kept of the runs of `workload`, which `build` has returned."""
         keywords = {**public(self.keywords), "device": self.device, "torch.compile": self.compile}
         build = find_workload(self.name, **self.keywords)
-        return RunCache(Content(uncompiled(workload), keywords, build, self.recipe(workload)))
+        return RunCache(Fingerprint(uncompiled(workload), keywords, build, self.recipe(workload)))
 
     def recipe(self, workload: Workload) -> Recipe:
         """Return what decides the runs of `workload`, which `build` has returned: seconds, once a process."""
@@ -152,7 +152,7 @@ class WorkloadOrder:
         return code_of(type(uncompiled(self.build())), find_workload(self.name, **self.keywords))
 
     def began_with(self) -> dict[str, Any]:
-        """Return what `refuse_other` takes: code, recipe as built, and platform."""
+        """Return what `validate_same_workload` takes: code, recipe as built, and platform."""
         recipe = self.recipe(self.build())
         return {
             "code": self.code(),
@@ -160,21 +160,21 @@ class WorkloadOrder:
             "platform": platform_of(on_gpu=not recipe.exact),
         }
 
-    def refuse_changed(self, before: Mapping[str, Any]) -> None:
+    def validate_unchanged(self, before: Mapping[str, Any]) -> None:
         """Refuse files that are not those with which a sweep began, before one is imported.
 
         Args:
-            before: as `refuse_other`.
+            before: as `validate_same_workload`.
 
         Raises:
             UserError: with those files.
         """
         try:
-            refuse_changed(self.name, before.get("code"))
+            validate_unchanged(self.name, before.get("code"))
         except UserError as error:
             raise UserError(f"{error} (on node {platform.node()})") from None
 
-    def refuse_other(self, before: Mapping[str, Any]) -> None:
+    def validate_same_workload(self, before: Mapping[str, Any]) -> None:
         """Refuse a workload that is not the one with which a sweep began.
 
         Args:

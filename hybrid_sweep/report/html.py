@@ -21,7 +21,7 @@ from hybrid_sweep.analysis.verdict import UNCONFIRMED, Verdict
 from hybrid_sweep.credentials import harmless
 from hybrid_sweep.errors import EXACT_AS_FLOAT
 from hybrid_sweep.report.front_data import FrontPicture
-from hybrid_sweep.report.notes import honest_notes, same_behaviour
+from hybrid_sweep.report.notes import caveats, same_behaviour
 from hybrid_sweep.report.plotly_figures import front_figure, settings_figure, swept_settings
 from hybrid_sweep.report.reliability import constant_brier, reliability, skills
 from hybrid_sweep.store.columns import TRIAL_COLUMNS
@@ -70,7 +70,7 @@ def render_report(
         min_quality=min_quality,
         counts=_counts(trials),
         configurations=trials["trial_id"].nunique(),
-        notes=honest_notes(trials, picture),
+        notes=caveats(trials, picture),
         facts=list(_facts(manifest)),
         picture=picture,
         swept=swept,

@@ -29,7 +29,7 @@ class Note(NamedTuple):
     text: str
 
 
-def honest_notes(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
+def caveats(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
     """Return the notes of a sweep, the weightiest first."""
     front = picture.front
     notes = [

@@ -11,7 +11,7 @@ from hybrid_sweep.store.runs import need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AskedPoint:
     """A point that the study wants to be run with every seed.
 
     Attributes:
@@ -30,7 +30,7 @@ class Asked:
     masked: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, event: Mapping[str, Any]) -> Self:
+    def from_event(cls, event: Mapping[str, Any]) -> Self:
         """Read an `asked` event of a journal.
 
         Raises:
@@ -58,7 +58,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class PriorPoint:
     """A point of an earlier sweep, done on all its seeds: it is learned from, and not run again.
 
     Attributes:
@@ -74,7 +74,7 @@ class Known:
     source: str
 
     @classmethod
-    def of(cls, event: Mapping[str, Any]) -> Self:
+    def from_event(cls, event: Mapping[str, Any]) -> Self:
         """Read a `known` event of a journal."""
         config, params, values = event["config"], event["params"], event["values"]
         return cls(config=config, params=params, values=values, source=event["from"])

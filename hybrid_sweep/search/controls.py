@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_sweep import limits
-from hybrid_sweep.control import ABLATION, Arm, tuning_trials
+from hybrid_sweep.control import ABLATION, ControlConfig, tuning_trials
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec.sweep import SweepSpec
 
 LADDER = (2.0, 3.0, 4.5, 6.0)
 """Speedups at which plain training is run: N/s real steps."""
-GAINS = (1.0, 2.0, 4.0)
+TUNING_GAINS = (1.0, 2.0, 4.0)
 """Learning rates of the ladder, in multiples of the one that makes up for the steps left out: a jump whose
 gates exceed 1 moves farther than those steps would have, and the best of these is what it must beat."""
 ABLATIONS = ("frozen", "random", "sign_flipped", "shuffled", "oracle")
@@ -46,15 +46,15 @@ def controls(spec: SweepSpec, steps: int, points: int) -> list[Control]:
     return found
 
 
-def _arms(spec: SweepSpec, m: float, steps: int, points: int) -> Iterator[tuple[str, Arm]]:
+def _arms(spec: SweepSpec, m: float, steps: int, points: int) -> Iterator[tuple[str, ControlConfig]]:
     """Yield the arms of one budget, which is 1/m of the run, with what tells equal names apart."""
-    yield "", Arm(name="truncated")
-    for gain in GAINS:
+    yield "", ControlConfig(name="truncated")
+    for gain in TUNING_GAINS:
         suffix = "" if gain == 1 else f"_{gain:g}m"
-        yield suffix, Arm(name="lr", multiplier=gain * m, schedule_steps=steps)
+        yield suffix, ControlConfig(name="lr", multiplier=gain * m, schedule_steps=steps)
     if spec.controls == "full":
-        yield "", Arm(name="momentum", multiplier=m, schedule_steps=steps)
-        yield "", Arm(name="average")
+        yield "", ControlConfig(name="momentum", multiplier=m, schedule_steps=steps)
+        yield "", ControlConfig(name="average")
         tries = min(points, spec.tuning_trials or points)
         if tries > limits.TRIES:
             raise UserError(

@@ -17,7 +17,7 @@ Values = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RungPosition:
     """Where a run stands at a logical step: speedup_counted and quality, and whether it has predicted yet."""
 
     step: int
@@ -25,7 +25,7 @@ class Place:
     predicted: bool
 
     @classmethod
-    def of(cls, report: Mapping[str, Any]) -> Place:
+    def from_report(cls, report: Mapping[str, Any]) -> RungPosition:
         """Read a report; values that are not finite are none."""
         speedup, quality = finite(report.get("speedup_counted")), finite(report.get("quality"))
         step = int(report.get("step", 0))
@@ -47,7 +47,7 @@ def rungs(rule: EarlyStopping, steps: int) -> list[int]:
     return found
 
 
-def refuse_unjudged(spec: SweepSpec, steps: int) -> None:
+def validate_rungs(spec: SweepSpec, steps: int) -> None:
     """Refuse reports so rare that no run could be judged at the first rung: none has reported before it.
 
     Raises:
@@ -61,7 +61,7 @@ def refuse_unjudged(spec: SweepSpec, steps: int) -> None:
         )
 
 
-def value_at(rung: int, before: Place | None, after: Place) -> Values | None:
+def value_at(rung: int, before: RungPosition | None, after: RungPosition) -> Values | None:
     """Return a run's values at a rung, on the line between the reports around it.
 
     None where they say nothing: the run had not predicted by then, or one of the two is not finite.
@@ -89,7 +89,7 @@ class Halving:
         self._reduction = rule.reduction
         self._rungs = rungs(rule, steps)
         self._judged: defaultdict[tuple[int, int], list[Values]] = defaultdict(list)  # by rung and seed
-        self._last: dict[Key, Place] = {}
+        self._last: dict[Key, RungPosition] = {}
         self._passed: dict[Key, int] = {}
 
     def report(self, key: Key, report: Mapping[str, Any], warmup_steps: int) -> bool:
@@ -97,7 +97,7 @@ class Halving:
 
         A run that was lost and reports earlier steps again is not judged again.
         """
-        before, now = self._last.get(key), Place.of(report)
+        before, now = self._last.get(key), RungPosition.from_report(report)
         self._last[key] = now
         for index in range(self._passed.get(key, 0), len(self._rungs)):
             rung = self._rungs[index]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.sampler import Memory
+from hybrid_sweep.search.sampler import SamplerStudy
 from hybrid_sweep.search.space import config_of
 from hybrid_sweep.spec.axes import values_of
 from hybrid_sweep.spec.sweep import Mask, SweepSpec
@@ -19,7 +19,7 @@ WORST_CASE = 1.5
 """ηλ_max where nobody has measured it."""
 FLATTEST, STEEPEST = 1e-3, 1.95
 """Least and greatest ηλ_max that a measured one counts as: at 2 no run would train."""
-LOOKS = 1000
+MASK_DRAWS = 1000
 """Points of a space that are looked at for one that is not masked."""
 
 
@@ -90,7 +90,7 @@ def with_curvature(spec: SweepSpec, measured: Sequence[float], why_not: str = ""
     return spec.model_copy(update={"mask": mask.model_copy(update={"eta_lambda": used})}), said
 
 
-def refuse_masked_space(spec: SweepSpec) -> None:
+def validate_mask(spec: SweepSpec) -> None:
     """Refuse a sweep whose sampler would find nothing to try; a grid is never masked.
 
     Raises:
@@ -98,8 +98,8 @@ def refuse_masked_space(spec: SweepSpec) -> None:
     """
     if spec.mask is None or spec.sampler == "grid":
         return
-    memory = Memory(spec, spec.name)
-    for look in range(LOOKS):
+    memory = SamplerStudy(spec, spec.name)
+    for look in range(MASK_DRAWS):
         drawn = memory.draw(look, at_random=True)
         if not unstable(spec.mask, config_of({**spec.trainer, **drawn})):
             return

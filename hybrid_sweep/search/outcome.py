@@ -14,7 +14,7 @@ from hybrid_sweep.spec.sweep import Constraints
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunOutcome:
     """How one run of a point ended; None stands for a number that was not measured or is not finite."""
 
     state: str
@@ -26,7 +26,7 @@ class Ended:
     behaviour: str
 
     @classmethod
-    def of(cls, state: str, reason: str, result: Mapping[str, Any]) -> Self:
+    def from_result(cls, state: str, reason: str, result: Mapping[str, Any]) -> Self:
         """Read a result; a diverged run is worth nothing and has warned throughout."""
         diverged = state == "diverged"
         return cls(
@@ -41,7 +41,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TrialOutcome:
     """What Optuna is told of a point.
 
     Attributes:
@@ -59,19 +59,19 @@ class Told:
     counts: bool = False
 
 
-def judge(runs: Sequence[Ended], limits: Constraints) -> Told:
+def judge(runs: Sequence[RunOutcome], limits: Constraints) -> TrialOutcome:
     """Return what Optuna is told of a point whose runs have ended."""
     for state, told in (("failed", TrialState.FAIL), ("pruned", TrialState.PRUNED)):
         if reasons := [run.reason for run in runs if run.state == state]:
-            return Told(told, reason=reasons[0])
+            return TrialOutcome(told, reason=reasons[0])
     speedup, quality = mean([run.speedup for run in runs]), mean([run.quality for run in runs])
     if speedup is None or quality is None:
         name = "speedup_counted" if speedup is None else "quality"
-        return Told(TrialState.FAIL, reason=f"{name} is missing or not finite")
+        return TrialOutcome(TrialState.FAIL, reason=f"{name} is missing or not finite")
     diverged = fmean(run.state == "diverged" for run in runs)
     warned = [1.0 if run.warning_rate is None else run.warning_rate for run in runs]
     memory = [run.memory_ratio for run in runs if run.memory_ratio is not None]
-    return Told(
+    return TrialOutcome(
         TrialState.COMPLETE,
         (speedup, quality),
         violations(limits, diverged, quality, fmean(warned), fmean(memory) if memory else None),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.asked import Asked
+from hybrid_sweep.search.asked import AskedPoint
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.spec.sweep import SweepSpec
 
@@ -26,7 +26,9 @@ MAY_CHANGE = (
 """Settings with which a sweep may go on that it did not begin with: they choose no point."""
 
 
-def replay(spec: SweepSpec, sweep_id: str, steps: int, events: Iterable[Mapping[str, Any]]) -> list[Asked]:
+def replay(
+    spec: SweepSpec, sweep_id: str, steps: int, events: Iterable[Mapping[str, Any]]
+) -> list[AskedPoint]:
     """Ask a sweep's points again, with its journal for the results; return them.
 
     Args:
@@ -39,12 +41,12 @@ def replay(spec: SweepSpec, sweep_id: str, steps: int, events: Iterable[Mapping[
         UserError: a point comes out as another than was asked; the first is named.
     """
     study = Study(spec, sweep_id, steps)
-    replayed: list[Asked] = []
+    replayed: list[AskedPoint] = []
     for event in events:
         if event["event"] != "asked":
             study.apply(event)
             continue
-        recorded = Asked.of(event)
+        recorded = AskedPoint.from_event(event)
         asked = study.ask(trials=recorded.number + 1)
         if asked != recorded:
             now = (
@@ -58,7 +60,7 @@ def replay(spec: SweepSpec, sweep_id: str, steps: int, events: Iterable[Mapping[
     return replayed
 
 
-def refuse_other_space(spec: SweepSpec, recorded: SweepSpec) -> None:
+def validate_same_space(spec: SweepSpec, recorded: SweepSpec) -> None:
     """Refuse to carry a sweep on with settings that make it another one.
 
     Raises:

@@ -13,7 +13,7 @@ from optuna.samplers import BaseGASampler, BaseSampler, GPSampler, NSGAIISampler
 from optuna.trial import Trial, TrialState
 
 from hybrid_sweep.search.dimensions import distribution, exists, nearest
-from hybrid_sweep.search.outcome import Told
+from hybrid_sweep.search.outcome import TrialOutcome
 from hybrid_sweep.spec.axes import condition, in_order
 from hybrid_sweep.spec.sweep import SweepSpec
 
@@ -72,7 +72,7 @@ def make_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
         return kind(**arguments, seed=seed)
 
 
-class Memory:
+class SamplerStudy:
     """What a sampler has seen: the points that are open, which it keeps away from, and those that were told.
 
     A draw leaves nothing behind but a failed Optuna trial, which no sampler looks at; points enter by `open`
@@ -120,7 +120,7 @@ class Memory:
             self._sampler.get_parent_population(self._study, generation)
         return trial
 
-    def tell(self, trial: Trial, told: Told) -> None:
+    def tell(self, trial: Trial, told: TrialOutcome) -> None:
         """Close a point."""
         for name, violation in told.constraints.items():
             trial.set_constraint(name, violation)

@@ -28,7 +28,7 @@ DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MAXIMIZE]  # speedup, qual
 CONNECT_SECONDS = 5
 RETRY_SECONDS = 60.0
 LOCK_GRACE_SECONDS = 3  # how long another process may hold the lock of a journal file
-LOCK_LOOKS, LOCK_LOOK_SECONDS = 10, 0.02
+LOCK_ATTEMPTS, LOCK_RETRY_SECONDS = 10, 0.02
 CONTENTS_OF_A_TRIAL = ("params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
 POSTGRESQL: dict[str, Any] = {  # a connection that has gone silent fails within ten seconds
     "tcp_user_timeout": 10_000,
@@ -98,7 +98,7 @@ class StorageView:
             return cls(storage, name, on_error=on_error, clock=clock)
 
     @staticmethod
-    def refuse_unreachable(url: str) -> None:
+    def validate_reachable(url: str) -> None:
         """Refuse a storage before anything is trained for it.
 
         Raises:
@@ -184,10 +184,10 @@ def _journal(path: Path) -> JournalStorage:
     The lock that a killed process has left is removed: whoever lives holds it for milliseconds.
     """
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_GRACE_SECONDS)
-    for _ in range(LOCK_LOOKS):
+    for _ in range(LOCK_ATTEMPTS):
         if not path.with_name(f"{FILE}.lock").is_symlink():
             break
-        time.sleep(LOCK_LOOK_SECONDS)
+        time.sleep(LOCK_RETRY_SECONDS)
     else:
         with suppress(RuntimeError):  # it is gone
             lock.release()

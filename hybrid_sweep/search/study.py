@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hybrid_sweep.analysis.live_front import LiveFront
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.asked import Asked, Known
+from hybrid_sweep.search.asked import AskedPoint, PriorPoint
 from hybrid_sweep.search.dimensions import combination, is_whole, placed, size
 from hybrid_sweep.search.halving import Halving, Key
 from hybrid_sweep.search.mask import unstable
-from hybrid_sweep.search.outcome import Ended, Told, finite, judge
-from hybrid_sweep.search.sampler import Memory
+from hybrid_sweep.search.outcome import RunOutcome, TrialOutcome, finite, judge
+from hybrid_sweep.search.sampler import SamplerStudy
 from hybrid_sweep.search.space import Point, complete_hash, config_hash, config_of, given, grid, numbered_id
 from hybrid_sweep.spec.sweep import DEFAULT_TRIALS, SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
@@ -28,7 +28,7 @@ DRAWS = 20
 """How often a sampler is asked for a point that is new."""
 RANDOM_DRAWS = 1000
 """How often any point is then drawn, in a space that cannot be counted."""
-LOOKS = 100_000
+MOST_GRID_LOOKUPS = 100_000
 """How many combinations are looked at instead, in a space that can be counted."""
 
 
@@ -46,10 +46,10 @@ class _Choice:
 class _Open:
     """A point that was asked and has not been told; the sampler has no trial of one outside its space."""
 
-    asked: Asked
+    asked: AskedPoint
     warmup_steps: int
     trial: Trial | None = None
-    runs: dict[int, Ended] = field(default_factory=dict)
+    runs: dict[int, RunOutcome] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -87,7 +87,7 @@ class Study:
         self.asked = 0
         self.masked: dict[str, None] = {}
         self._on_told = on_told
-        self._memory = Memory(spec, f"{spec.name}-{sweep_id}")
+        self._memory = SamplerStudy(spec, f"{spec.name}-{sweep_id}")
         self._queue = _queue(spec)
         self._seen: set[str] = set()
         self._inside = sum(is_whole(spec.space, choice.params) for choice in self._queue.values())
@@ -130,7 +130,7 @@ class Study:
         """Whether an ask takes so long that it is better done before a slot is free."""
         return self.spec.sampler == "gp"
 
-    def ask(self, *, trials: int | None = None) -> Asked | None:
+    def ask(self, *, trials: int | None = None) -> AskedPoint | None:
         """Return the next point, none of those before; None where the budget or the space is spent.
 
         Args:
@@ -146,7 +146,9 @@ class Study:
         trial_id = choice.trial_id or numbered_id(number, HybridConfig(**choice.config), swept)
         point = Point(trial_id=trial_id, config=choice.config)
         masked = tuple(self.masked)[known:]
-        asked = Asked(number=number, point=point, params=choice.params, source=choice.source, masked=masked)
+        asked = AskedPoint(
+            number=number, point=point, params=choice.params, source=choice.source, masked=masked
+        )
         self._begin(asked)
         return asked
 
@@ -177,11 +179,11 @@ class Study:
             return
         if state == "pruned":
             point.last.setdefault(seed, _partial(result, "steps"))
-        point.runs[seed] = Ended.of(state, reason, result)
+        point.runs[seed] = RunOutcome.from_result(state, reason, result)
         if len(point.runs) == self.spec.repeats:
             self._tell(point, judge(list(point.runs.values()), self.spec.constraints))
         elif trial_id in self._stopped:
-            self._tell(point, Told(TrialState.PRUNED, reason=reason))
+            self._tell(point, TrialOutcome(TrialState.PRUNED, reason=reason))
 
     def retry(self, key: Key) -> None:
         """Open a failed run again."""
@@ -191,11 +193,11 @@ class Study:
         if point := self._open.get(trial_id):
             point.runs.pop(seed, None)
 
-    def learn(self, known: Known) -> None:
+    def learn(self, known: PriorPoint) -> None:
         """Take up a point of an earlier sweep: it is not asked, and the sampler learns from it if it can."""
         self._note(known.config, known.params)
         if known.params is not None:
-            told = judge([Ended.of("done", "", known.values)], self.spec.constraints)
+            told = judge([RunOutcome.from_result("done", "", known.values)], self.spec.constraints)
             self._memory.tell(self._memory.open(known.params), told)
 
     def wants(self, trial_id: str) -> bool:
@@ -220,9 +222,9 @@ class Study:
         try:
             match event["event"]:
                 case "asked":
-                    self._begin(self._next(Asked.of(event)))
+                    self._begin(self._next(AskedPoint.from_event(event)))
                 case "known":
-                    self.learn(Known.of(event))
+                    self.learn(PriorPoint.from_event(event))
                 case "reported":
                     self.report(_key(event), event["report"])
                 case "finished":
@@ -234,7 +236,7 @@ class Study:
         except (TypeError, AttributeError) as error:
             raise _corrupt(f"a {event['event']!r} event holds what it must not ({error})") from None
 
-    def _next(self, asked: Asked) -> Asked:
+    def _next(self, asked: AskedPoint) -> AskedPoint:
         """Return a point that was asked long ago, where it is the next one and lies where it says.
 
         Raises:
@@ -247,7 +249,7 @@ class Study:
             raise _corrupt(f"point {asked.number} is asked as {asked.params}, and its settings are {lies}")
         return asked
 
-    def _begin(self, asked: Asked) -> None:
+    def _begin(self, asked: AskedPoint) -> None:
         """Enter a point, whether it was chosen just now or long ago."""
         self._note(asked.point.config, asked.params)
         self.masked.update(dict.fromkeys(asked.masked))
@@ -297,7 +299,7 @@ class Study:
     def _seed(self, number: int, draw: int) -> int:
         return int.from_bytes(sha256(f"{self.spec.seed} {number} {draw}".encode()).digest()[:4])
 
-    def _tell(self, point: _Open, told: Told) -> None:
+    def _tell(self, point: _Open, told: TrialOutcome) -> None:
         trial_id = point.asked.point.trial_id
         del self._open[trial_id]
         if point.trial is not None:
@@ -318,7 +320,7 @@ class Study:
         if self._on_told:
             self._on_told(self._frozen(point, told, first))
 
-    def _frozen(self, point: _Open, told: Told, first: str) -> FrozenTrial:
+    def _frozen(self, point: _Open, told: TrialOutcome, first: str) -> FrozenTrial:
         """Return the point as Optuna's other tools know it; `first` behaved as it does, before it."""
         asked = point.asked
         attributes: dict[str, Any] = {
@@ -357,12 +359,12 @@ def _queue(spec: SweepSpec) -> OrderedDict[str, _Choice]:
 
 
 def _shuffled(many: int, seed: int) -> Iterable[int]:
-    """Return 0 … many−1 in an order that looks like none, at most `LOOKS` of them."""
+    """Return 0 … many−1 in an order that looks like none, at most `MOST_GRID_LOOKUPS` of them."""
     rng = random.Random(seed)
     start, stride = rng.randrange(many), rng.randrange(1, many + 1)
     while gcd(stride, many) > 1:
         stride = rng.randrange(1, many + 1)
-    return ((start + index * stride) % many for index in range(min(many, LOOKS)))
+    return ((start + index * stride) % many for index in range(min(many, MOST_GRID_LOOKUPS)))
 
 
 def _corrupt(what: str) -> UserError:

@@ -12,7 +12,7 @@ from hybrid_sweep.analysis.pareto import configurations
 from hybrid_sweep.analysis.table import read_trials
 from hybrid_sweep.credentials import public
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.asked import Known
+from hybrid_sweep.search.asked import PriorPoint
 from hybrid_sweep.search.dimensions import is_whole, placed
 from hybrid_sweep.search.outcome import finite
 from hybrid_sweep.search.space import complete_hash
@@ -24,7 +24,7 @@ from hybrid_sweep.workload import SEPARATOR, is_known, workload_file
 VALUES = ("speedup_counted", "quality", "warning_rate", "peak_memory_ratio")
 
 
-def known_points(folder: SweepFolder, spec: SweepSpec) -> list[Known]:
+def known_points(folder: SweepFolder, spec: SweepSpec) -> list[PriorPoint]:
     """Return the points of an earlier sweep that are done on all its seeds, with their means.
 
     Args:
@@ -35,7 +35,7 @@ def known_points(folder: SweepFolder, spec: SweepSpec) -> list[Known]:
         UserError: the earlier sweep trained another workload or another number of steps.
     """
     manifest = folder.manifest
-    _refuse_other_workload(folder, manifest, spec)
+    _validate_same_workload(folder, manifest, spec)
     trials = read_trials(folder)
     runs = trials["trial_id"].value_counts()
     seeds = len(manifest.get("seeds") or [0])
@@ -47,7 +47,7 @@ def known_points(folder: SweepFolder, spec: SweepSpec) -> list[Known]:
     ]
 
 
-def _known(folder: SweepFolder, spec: SweepSpec, row: dict[Any, Any]) -> Known:
+def _known(folder: SweepFolder, spec: SweepSpec, row: dict[Any, Any]) -> PriorPoint:
     try:
         config = HybridConfig(**settings_in(row["config"], row["trial_id"])).model_dump()
     except ValueError as error:
@@ -56,7 +56,7 @@ def _known(folder: SweepFolder, spec: SweepSpec, row: dict[Any, Any]) -> Known:
         ) from None
     params = placed(spec.space, config)
     inside = is_whole(spec.space, params)
-    return Known(
+    return PriorPoint(
         config=config,
         params=params
         if inside and complete_hash({**spec.trainer, **params}) == complete_hash(config)
@@ -75,7 +75,7 @@ def _is_moved(was: Any, now: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
     return before == after and file is not None and file.is_file() and is_known(manifest.get("code"), file)
 
 
-def _refuse_other_workload(folder: SweepFolder, manifest: dict[str, Any], spec: SweepSpec) -> None:
+def _validate_same_workload(folder: SweepFolder, manifest: dict[str, Any], spec: SweepSpec) -> None:
     recorded = manifest.get("spec") or {}
     was, now = recorded.get("workload"), spec.model_dump(mode="json")["workload"]
     was, now = public(was) if isinstance(was, Mapping) else was, public(now)

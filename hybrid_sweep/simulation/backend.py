@@ -13,7 +13,7 @@ from itertools import count, pairwise
 from math import inf, isfinite
 from typing import Any
 
-from hybrid_sweep.driver.backend import Finished, Happening, Key, Lost, Reported, Run, Stopped
+from hybrid_sweep.driver.backend import Finished, Key, Lost, Reported, Run, RunUpdate, Stopped
 
 REACHED = ("speedup", "speedup_counted", "quality", "val_loss")  # of a report, in the result of a stopped run
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -114,7 +114,7 @@ class NodeLoss:
 
 
 Fault = WorkerDeath | NodeLoss
-Event = Callable[[], list[Happening]]
+Event = Callable[[], list[RunUpdate]]
 
 
 @dataclass(slots=True, eq=False)
@@ -148,7 +148,7 @@ class SimulatedBackend:
     A run that starts from a checkpoint goes on behind the step that the checkpoint holds.
 
     Args:
-        outcome: what a run does, such as `Recorded`.
+        outcome: what a run does, such as `RecordedRuns`.
         slots: how many runs fit at once, while no node is lost.
         clock: shared with whoever else counts its seconds.
         timing: what runs take beside their own seconds.
@@ -215,7 +215,7 @@ class SimulatedBackend:
                 slot.clear()
                 self._at(self.now(), lambda: [Lost(key, why)])
 
-    def wait(self, seconds: float) -> list[Happening]:
+    def wait(self, seconds: float) -> list[RunUpdate]:
         """Move the clock to the next event, at most by `seconds`; return what happened then.
 
         The list is empty where nothing happened, or where only slots came or went.
@@ -224,11 +224,11 @@ class SimulatedBackend:
         while self._events and self._events[0][0] <= deadline:
             at, slots = self._events[0][0], self.slots
             self.clock.advance_to(at)
-            happenings: list[Happening] = []
+            updates: list[RunUpdate] = []
             while self._events and self._events[0][0] <= at:
-                happenings += heappop(self._events)[2]()
-            if happenings or self.slots != slots:
-                return happenings
+                updates += heappop(self._events)[2]()
+            if updates or self.slots != slots:
+                return updates
         self.clock.advance_to(deadline)
         return []
 
@@ -254,11 +254,11 @@ class SimulatedBackend:
             at = live.plan.end
         self._at(self.now() + at - done + delay, lambda: self._reach(slot, live))
 
-    def _reach(self, slot: _Slot, live: _Live) -> list[Happening]:
+    def _reach(self, slot: _Slot, live: _Live) -> list[RunUpdate]:
         """Let a run report, stop or end, whichever it has come to."""
         if slot.live is not live:
             return []
-        key, plan, happenings = live.run.key, live.plan, list[Happening]()
+        key, plan, updates = live.run.key, live.plan, list[RunUpdate]()
         if live.next < len(plan.reports):
             done, report = plan.reports[live.next]
             live.next += 1
@@ -266,12 +266,12 @@ class SimulatedBackend:
             if goes_on and live.stopping:
                 slot.clear()
                 return [Stopped(key, _reached(report), _checkpoint(key, report) if live.keep else None)]
-            happenings.append(Reported(key, report, self._due(live, report) if goes_on else None))
+            updates.append(Reported(key, report, self._due(live, report) if goes_on else None))
             if goes_on:
                 self._schedule(slot, live, done)
-                return happenings
+                return updates
         slot.clear()
-        return [*happenings, Finished(key, plan.state, plan.reason, plan.result, plan.traceback)]
+        return [*updates, Finished(key, plan.state, plan.reason, plan.result, plan.traceback)]
 
     def _due(self, live: _Live, report: Mapping[str, Any]) -> bytes | None:
         if self.now() - live.checkpointed < self._timing.checkpoint_seconds:
@@ -279,11 +279,11 @@ class SimulatedBackend:
         live.checkpointed = self.now()
         return _checkpoint(live.run.key, report)
 
-    def _die(self, fault: WorkerDeath) -> list[Happening]:
+    def _die(self, fault: WorkerDeath) -> list[RunUpdate]:
         live = self._slots[fault.slot].clear()
         return [Lost(live.run.key, f"the worker in slot {fault.slot} died")] if live else []
 
-    def _leave(self, fault: NodeLoss) -> list[Happening]:
+    def _leave(self, fault: NodeLoss) -> list[RunUpdate]:
         up = [slot for slot in self._slots if slot.up]
         gone = up[max(len(up) - fault.slots, 0) :]
         for slot in gone:
@@ -298,7 +298,7 @@ def _reached(report: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: report[name] for name in REACHED if name in report}, "steps": report["step"]}
 
 
-def _come_back(slots: list[_Slot]) -> list[Happening]:
+def _come_back(slots: list[_Slot]) -> list[RunUpdate]:
     for slot in slots:
         slot.up = True
     return []

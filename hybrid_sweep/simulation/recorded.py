@@ -37,7 +37,7 @@ class _About(BaseModel):
     step_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
-class Recorded:
+class RecordedRuns:
     """Runs as they were recorded, by configuration and seed: an `outcome` for `SimulatedBackend`.
 
     Args:
@@ -48,7 +48,7 @@ class Recorded:
         self._runs = dict(runs)
 
     @classmethod
-    def from_folder(cls, path: Path | str) -> Recorded:
+    def from_folder(cls, path: Path | str) -> RecordedRuns:
         """Read the finished runs of a results folder; their seconds are those of the training.
 
         Raises:
@@ -76,7 +76,7 @@ class Recorded:
         return cls(runs)
 
     @classmethod
-    def from_parquet(cls, path: Path | str) -> Recorded:
+    def from_parquet(cls, path: Path | str) -> RecordedRuns:
         """Read a table of points as `benchmarks/record_points.py` writes it; seconds are counted work.
 
         Tables recorded before plain steps held their batches lack `step_seconds`.

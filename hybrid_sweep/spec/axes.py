@@ -65,7 +65,7 @@ class Choice(_Conditional):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        refuse_repeated(self.values)
+        validate_distinct(self.values)
         return self
 
 
@@ -114,7 +114,7 @@ def _axis(value: Any) -> Any:
                 f"it lists {len(value):,} values, and at most {limits.POINTS:,} are allowed: "
                 "write {low, high, step} instead"
             )
-        refuse_repeated(value)
+        validate_distinct(value)
         return Values(value)
     if isinstance(value, Mapping):
         return Choice.model_validate(value) if "values" in value else Range.model_validate(value)
@@ -143,7 +143,7 @@ def in_whole_numbers(axis: Any, field: str) -> Any:
     return axis.model_copy(update={"values": Values(values)}) if isinstance(axis, Choice) else Values(values)
 
 
-def refuse_repeated(values: list[Any]) -> None:
+def validate_distinct(values: list[Any]) -> None:
     """Refuse a list that holds a value twice.
 
     Raises:
@@ -173,7 +173,7 @@ def samples_of(axis: Any) -> list[Any]:
     return [axis.low, axis.high] if isinstance(axis, Range) else list(values_of(axis) or [])
 
 
-def refuse_contradictions(space: Mapping[str, Any]) -> None:
+def validate_conditions(space: Mapping[str, Any]) -> None:
     """Refuse a space in which an axis can never exist, or whose axes depend on each other.
 
     Raises:

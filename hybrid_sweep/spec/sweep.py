@@ -17,8 +17,8 @@ from hybrid_sweep.spec.axes import (
     Axis,
     condition,
     in_whole_numbers,
-    refuse_contradictions,
     samples_of,
+    validate_conditions,
     values_of,
 )
 from hybrid_sweep.spec.yaml import parse_yaml
@@ -282,7 +282,7 @@ class SweepSpec(Settings):
 
     @model_validator(mode="after")
     def _space_can_be_searched(self) -> Self:
-        refuse_contradictions(self.space)
+        validate_conditions(self.space)
         for field, axis in self.space.items():
             if self.sampler == "grid" and (values_of(axis) is None or condition(axis)):
                 raise ValueError(
@@ -371,7 +371,7 @@ def _read(path: Path) -> str:
 
 def _override(values: dict[str, Any], dotted: str, value: Any) -> None:
     """Set one field in place, refusing a name that no section knows."""
-    _refuse_unknown(dotted)
+    _validate_known(dotted)
     *sections, field = dotted.split(".")
     target = values
     for name in sections:
@@ -385,7 +385,7 @@ def _override(values: dict[str, Any], dotted: str, value: Any) -> None:
     target[field] = value
 
 
-def _refuse_unknown(dotted: str) -> None:
+def _validate_known(dotted: str) -> None:
     """Refuse a dotted name that leads to no field; the keywords of a workload are its own business."""
     section, *fields = dotted.split(".")
     trainer = sorted(HybridConfig.model_fields)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from hybrid_sweep.errors import UserError, sentence, without_commands
-from hybrid_sweep.paths import refuse_identifier, refuse_strange, user_path
+from hybrid_sweep.paths import user_path, validate_identifier, validate_path
 from hybrid_sweep.store.atomic import replacing, write_text
 from hybrid_sweep.store.journal import Journal, plain
 from hybrid_sweep.store.manifest_model import Manifest
@@ -47,7 +47,7 @@ class SweepFolder:
             Taken: something is there already, or another process holds it.
             UserError: it cannot be made.
         """
-        cls.refuse_taken(path)
+        cls.validate_free(path)
         made = [place for place in (path, *path.parents) if not place.exists()]
         lock = FileLock(path / LOCK)
         try:
@@ -78,7 +78,7 @@ class SweepFolder:
         """
         folder = user_path(path)
         if not claimed:
-            cls.refuse_taken(folder)
+            cls.validate_free(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / JOURNAL).touch()
@@ -87,7 +87,7 @@ class SweepFolder:
         return cls(folder)
 
     @classmethod
-    def refuse_taken(cls, folder: Path) -> None:
+    def validate_free(cls, folder: Path) -> None:
         """Refuse a place where something is already, or where nothing can be written.
 
         Raises:
@@ -124,23 +124,23 @@ class SweepFolder:
             raise UserError(
                 f"{path} is not a results folder (no {JOURNAL}): give one that a sweep has written"
             )
-        folder.refuse_strange()
+        folder.validate_path()
         _ = folder.manifest
         return folder
 
-    def refuse_strange(self) -> None:
+    def validate_path(self) -> None:
         """Refuse a folder in which links, pipes or devices have names of ours: they lead elsewhere.
 
         Raises:
             UserError: which one.
         """
         for name in FILES:
-            refuse_strange(self.path / name)
+            validate_path(self.path / name)
         for name in FOLDERS:
-            within = refuse_strange(self.path / name, folder=True)
+            within = validate_path(self.path / name, folder=True)
             if within.is_dir():
                 for entry in within.iterdir():
-                    refuse_strange(entry, folder=entry.is_dir() and not entry.is_symlink())
+                    validate_path(entry, folder=entry.is_dir() and not entry.is_symlink())
 
     @property
     def journal(self) -> Journal:
@@ -155,17 +155,17 @@ class SweepFolder:
     @property
     def models_path(self) -> Path:
         """Where trained weights are kept, if they are."""
-        return refuse_strange(self.path / "models", folder=True)
+        return validate_path(self.path / "models", folder=True)
 
     @property
     def confirm_path(self) -> Path:
         """Where `confirm` writes."""
-        return refuse_strange(self.path / "confirm", folder=True)
+        return validate_path(self.path / "confirm", folder=True)
 
     def checkpoint_path(self, trial_id: str, seed: int) -> Path:
         """Where the newest checkpoint of an unfinished run is."""
-        refuse_identifier(trial_id, str(self.path))
-        return refuse_strange(self.path / "checkpoints", folder=True) / f"{trial_id}_seed{seed}.ckpt"
+        validate_identifier(trial_id, str(self.path))
+        return validate_path(self.path / "checkpoints", folder=True) / f"{trial_id}_seed{seed}.ckpt"
 
     def write_checkpoint(self, trial_id: str, seed: int, checkpoint: bytes) -> None:
         """Replace the checkpoint of a run."""
@@ -176,7 +176,7 @@ class SweepFolder:
 
     def forget_checkpoints(self, ended: Iterable[tuple[str, int]]) -> None:
         """Remove what a killed driver has left: checkpoints of runs that have ended, and halves of any."""
-        halves = refuse_strange(self.path / "checkpoints", folder=True).glob(".*.ckpt.*.tmp")
+        halves = validate_path(self.path / "checkpoints", folder=True).glob(".*.ckpt.*.tmp")
         for left in [*halves, *(self.checkpoint_path(*key) for key in ended)]:
             left.unlink(missing_ok=True)
 
@@ -207,7 +207,7 @@ class SweepFolder:
         Raises:
             UserError: another process drives it.
         """
-        lock = FileLock(refuse_strange(self.path / LOCK, alone=True))
+        lock = FileLock(validate_path(self.path / LOCK, alone=True))
         try:
             lock.acquire(timeout=1)  # a look by `is_driven` takes no longer
         except Timeout:

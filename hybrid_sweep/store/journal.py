@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from hybrid_sweep.errors import UserError, brief, encodable, shown, without_commands
-from hybrid_sweep.paths import refuse_identifier, refuse_strange
+from hybrid_sweep.paths import validate_identifier, validate_path
 from hybrid_sweep.store.event_model import ANY, MODELS
 
 _ESCAPED = re.compile(rb"\\[bfru]")
@@ -59,8 +59,8 @@ class Journal:
             raise UserError(
                 f"{self.path} cannot hold this event ({brief(error)}): what is written so far is whole"
             ) from None
-        _refuse_strange_id(read, str(self.path))
-        with refuse_strange(self.path, alone=True).open("ab+") as file:
+        _validate_id(read, str(self.path))
+        with validate_path(self.path, alone=True).open("ab+") as file:
             _cut_torn_line(file)
             file.write(text.encode() + b"\n")
             file.flush()
@@ -85,7 +85,7 @@ class Journal:
             UserError: a line other than a torn last one is not an event, or the file cannot be read.
         """
         heads = tuple(b'{"event": ' + json.dumps(name).encode() for name in skip)
-        refuse_strange(Path(path))
+        validate_path(Path(path))
         try:
             with Path(path).open("rb", buffering=_READ_BYTES) as file:
                 for number, line in enumerate(file, start=1):
@@ -100,7 +100,7 @@ class Journal:
                             f"{path} is corrupt: line {number} is not an event ({brief(error)}); "
                             f"restore the file from a copy, or delete that line, and try again"
                         ) from None
-                    _refuse_strange_id(event, f"{path}, line {number}")
+                    _validate_id(event, f"{path}, line {number}")
                     if event["event"] not in skip:
                         yield event
         except FileNotFoundError:
@@ -169,9 +169,9 @@ def _event(line: bytes) -> dict[str, Any]:
     return event
 
 
-def _refuse_strange_id(event: Mapping[str, Any], where: str) -> None:
+def _validate_id(event: Mapping[str, Any], where: str) -> None:
     if event.get("trial_id", "") != "":  # controls of `confirm` have an empty one
-        refuse_identifier(event["trial_id"], where)
+        validate_identifier(event["trial_id"], where)
 
 
 def _is_plain(line: bytes) -> bool:

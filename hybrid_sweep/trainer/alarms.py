@@ -73,7 +73,7 @@ class Alarm(NamedTuple):
     description: str
 
     @classmethod
-    def of(
+    def from_levels(
         cls, name: str, native: DivergenceLevel, proposed: Action, level: DivergenceLevel, description: str
     ) -> Alarm:
         """Take the signal's own proposal at its own level, the level's action below, both above."""

@@ -100,7 +100,7 @@ class HybridConfig(Settings):
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
-    def _refuse_what_is_not_built(self) -> Self:
+    def _validate_built(self) -> Self:
         if self.gradient_checkpointing:
             raise ValueError(
                 "gradient_checkpointing=True is not available yet: leave it False, "

@@ -15,11 +15,11 @@ from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAd
 from hybrid_sweep.errors import UserError, named
 from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.parted import Parted
-from hybrid_sweep.trainer.train_step import PlainStep, Real
+from hybrid_sweep.trainer.train_step import PendingStep, TrainStep
 
 PER_PARAMETER = (SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, NAdam, RAdam)
 """Optimizers that treat each parameter by itself, so that one of them can step those of many models."""
-Taken = dict[PlainStep, Tensor | float | Exception]
+Taken = dict[TrainStep, Tensor | float | Exception]
 """The loss of each step that was taken, or what was raised there."""
 
 
@@ -31,7 +31,7 @@ class Unfusable(UserError):
 class _Member:
     """A model whose weights and buffers are row `row`; `gradients` are views of that row of gradients."""
 
-    plain: PlainStep
+    plain: TrainStep
     groups: LayerGroups
     loss: _Loss
     row: int
@@ -89,11 +89,11 @@ class FusedStep:
         self.size = size
         self.refused = ""
         self.steps = 0
-        self._members: dict[PlainStep, _Member] = {}
+        self._members: dict[TrainStep, _Member] = {}
         self._rows: _Rows | None = None
         self._optimizers = _JointOptimizer()
 
-    def leave(self, plain: PlainStep) -> None:
+    def leave(self, plain: TrainStep) -> None:
         """Let a member go, its weights in memory of their own."""
         if (gone := self._members.pop(plain, None)) is None or self._rows is None:
             return
@@ -102,9 +102,9 @@ class FusedStep:
         if last.row > gone.row:  # the rows in use stay next to each other
             self._rows.place(last, gone.row)
 
-    def __call__(self, steps: Sequence[Real]) -> Taken:
+    def __call__(self, steps: Sequence[PendingStep]) -> Taken:
         """Take these steps."""
-        alike: dict[Any, list[Real]] = defaultdict(list)
+        alike: dict[Any, list[PendingStep]] = defaultdict(list)
         for step in steps:
             alike[step.plain.loss_fn, _shapes(step.batch)].append(step)
         taken: Taken = {}
@@ -112,7 +112,7 @@ class FusedStep:
             taken.update(self._take(those))
         return taken
 
-    def _take(self, steps: list[Real]) -> Taken:
+    def _take(self, steps: list[PendingStep]) -> Taken:
         if len(steps) == 1 or self.refused:
             return _alone(steps)
         try:
@@ -130,7 +130,7 @@ class FusedStep:
             self.refused = why
         return taken
 
-    def _member(self, step: Real) -> _Member:
+    def _member(self, step: PendingStep) -> _Member:
         """Return whose step it is, moved into a row where it is new."""
         if (member := self._members.get(step.plain)) is not None:
             if step.groups not in (None, member.groups):
@@ -138,7 +138,7 @@ class FusedStep:
             return member
         if len(self._members) == self.size:
             raise Unfusable(f"a pack of {self.size} has no room for another model")
-        groups, loss = step.groups or LayerGroups.of(step.plain.model), _Loss(step.plain)
+        groups, loss = step.groups or LayerGroups.from_model(step.plain.model), _Loss(step.plain)
         if isinstance(groups.vector, Parted):
             raise Unfusable("its parameters are of several types, or on several devices")
         rows = self._rows = self._rows or _Rows(self.size, groups, loss)
@@ -185,7 +185,7 @@ class _Loss(nn.Module):
         untrained: frozen parameters and buffers, by name.
     """
 
-    def __init__(self, plain: PlainStep) -> None:
+    def __init__(self, plain: TrainStep) -> None:
         super().__init__()
         self.model = plain.model
         self._of_model = plain.loss_fn
@@ -207,11 +207,11 @@ class _JointOptimizer:
     """Steps many models, whose gradients are there, with as few optimizer steps as their settings allow."""
 
     def __init__(self) -> None:
-        self._plains: list[PlainStep] = []
+        self._plains: list[TrainStep] = []
         self._settings: Any = None
         self._optimizer: Optimizer | None = None
 
-    def step(self, plains: list[PlainStep], losses: Tensor) -> Taken:
+    def step(self, plains: list[TrainStep], losses: Tensor) -> Taken:
         """Step each of them; `losses` [k] are those of the gradients."""
         alike = _alike(plains)
         for plain in alike:
@@ -228,7 +228,7 @@ class _JointOptimizer:
                     failed[plain] = error
         return {**dict(zip(plains, losses.unbind(), strict=True)), **failed}
 
-    def _step_alike(self, plains: list[PlainStep]) -> None:
+    def _step_alike(self, plains: list[TrainStep]) -> None:
         """Make one step of an optimizer that has their parameters, and works on their own states."""
         settings = _settings(plains[0])
         if self._optimizer is None or self._plains != plains or self._settings != settings:
@@ -249,7 +249,7 @@ class _JointOptimizer:
                             optimizer.state[p] = self._optimizer.state[p]
 
 
-def _alike(plains: list[PlainStep]) -> list[PlainStep]:
+def _alike(plains: list[TrainStep]) -> list[TrainStep]:
     """Return those that one optimizer step can move: with the settings of the first, and no more to it."""
     settings = _settings(plains[0])
     simple = [plain for plain in plains if plain.scheduler is None and plain.rate_factor is None]
@@ -257,19 +257,19 @@ def _alike(plains: list[PlainStep]) -> list[PlainStep]:
     return alike if settings[0] in PER_PARAMETER and len(alike) > 1 else []
 
 
-def _settings(plain: PlainStep) -> tuple[type, list[dict[str, Any]]]:
+def _settings(plain: TrainStep) -> tuple[type, list[dict[str, Any]]]:
     groups = plain.optimizer.param_groups
     return type(plain.optimizer), [{k: v for k, v in group.items() if k != "params"} for group in groups]
 
 
-def _take_once(plain: PlainStep, loss: Tensor) -> None:
+def _take_once(plain: TrainStep, loss: Tensor) -> None:
     before = plain.backward_calls
     plain.take(loss)
     if plain.backward_calls != before + 1:
         raise Unfusable(f"{type(plain.optimizer).__name__} evaluates its loss more than once a step")
 
 
-def _alone(steps: list[Real]) -> Taken:
+def _alone(steps: list[PendingStep]) -> Taken:
     taken: Taken = {}
     for step in steps:
         try:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hybrid_sweep.trainer.gradients import values_of
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 PARTS = 8
 """Parameters that are watched, at most."""
@@ -28,7 +28,7 @@ class GradientWatch:
         plain: the training step.
     """
 
-    def __init__(self, plain: PlainStep) -> None:
+    def __init__(self, plain: TrainStep) -> None:
         self._plain = plain
         device = plain.parameters[0].device
         small = [p for p in plain.parameters if 0 < p.numel() <= LARGEST_PART and p.device == device]

@@ -60,14 +60,14 @@ class LayerGroups:
     _marks: list[tuple[nn.Parameter, int, int]] = field(repr=False)
 
     @classmethod
-    def of(cls, model: nn.Module) -> LayerGroups:
+    def from_model(cls, model: nn.Module) -> LayerGroups:
         """Move the model's trainable parameters into one vector a kind, grouped by the module that owns them.
 
         Raises:
             UserError: two of them are the same memory.
         """
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        _refuse_shared_memory(named)
+        _validate_own_memory(named)
         names, group_of = _grouped(named)
         kinds: dict[tuple[torch.dtype, torch.device], int] = {}
         lengths: list[list[int]] = []
@@ -92,7 +92,7 @@ class LayerGroups:
             for p, place in zip(owners, places, strict=True)
             if p.numel()
         ]  # whose memory begins where, in bytes
-        groups = cls(Parted.of(vectors), parts, cut, places, owners, marks)
+        groups = cls(Parted.from_tensors(vectors), parts, cut, places, owners, marks)
         for p, view in zip(owners, groups.views(groups.vector), strict=True):
             view.copy_(p.detach())
             p.data = view
@@ -154,7 +154,7 @@ class LayerGroups:
         """Return a saved vector, or what was sampled of one, on the devices of the weights."""
         parts = parts_of(saved) if isinstance(saved, Tensor) else saved
         devices = [own.device for own in parts_of(self.vector)]
-        return Parted.of([part.to(device) for part, device in zip(parts, devices, strict=False)])
+        return Parted.from_tensors([part.to(device) for part, device in zip(parts, devices, strict=False)])
 
     def squares(self, vector: Tensor) -> list[float]:
         """Return the squared norm of each group, reckoned in single precision or better."""
@@ -231,7 +231,7 @@ def _grouped(named: Mapping[str, nn.Parameter]) -> tuple[tuple[str, ...], dict[s
     return tuple(first[i] for i in range(count)), {name: of_layer[name.rpartition(".")[0]] for name in named}
 
 
-def _refuse_shared_memory(named: Mapping[str, nn.Parameter]) -> None:
+def _validate_own_memory(named: Mapping[str, nn.Parameter]) -> None:
     first: dict[int, str] = {}
     for name, p in named.items():
         if (begin := p.data_ptr()) and (other := first.setdefault(begin, name)) != name:

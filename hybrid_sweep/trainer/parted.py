@@ -25,7 +25,7 @@ class Parted(Tensor):
     parts: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, parts: Sequence[Tensor]) -> Tensor:
+    def from_tensors(cls, parts: Sequence[Tensor]) -> Tensor:
         """Return several vectors as one tensor; a single one is returned as it is."""
         if len(parts) == 1:
             return parts[0]
@@ -53,7 +53,7 @@ class Parted(Tensor):
         if func is torch.linalg.vector_norm:
             return torch.linalg.vector_norm(torch.stack(_together(results)))
         if all(isinstance(result, Tensor) for result in results):
-            return cls.of(results)
+            return cls.from_tensors(results)
         if func is Tensor.__repr__:
             return f"Parted({', '.join(results)})"
         raise TypeError(f"{func} has no meaning for parameters of several kinds")

@@ -222,7 +222,7 @@ class PhaseController:
         return PhaseDecision(phase=Phase.PREDICT, steps=steps, reason=f"confidence {confidence:.2f}")
 
 
-class Crossing(NamedTuple):
+class DecisionPoint(NamedTuple):
     """A point of a run where its next phase is decided: whatever decides that beside the settings.
 
     Attributes:

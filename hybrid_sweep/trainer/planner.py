@@ -24,8 +24,8 @@ from hybrid_sweep.trainer.phases import Phase
 from hybrid_sweep.trainer.plan import Plan
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
 from hybrid_sweep.trainer.skill import Skill, relative_error
-from hybrid_sweep.trainer.train_step import PlainStep
-from hybrid_sweep.trainer.weight_average import TailAverage
+from hybrid_sweep.trainer.train_step import TrainStep
+from hybrid_sweep.trainer.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 AUDITS = 3
@@ -77,7 +77,7 @@ class JumpPlanner:
         UserError: the predictor cannot work with that optimizer.
     """
 
-    def __init__(self, plain: PlainStep, config: HybridConfig) -> None:
+    def __init__(self, plain: TrainStep, config: HybridConfig) -> None:
         self.config = config
         self._plain = plain
         self._gather()
@@ -100,8 +100,8 @@ class JumpPlanner:
 
     def start_predictor(self) -> None:
         """Let what predicts and averages the weights begin with those of now."""
-        self.predictor = PREDICTORS[self.config.predictor].of(self.groups, self.config, self._plain)
-        self.tail = TailAverage(list(parts_of(self.groups.vector)))
+        self.predictor = PREDICTORS[self.config.predictor].from_config(self.groups, self.config, self._plain)
+        self.tail = WeightAverage(list(parts_of(self.groups.vector)))
         self._plan: Plan | None = None  # of the newest Predict phase, until real steps have judged it
         self._layers: tuple[LayerResidual, ...] = ()  # as measured over the newest Full phase
 
@@ -119,7 +119,7 @@ class JumpPlanner:
 
     def _gather(self) -> None:
         """Put what is trained into the groups' vector."""
-        self.groups = LayerGroups.of(self._plain.model)
+        self.groups = LayerGroups.from_model(self._plain.model)
         self._trained = tuple(name for name, p in self._plain.model.named_parameters() if p.requires_grad)
 
     def finish(self) -> None:
@@ -320,7 +320,7 @@ class JumpPlanner:
         self._plan = None if state["plan"] is None else Plan(**state["plan"])
         self._rolled = list(state["rolled"])
         self._loss_correction = state["loss_correction"]
-        self._scored = [Residual.of(saved) for saved in state["scored"]]
+        self._scored = [Residual.from_saved(saved) for saved in state["scored"]]
         self._layers = tuple(LayerResidual(*layer) for layer in state["layers"])
         self._audits = deque(state["audits"], AUDITS)
 

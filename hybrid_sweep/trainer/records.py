@@ -146,7 +146,7 @@ class TrainingStatistics:
     reliability: list[ReliabilityBin]
 
     @classmethod
-    def of(
+    def from_tally(
         cls,
         tally: Tally,
         trace: list[Segment],

@@ -26,7 +26,7 @@ from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import Signal, TrainingDiverged
 from hybrid_sweep.trainer.snapshot import Snapshot, Stateful
 from hybrid_sweep.trainer.state import Position, Tally, Unread
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Parts:
     """
 
     config: HybridConfig
-    plain: PlainStep
+    plain: TrainStep
     controller: PhaseController
     planner: JumpPlanner
     tally: Tally

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hybrid_sweep.trainer.phases import Phase
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 class Segment(NamedTuple):
@@ -108,7 +108,7 @@ class Tally:
         """100·(1 − real steps / logical steps), whatever number of backward passes a real step takes."""
         return 100 * (1 - self.real_steps / self.steps) if self.steps else 0.0
 
-    def count(self, plain: PlainStep) -> None:
+    def count(self, plain: TrainStep) -> None:
         """Take note of the real steps so far, an oracle's among them, and of their backward passes."""
         self.real_steps, self.backward_calls = plain.steps, plain.backward_calls
 

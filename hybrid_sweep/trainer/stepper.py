@@ -13,12 +13,12 @@ from hybrid_sweep.trainer.cost_meter import Work
 from hybrid_sweep.trainer.forecast.corrector import micro_correction_due
 from hybrid_sweep.trainer.forecast.outlook import Outlook
 from hybrid_sweep.trainer.gradient_watch import GradientWatch, norm_of
-from hybrid_sweep.trainer.phases import Crossing, Phase
+from hybrid_sweep.trainer.phases import DecisionPoint, Phase
 from hybrid_sweep.trainer.predictors import Oracle
 from hybrid_sweep.trainer.records import Signal, StepResult
 from hybrid_sweep.trainer.recovery import Parts, Recovery, as_number, is_at_hand
 from hybrid_sweep.trainer.state import Unread
-from hybrid_sweep.trainer.train_step import Real, Steps, alone
+from hybrid_sweep.trainer.train_step import PendingStep, StepGenerator, run_to_completion
 
 NORM_STRIDE = 10
 """Real steps from one measured gradient norm to the next: the same ones that the EMA of updates takes in."""
@@ -47,9 +47,9 @@ class Stepper:
 
     def advance(self, load: Callable[[int], Any], limit: int) -> StepResult:
         """Run one logical step, or in Predict up to `limit` of them that need no batch in between."""
-        return alone(self.advancing(load, limit))
+        return run_to_completion(self.iter_advance(load, limit))
 
-    def advancing(self, load: Callable[[int], Any], limit: int) -> Steps[StepResult]:
+    def iter_advance(self, load: Callable[[int], Any], limit: int) -> StepGenerator[StepResult]:
         """As `advance`, but leave the real step to whoever iterates."""
         decides = self._controller.remaining == 0
         self._meter.start(always=decides or not self._controller.phase.is_real)
@@ -69,10 +69,10 @@ class Stepper:
         last = Phase.CORRECT if self._config.correct_steps else Phase.PREDICT
         return controller.phase is last and controller.remaining == 0
 
-    def crossing(self) -> Crossing:
+    def crossing(self) -> DecisionPoint:
         """Return what `HybridTrainer.crossing` does."""
         controller, at = self._controller, self._position
-        return Crossing(
+        return DecisionPoint(
             controller.state_dict(), controller.total_steps, self._tally.steps, at.confidence, at.trusted
         )
 
@@ -112,13 +112,13 @@ class Stepper:
             (self._controller.restore_horizon if assessment.paid else self._controller.reduce_horizon)()
         return assessment.finite
 
-    def _real_step(self, load: Callable[[int], Any]) -> Steps[StepResult]:
+    def _real_step(self, load: Callable[[int], Any]) -> StepGenerator[StepResult]:
         self._tick(1)
         step, phase = self._tally.steps, self._controller.phase
         batch = load(step)
         self._meter.lap(Work.BATCH)
         rate = self._plain.learning_rate
-        measured = yield Real(self._plain, batch, self._planner.groups)
+        measured = yield PendingStep(self._plain, batch, self._planner.groups)
         self._meter.lap(Work.PLAIN)
         self._tally.count(self._plain)
         norm = self._gradient_norm()

@@ -19,7 +19,7 @@ WRAPPERS = {
 DISTRIBUTED = "distributed training is not supported yet, each process would go its own way"
 
 
-def refuse_unsupported(model: nn.Module) -> None:
+def validate_supported(model: nn.Module) -> None:
     """Refuse a model that would come out wrong, or not at all.
 
     Raises:

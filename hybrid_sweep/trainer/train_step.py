@@ -1,4 +1,4 @@
-"""PlainStep: one real training step, the same code for the hybrid and for what it is compared with."""
+"""TrainStep: one real training step, the same code for the hybrid and for what it is compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybrid_sweep.trainer.forward import ForwardPass
 from hybrid_sweep.trainer.gradients import clip_, values_of
 from hybrid_sweep.trainer.learning_rates import as_schedule
 from hybrid_sweep.trainer.optimizers import OptimizerLike, StepTaker, as_optimizer, scaled_rates, with_modes
-from hybrid_sweep.trainer.supported import refuse_unsupported
+from hybrid_sweep.trainer.supported import validate_supported
 
 if TYPE_CHECKING:
     from hybrid_sweep.trainer.layer_groups import LayerGroups
@@ -26,7 +26,7 @@ Backward = Callable[[Tensor], object]
 Batches = Callable[[int], Any] | Sequence[Any] | Iterable[Any]
 
 
-class PlainStep:
+class TrainStep:
     """Forward, loss, backward, clipping, optimizer and schedule of one step.
 
     The optimizer decides when the first four happen (`StepTaker`), and how often: LBFGS evaluates its step
@@ -45,7 +45,7 @@ class PlainStep:
 
     Raises:
         UserError: for a schedule that needs a metric, an optimizer or schedule that lacks something
-            (`as_optimizer`, `as_schedule`), a model that cannot be trained here (`refuse_unsupported`) or has
+            (`as_optimizer`, `as_schedule`), a model that cannot be trained here (`validate_supported`) or has
             nothing to train, an optimizer that has others than the model's, or a norm that is not positive.
     """
 
@@ -58,7 +58,7 @@ class PlainStep:
         max_grad_norm: float | None = None,
         backward: Backward = torch.autograd.backward,
     ) -> None:
-        refuse_unsupported(model)
+        validate_supported(model)
         self.scheduler = as_schedule(lr_scheduler)
         self.model = model
         self.parameters: list[nn.Parameter] = []
@@ -223,20 +223,20 @@ def _described(loss: Any) -> str:
     return f"a tensor of shape {tuple(loss.shape)}" + " without a gradient" * (not loss.requires_grad)
 
 
-class Real(NamedTuple):
+class PendingStep(NamedTuple):
     """A real step that is due: who takes it, on what, and the vector of its weights where there is one."""
 
-    plain: PlainStep
+    plain: TrainStep
     batch: Any
     groups: LayerGroups | None = None
 
 
 T = TypeVar("T")
-Steps = Generator[Real, Any, T]
+StepGenerator = Generator[PendingStep, Any, T]
 """Training that yields each real step, and is sent its loss by whoever has taken it."""
 
 
-def alone(steps: Steps[T]) -> T:
+def run_to_completion(steps: StepGenerator[T]) -> T:
     """Take every real step of `steps` by itself; return what it returns."""
     loss = None
     while True:

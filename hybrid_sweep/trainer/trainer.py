@@ -20,7 +20,7 @@ from hybrid_sweep.trainer.continuing import changes, controller_under, starts_af
 from hybrid_sweep.trainer.cost_meter import CostMeter
 from hybrid_sweep.trainer.divergence.log import DivergenceLog
 from hybrid_sweep.trainer.forecast.confidence import SHUT
-from hybrid_sweep.trainer.phases import Crossing, Phase, PhaseController, TrainingState
+from hybrid_sweep.trainer.phases import DecisionPoint, Phase, PhaseController, TrainingState
 from hybrid_sweep.trainer.planner import JumpPlanner
 from hybrid_sweep.trainer.records import StepResult, TrainingDiverged, TrainingStatistics
 from hybrid_sweep.trainer.recovery import Parts
@@ -31,10 +31,10 @@ from hybrid_sweep.trainer.train_step import (
     Backward,
     Batches,
     LossFunction,
-    PlainStep,
-    Steps,
-    alone,
+    StepGenerator,
+    TrainStep,
     as_loader,
+    run_to_completion,
 )
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class HybridTrainer:
         meter: what measures each kind of work; None takes a stopwatch.
 
     Raises:
-        UserError: for an optimizer or a schedule that cannot be used (`PlainStep`), a model without trainable
+        UserError: for an optimizer or a schedule that cannot be used (`TrainStep`), a model without trainable
             parameters or with ones that cannot lie in one vector, an optimizer that has others than the
             model's, a norm that is not positive, or a predictor that cannot work with the optimizer.
     """
@@ -81,7 +81,7 @@ class HybridTrainer:
         divergence_log: str | Path | None = None,
         meter: CostMeter | None = None,
     ) -> None:
-        self.plain = PlainStep(model, optimizer, loss_fn, lr_scheduler, max_grad_norm, backward)
+        self.plain = TrainStep(model, optimizer, loss_fn, lr_scheduler, max_grad_norm, backward)
         self.model = model
         self.optimizer = self.plain.optimizer
         self.config = config or HybridConfig()
@@ -146,9 +146,9 @@ class HybridTrainer:
 
         A cycle ends with its Correct phase, or after 100 logical steps in which nothing was predicted.
         """
-        return alone(self.cycle(load, total_steps))
+        return run_to_completion(self.cycle(load, total_steps))
 
-    def cycle(self, load: Callable[[int], Any], total_steps: int) -> Steps[bool]:
+    def cycle(self, load: Callable[[int], Any], total_steps: int) -> StepGenerator[bool]:
         """As `run_cycle`, but leave the real steps to whoever iterates, so that many can be taken at once."""
         if total_steps < self.tally.steps:
             raise UserError(
@@ -163,11 +163,11 @@ class HybridTrainer:
             self.controller.total_steps = None
         return self.tally.steps < total_steps
 
-    def _until(self, load: Callable[[int], Any], total_steps: int) -> Steps[None]:
+    def _until(self, load: Callable[[int], Any], total_steps: int) -> StepGenerator[None]:
         began = self.tally.steps if self.position.cycle_at is None else self.position.cycle_at
         self.position.cycle_at = began
         while self.tally.steps < total_steps:
-            yield from self._stepper.advancing(load, limit=total_steps - self.tally.steps)
+            yield from self._stepper.iter_advance(load, limit=total_steps - self.tally.steps)
             if self._stepper.cycle_is_over(began):
                 break
         self.position.cycle_at = None
@@ -187,7 +187,7 @@ class HybridTrainer:
         """
         self._stepper.on_decision = call
 
-    def crossing(self) -> Crossing:
+    def crossing(self) -> DecisionPoint:
         """Return what the next phase depends on, where it is about to be decided."""
         return self._stepper.crossing()
 
@@ -376,7 +376,7 @@ class HybridTrainer:
     ) -> TrainingStatistics:
         """Return the statistics so far; `quality_score` needs both held-out losses of the same step."""
         self.recovery.catch_up()
-        return TrainingStatistics.of(
+        return TrainingStatistics.from_tally(
             self.tally,
             self.trace(),
             self.planner.confidence,

@@ -1,4 +1,4 @@
-"""TailAverage: the mean of the weights over the end of a run."""
+"""WeightAverage: the mean of the weights over the end of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STRIDE = 10
 """Steps from one averaged checkpoint to the next: a tenth of the memory traffic, the same mean."""
 
 
-class TailAverage:
+class WeightAverage:
     """A uniform average of every tenth step's weights, as LAWA's of checkpoints (2306.03241).
 
     It filters what a constant learning rate leaves of the gradients' noise. BatchNorm's buffers are not

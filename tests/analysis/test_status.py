@@ -14,7 +14,7 @@ from hybrid_sweep.store.journal import Journal
 START = datetime(2026, 2, 14, tzinfo=UTC)
 
 
-class Sitting:
+class Session:
     """Writes a journal, ten seconds from event to event."""
 
     def __init__(self, folder: ResultsFolder, **spec: Any) -> None:
@@ -42,8 +42,8 @@ class Sitting:
 
 
 @pytest.fixture
-def sitting(empty: ResultsFolder) -> Callable[..., Sitting]:
-    return lambda **spec: Sitting(empty, **spec)
+def session(empty: ResultsFolder) -> Callable[..., Session]:
+    return lambda **spec: Session(empty, **spec)
 
 
 def test_a_finished_sweep_says_so_with_its_front(grid60: ResultsFolder) -> None:
@@ -60,8 +60,8 @@ def test_a_finished_sweep_says_so_with_its_front(grid60: ResultsFolder) -> None:
     assert status.seconds_left is None
 
 
-def test_what_runs_and_what_is_left(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting(trials=10)
+def test_what_runs_and_what_is_left(session: Callable[..., Session]) -> None:
+    sweep = session(trials=10)
     sweep.run("a", speedup=2.0, quality=0.99)
     sweep.run("b", speedup=1.5, quality=1.01)
     sweep.start("c")
@@ -72,16 +72,16 @@ def test_what_runs_and_what_is_left(sitting: Callable[..., Sitting]) -> None:
     assert status.last_event_seconds == 10
 
 
-def test_without_a_driver_an_open_run_is_unfinished(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting(trials=2)
+def test_without_a_driver_an_open_run_is_unfinished(session: Callable[..., Session]) -> None:
+    sweep = session(trials=2)
     sweep.run("a", speedup=2.0, quality=0.99)
     sweep.start("b")
     status = sweep.status()
     assert (status.state, status.runs["running"], status.runs["unfinished"]) == ("interrupted", 0, 1)
 
 
-def test_an_interrupted_run_is_no_end(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting(trials=2)
+def test_an_interrupted_run_is_no_end(session: Callable[..., Session]) -> None:
+    sweep = session(trials=2)
     sweep.run("a", speedup=2.0, quality=0.99)
     sweep.start("b")
     sweep.write("interrupted", "b", result={"speedup": 9.0, "quality": 1.0})
@@ -98,8 +98,8 @@ def test_an_interrupted_run_is_no_end(sitting: Callable[..., Sitting]) -> None:
     assert sweep.status().state == "finished"
 
 
-def test_losses_and_retries_are_counted(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting(trials=1)
+def test_losses_and_retries_are_counted(session: Callable[..., Session]) -> None:
+    sweep = session(trials=1)
     sweep.start("a")
     sweep.write("lost", "a", attempt=1, why="node died", preempted=False)
     sweep.start("a", attempt=2)
@@ -110,8 +110,8 @@ def test_losses_and_retries_are_counted(sitting: Callable[..., Sitting]) -> None
     assert (status.state, status.lost, status.retried) == ("interrupted", 1, 1)
 
 
-def test_an_asked_point_that_never_began_is_not_forgotten(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting()  # no budget on record
+def test_an_asked_point_that_never_began_is_not_forgotten(session: Callable[..., Session]) -> None:
+    sweep = session()  # no budget on record
     sweep.write("asked", "a", number=0, config={}, params={}, source="tpe")
     sweep.run("a", speedup=2.0, quality=0.99)
     assert (sweep.status().planned, sweep.status().state) == (1, "finished")
@@ -119,8 +119,8 @@ def test_an_asked_point_that_never_began_is_not_forgotten(sitting: Callable[...,
     assert (sweep.status().planned, sweep.status().state) == (2, "interrupted")
 
 
-def test_a_sweep_that_stopped_because_it_was_flat_is_finished(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting(trials=50, stop_when_flat=3)
+def test_a_sweep_that_stopped_because_it_was_flat_is_finished(session: Callable[..., Session]) -> None:
+    sweep = session(trials=50, stop_when_flat=3)
     for number, trial in enumerate("abc"):  # what the study looks at is the counted speedup
         sweep.run(trial, speedup=2.0 + number, speedup_counted=2.0, quality=0.99)
     sweep.run("failed", state="failed")
@@ -130,9 +130,9 @@ def test_a_sweep_that_stopped_because_it_was_flat_is_finished(sitting: Callable[
 
 
 def test_points_are_means_over_seeds_and_a_pruned_seed_ends_its_point(
-    sitting: Callable[..., Sitting],
+    session: Callable[..., Session],
 ) -> None:
-    sweep = sitting(trials=2, repeats=2)
+    sweep = session(trials=2, repeats=2)
     sweep.run("a", 0, speedup=2.0, quality=1.0)
     assert (sweep.status().front, sweep.status().planned) == (0, 4)
     sweep.run("a", 1, speedup=4.0, quality=1.0)
@@ -145,15 +145,15 @@ def test_points_are_means_over_seeds_and_a_pruned_seed_ends_its_point(
     assert sweep.status(alive=True).seconds_left == 0  # b's other seed is never begun
 
 
-def test_the_budget_on_record_is_what_is_planned(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting(trials=50, repeats=3)
+def test_the_budget_on_record_is_what_is_planned(session: Callable[..., Session]) -> None:
+    sweep = session(trials=50, repeats=3)
     sweep.folder.write_manifest({**sweep.folder.manifest, "budget": 12})
     assert sweep.status().planned == 36
 
 
 @pytest.mark.parametrize("tail", [b'{"event": "repor', b'{"event": "reported"}\n', b""])
-def test_the_last_event_is_the_last_whole_line(sitting: Callable[..., Sitting], tail: bytes) -> None:
-    sweep = sitting(trials=3)
+def test_the_last_event_is_the_last_whole_line(session: Callable[..., Session], tail: bytes) -> None:
+    sweep = session(trials=3)
     sweep.start("a")
     sweep.write("reported", "a", report={"step": 5})
     with sweep.journal.path.open("ab") as file:
@@ -170,8 +170,8 @@ def test_nothing_has_happened_yet(empty: ResultsFolder) -> None:
     assert "none yet" in "\n".join(lines)
 
 
-def test_the_lines_and_the_json_say_the_same(sitting: Callable[..., Sitting]) -> None:
-    sweep = sitting(trials=3)
+def test_the_lines_and_the_json_say_the_same(session: Callable[..., Session]) -> None:
+    sweep = session(trials=3)
     sweep.run("a", speedup=2.0, quality=0.99)
     sweep.start("b")
     sweep.write("lost", "b", attempt=1, why="node died", preempted=False)

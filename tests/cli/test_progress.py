@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hybrid_sweep.cli.progress import SweepProgress, Tally
+from hybrid_sweep.cli.progress import SweepProgress, SweepProgressState
 from hybrid_sweep.driver.events import (
     Note,
     Preparing,
@@ -34,7 +34,7 @@ def finished(trial_id, speedup=2.0, quality=0.99, state="done", reason="", seed=
 
 def tally(*events, repeats=1):
     """Return a tally that saw the events, one second apart from time 0."""
-    kept = Tally("speedup", (1.0, 0.90), repeats)
+    kept = SweepProgressState("speedup", (1.0, 0.90), repeats)
     for now, event in enumerate(events):
         kept.apply(event, float(now))
     return kept
@@ -112,7 +112,7 @@ def test_a_counted_sweep_is_told_by_its_counted_speedup():
 
 
 def test_the_time_left_is_the_work_left_shared_by_the_slots():
-    kept = Tally("speedup", (1.0, 0.90))
+    kept = SweepProgressState("speedup", (1.0, 0.90))
     kept.apply(started(total=6, slots=2), 0)
     assert kept.seconds_left(0) is None
     kept.apply(TrialStarted("a", 0), 0)
@@ -130,7 +130,7 @@ def test_the_time_left_is_the_work_left_shared_by_the_slots():
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 100)), max_size=20), st.integers(1, 8))
 def test_the_time_left_is_never_negative(runs, slots):
-    kept = Tally("speedup", (1.0, 0.90))
+    kept = SweepProgressState("speedup", (1.0, 0.90))
     kept.apply(started(total=len(runs) + 3, slots=slots), 0.0)
     for index, (_, seconds) in enumerate(runs):
         kept.apply(TrialStarted(f"t{index}", 0), 0.0)
@@ -286,7 +286,7 @@ def test_the_other_seeds_of_a_pruned_point_are_not_waited_for():
 
 
 def test_memory_hardly_grows_with_the_trials():
-    kept = Tally("speedup", (1.0, 0.90), repeats=2)
+    kept = SweepProgressState("speedup", (1.0, 0.90), repeats=2)
 
     def run(first, last):
         for number in range(first, last):

@@ -14,7 +14,7 @@ from support.local_ray import local_ray
 from support.patience import HANG_SECONDS
 
 from hybrid_sweep.cluster import backend as backend_module
-from hybrid_sweep.cluster.backend import RayBackend, hiring
+from hybrid_sweep.cluster.backend import RayBackend, actor_factory
 from hybrid_sweep.driver.backend import Finished, Lost, Reported, Run
 from hybrid_sweep.errors import UserError
 
@@ -105,26 +105,26 @@ class Seats:
     """As many runners in one process, each called by its seat; calls may come in any order."""
 
     def __init__(self, how="well"):
-        self.seats = [Counter(how) for _ in range(3)]
-        self.taken = [asyncio.Event() for _ in self.seats]
+        self.slots = [Counter(how) for _ in range(3)]
+        self.taken = [asyncio.Event() for _ in self.slots]
 
-    async def ready(self, seat):
-        self.seats[seat].ready()
+    async def ready(self, slot):
+        self.slots[slot].ready()
 
-    async def start(self, seat, point, checkpoint=None):
-        self.seats[seat].start(point, checkpoint)
-        self.taken[seat].set()
+    async def start(self, slot, point, checkpoint=None):
+        self.slots[slot].start(point, checkpoint)
+        self.taken[slot].set()
 
-    async def step(self, seat):
-        await self.taken[seat].wait()
-        said = self.seats[seat].step()
+    async def step(self, slot):
+        await self.taken[slot].wait()
+        said = self.slots[slot].step()
         if "finished" in said or "lost" in said:
-            self.taken[seat].clear()
+            self.taken[slot].clear()
         return said
 
-    async def stop_now(self, seat, keep):
-        self.taken[seat].clear()
-        return self.seats[seat].stop_now(keep)
+    async def stop_now(self, slot, keep):
+        self.taken[slot].clear()
+        return self.slots[slot].stop_now(keep)
 
 
 @pytest.fixture
@@ -290,11 +290,11 @@ def test_workers_that_are_never_ready_end_the_sweep_with_the_setting_to_raise(pa
 
 def test_workers_that_are_up_already_are_taken_first():
     share = {"cpu": 1, "gpu": 0}
-    hired = [hiring(Late, share)() for _ in range(2)]
-    backend = RayBackend(Late, ("well",), share, lambda: 2, hired=hired)
+    prestarted = [actor_factory(Late, share)() for _ in range(2)]
+    backend = RayBackend(Late, ("well",), share, lambda: 2, prestarted=prestarted)
     try:
         idle(backend, 2)
-        assert {worker.actor for worker in backend._workers} == set(hired)
+        assert {worker.actor for worker in backend._workers} == set(prestarted)
         backend.start(run())
         assert endings(until(backend, endings))
     finally:

@@ -7,8 +7,8 @@ import pytest
 from support import toy
 from support.toy import Toy
 
-from hybrid_sweep.cluster.batched_worker import PackRunner
-from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.batched_worker import BatchedWorker
+from hybrid_sweep.cluster.worker import TrialWorker
 from hybrid_sweep.cluster.worker_context import Shared, cost_class
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
@@ -40,24 +40,24 @@ def shared():
     return make
 
 
-async def to_end(worker, seat, point, checkpoint=None):
+async def to_end(worker, slot, point, checkpoint=None):
     """Run a trial in a seat; return what was said."""
-    await worker.start(seat, point, checkpoint)
-    said = [await worker.step(seat)]
+    await worker.start(slot, point, checkpoint)
+    said = [await worker.step(slot)]
     while "finished" not in said[-1]:
-        said.append(await worker.step(seat))
+        said.append(await worker.step(slot))
     return said
 
 
 def run(worker, *points):
     async def all_of_them():
-        return await asyncio.gather(*(to_end(worker, seat, each) for seat, each in enumerate(points)))
+        return await asyncio.gather(*(to_end(worker, slot, each) for slot, each in enumerate(points)))
 
     return asyncio.run(all_of_them())
 
 
 def alone(shared, point, checkpoint=None):
-    runner = Runner(replace(shared, pack=1))
+    runner = TrialWorker(replace(shared, pack=1))
     runner.start(point, checkpoint)
     said = [runner.step()]
     while "finished" not in said[-1]:
@@ -75,7 +75,7 @@ def assert_agree(ours, theirs):
 
 def test_every_seat_says_what_a_runner_does(shared):
     points = [point(20), point(30, seed=1), point(9)]
-    worker = PackRunner(shared())
+    worker = BatchedWorker(shared())
     for ours, each in zip(run(worker, *points), points, strict=True):
         assert_agree(ours, alone(shared(), each))
     assert worker._pack.fused.steps > 50
@@ -83,16 +83,19 @@ def test_every_seat_says_what_a_runner_does(shared):
 
 
 def test_seats_are_taken_anew_while_others_train(shared):
-    worker, points = PackRunner(shared(pack=2)), [point(h, seed) for h in (5, 9, 20, 30) for seed in (0, 1)]
+    worker, points = (
+        BatchedWorker(shared(pack=2)),
+        [point(h, seed) for h in (5, 9, 20, 30) for seed in (0, 1)],
+    )
     waiting, said = list(enumerate(points)), {}
 
-    async def seat(number):
+    async def slot(number):
         while waiting:
             i, each = waiting.pop(0)
             said[i] = await to_end(worker, number, each)
 
     async def both():
-        await asyncio.gather(seat(0), seat(1))
+        await asyncio.gather(slot(0), slot(1))
 
     asyncio.run(both())
     for i, each in enumerate(points):
@@ -101,7 +104,7 @@ def test_seats_are_taken_anew_while_others_train(shared):
 
 def test_an_error_fails_its_run_and_no_other(shared):
     bad = {**point(20), "config": {"max_predict_steps": -1}}
-    worker = PackRunner(shared())
+    worker = BatchedWorker(shared())
     broken, whole = run(worker, bad, point(9))
     assert broken[-1]["finished"]["state"] == "failed"
     assert "max_predict_steps" in broken[-1]["finished"]["reason"]
@@ -110,7 +113,7 @@ def test_an_error_fails_its_run_and_no_other(shared):
 
 def test_a_stopped_run_goes_on_in_another_seat_or_alone(shared):
     async def part():
-        worker = PackRunner(shared(pack=2))
+        worker = BatchedWorker(shared(pack=2))
         other = asyncio.create_task(to_end(worker, 1, point(20)))
         await worker.start(0, point(9))
         report = (await worker.step(0))["report"]
@@ -131,7 +134,7 @@ def test_a_stopped_run_goes_on_in_another_seat_or_alone(shared):
 
 def test_a_step_that_comes_before_its_start_waits_for_it(shared):
     async def part():
-        worker = PackRunner(shared())
+        worker = BatchedWorker(shared())
         early = asyncio.create_task(worker.step(1))
         await asyncio.sleep(0)
         other = await to_end(worker, 0, point(9))
@@ -146,7 +149,7 @@ def test_a_step_that_comes_before_its_start_waits_for_it(shared):
 
 def test_nothing_is_kept_where_nobody_asks(shared):
     async def part():
-        worker = PackRunner(shared())
+        worker = BatchedWorker(shared())
         await worker.start(0, point())
         await worker.step(0)
         return await worker.stop_now(0, False)
@@ -155,16 +158,16 @@ def test_nothing_is_kept_where_nobody_asks(shared):
 
 
 def test_the_workload_is_built_once_and_what_cannot_be_built_is_said(shared):
-    worker = PackRunner(shared())
+    worker = BatchedWorker(shared())
 
     async def ready(worker):
-        for seat in range(3):
-            await worker.ready(seat)
+        for slot in range(3):
+            await worker.ready(slot)
 
     asyncio.run(ready(worker))
-    assert len({id(seat._workload) for seat in worker._seats}) == 1
+    assert len({id(slot._workload) for slot in worker._slots}) == 1
     with pytest.raises(UserError, match="colour"):
-        asyncio.run(ready(PackRunner(shared(colour="red"))))
+        asyncio.run(ready(BatchedWorker(shared(colour="red"))))
 
 
 def test_what_breaks_the_pack_loses_its_runs_and_hangs_none(shared, monkeypatch):
@@ -174,9 +177,9 @@ def test_what_breaks_the_pack_loses_its_runs_and_hangs_none(shared, monkeypatch)
     monkeypatch.setattr("hybrid_sweep.trainer.fused.FusedStep.__call__", broken)
 
     async def both():
-        worker = PackRunner(shared())
+        worker = BatchedWorker(shared())
         return await asyncio.gather(
-            *(to_end(worker, seat, point(9)) for seat in (0, 1)), return_exceptions=True
+            *(to_end(worker, slot, point(9)) for slot in (0, 1)), return_exceptions=True
         )
 
     assert [type(error) for error in asyncio.run(both())] == [MemoryError, MemoryError]

@@ -13,10 +13,10 @@ from support.local_ray import quiet, ray_at
 from support.nodes import nodes
 
 from hybrid_sweep.cluster import session
-from hybrid_sweep.cluster.batched_worker import PackRunner
+from hybrid_sweep.cluster.batched_worker import BatchedWorker
 from hybrid_sweep.cluster.launch import run_sweep
 from hybrid_sweep.cluster.prefix_store import Directory, start_directory
-from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.worker import TrialWorker
 from hybrid_sweep.cluster.worker_context import Shared, cost_class
 from hybrid_sweep.driver.events import TrialFinished, TrialReported
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
@@ -104,7 +104,7 @@ def test_a_node_follows_what_another_one_has_trained(cluster, shared, pack):
     def followed_seconds(shared):
         """Train the first configuration on one node, then the others on the other one."""
         actors = [
-            ray.remote(Runner if pack == 1 else PackRunner)
+            ray.remote(TrialWorker if pack == 1 else BatchedWorker)
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
             .remote(shared)
             for node in ray.nodes()
@@ -112,9 +112,9 @@ def test_a_node_follows_what_another_one_has_trained(cluster, shared, pack):
         ]
         results = []
         for actor, config in zip([actors[0], *actors[1:] * 2], shared.tried, strict=True):
-            seat = () if pack == 1 else (1,)
-            actor.start.remote(*seat, {"trial_id": "t", "seed": 0, "config": config.model_dump()})
-            while "finished" not in (said := ray.get(actor.step.remote(*seat))):
+            slot = () if pack == 1 else (1,)
+            actor.start.remote(*slot, {"trial_id": "t", "seed": 0, "config": config.model_dump()})
+            while "finished" not in (said := ray.get(actor.step.remote(*slot))):
                 pass
             results.append(said["finished"]["result"]["followed_seconds"])
         for actor in actors:
@@ -130,7 +130,7 @@ def test_a_node_follows_what_another_one_has_trained(cluster, shared, pack):
         assert leads == 0 < min(follows, follows_too)
 
 
-class Told(Directory):
+class OnProgress(Directory):
     """Remembers that it was used."""
 
     told = 0
@@ -147,7 +147,7 @@ def test_a_directory_that_dies_costs_no_run(spec, cluster, at_home, tmp_path, mo
     alive, told = [], []
 
     def start():
-        alive.append(ray.remote(Told).options(num_cpus=0).remote(10_000_000))
+        alive.append(ray.remote(OnProgress).options(num_cpus=0).remote(10_000_000))
         return alive[-1]
 
     def kill_once(event):

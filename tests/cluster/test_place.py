@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from hybrid_sweep.cluster.session import REPORT_EVERY_SECONDS, Place, report_seconds
+from hybrid_sweep.cluster.session import REPORT_EVERY_SECONDS, ResourceRequest, report_seconds
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec.sweep import SweepSpec
 
@@ -16,7 +16,7 @@ def place(monkeypatch):
             ray, "nodes", lambda: [*alive, {"Alive": False, "Resources": {"CPU": 64, "GPU": 8}}]
         )
         spec = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp", **fields)
-        return Place.of(spec, None), spec
+        return ResourceRequest.from_spec(spec, None), spec
 
     return make
 

@@ -9,7 +9,7 @@ import ray
 from support.local_ray import local_ray
 
 from hybrid_sweep.cluster import prefix_store
-from hybrid_sweep.cluster.prefix_store import Directory, EdgeStore, start_directory
+from hybrid_sweep.cluster.prefix_store import Directory, PrefixStore, start_directory
 from hybrid_sweep.measure.shared_prefix import SweepStore
 
 pytestmark = pytest.mark.ray
@@ -37,7 +37,7 @@ def node(monkeypatch, tmp_path):
     def make(name, directory=None, kind="alike"):
         monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path / name))
         disk = SweepStore("one")
-        return EdgeStore(disk, directory, f"{kind} {tmp_path}") if directory else disk
+        return PrefixStore(disk, directory, f"{kind} {tmp_path}") if directory else disk
 
     return make
 
@@ -75,10 +75,10 @@ def test_a_node_on_which_the_same_run_is_another_does_not_find_it(node, director
 
 
 def test_it_outlives_the_worker_that_put_it(node, directory):
-    worker = ray.remote(EdgeStore).options(num_cpus=0).remote(node("a"), directory, "worker's")
+    worker = ray.remote(PrefixStore).options(num_cpus=0).remote(node("a"), directory, "worker's")
     ray.get([worker.put.remote(KEY, DATA), worker.put.remote(OTHER, DATA)])  # by now the first has arrived
     ray.kill(worker)
-    assert EdgeStore(node("b"), directory, "worker's").get(KEY) == DATA
+    assert PrefixStore(node("b"), directory, "worker's").get(KEY) == DATA
 
 
 def test_without_the_directory_there_is_the_disk(node):
@@ -105,7 +105,7 @@ class Stuck(Directory):
 
 
 def test_one_that_does_not_answer_is_asked_once(node, monkeypatch):
-    monkeypatch.setattr(prefix_store, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(prefix_store, "DIRECTORY_TIMEOUT_SECONDS", 0.1)
     directory = ray.remote(Stuck).options(num_cpus=0).remote(LIMIT)
     store = node("a", directory)
     assert store.get(KEY) is None

@@ -13,8 +13,8 @@ from support.local_ray import local_ray
 
 from hybrid_sweep.cluster import board
 from hybrid_sweep.cluster import preparation_pool as module
-from hybrid_sweep.cluster.backend import hiring
-from hybrid_sweep.cluster.preparation_pool import Crew
+from hybrid_sweep.cluster.backend import actor_factory
+from hybrid_sweep.cluster.preparation_pool import PreparationPool
 from hybrid_sweep.driver.events import Note, Preparing
 from hybrid_sweep.errors import UserError
 
@@ -53,20 +53,20 @@ def hang_until_tried(mark, times):
     return "done"
 
 
-def count_to(number, tell):
+def count_to(number, on_event):
     """Tell for long how far it is; each single step is short."""
     for done in range(number):
         board.WRITE_EVERY_SECONDS = 0.05
-        tell(done, number)
+        on_event(done, number)
         time.sleep(0.1)
     return number
 
 
-def count_until(path, tell):
+def count_until(path, on_event):
     """Tell how far it is until the file is there."""
     board.WRITE_EVERY_SECONDS = 0.05
     while not Path(path).exists():
-        tell(7, 9)
+        on_event(7, 9)
         time.sleep(0.01)
 
 
@@ -77,71 +77,71 @@ def cluster():
 
 
 @pytest.fixture
-def crew():
-    crew = Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), 2)
-    yield crew
-    crew.close()
+def pool():
+    pool = PreparationPool(actor_factory(Preparer, {"cpu": 1, "gpu": 0}), 2)
+    yield pool
+    pool.close()
 
 
-def test_preparations_go_round_and_those_for_the_last_stay_with_it(crew):
-    round_about = crew.hear(*[crew.ask(os.getpid) for _ in range(4)])
-    last = crew.hear(*[crew.ask(os.getpid, last=True) for _ in range(2)])
+def test_preparations_go_round_and_those_for_the_last_stay_with_it(pool):
+    round_about = pool.hear(*[pool.ask(os.getpid) for _ in range(4)])
+    last = pool.hear(*[pool.ask(os.getpid, last=True) for _ in range(2)])
     assert round_about[:2] == round_about[2:]
     assert len(set(round_about)) == 2
     assert last == [round_about[1]] * 2
 
 
-def test_another_worker_takes_over_from_one_that_died(crew, tmp_path):
-    (survivor,) = crew.hear(crew.ask(os.getpid))
-    tasks = [crew.ask(die_once, str(tmp_path / "mark"), last=True), crew.ask(os.getpid, last=True)]
-    assert crew.hear(*tasks) == ["done", survivor]
-    assert len(crew.hand_over()) == 2  # the back-end finds out that one of them is dead
+def test_another_worker_takes_over_from_one_that_died(pool, tmp_path):
+    (survivor,) = pool.hear(pool.ask(os.getpid))
+    tasks = [pool.ask(die_once, str(tmp_path / "mark"), last=True), pool.ask(os.getpid, last=True)]
+    assert pool.hear(*tasks) == ["done", survivor]
+    assert len(pool.hand_over()) == 2  # the back-end finds out that one of them is dead
 
 
-def test_workers_that_were_handed_over_live_on(crew):
-    workers = crew.hand_over()
-    crew.close()
+def test_workers_that_were_handed_over_live_on(pool):
+    workers = pool.hand_over()
+    pool.close()
     assert len({ray.get(worker.prepare.remote(os.getpid)) for worker in workers}) == 2
     for worker in workers:
         ray.kill(worker)
 
 
-def test_one_that_kills_every_worker_is_given_up(crew):
+def test_one_that_kills_every_worker_is_given_up(pool):
     with pytest.raises(RayActorError):
-        crew.hear(crew.ask(os._exit, 1))
+        pool.hear(pool.ask(os._exit, 1))
 
 
-def test_what_it_raises_is_raised_here(crew):
+def test_what_it_raises_is_raised_here(pool):
     with pytest.raises(RayTaskError, match="invalid literal"):
-        crew.hear(crew.ask(int, "seven"))
+        pool.hear(pool.ask(int, "seven"))
 
 
-def test_a_failure_is_told_while_others_still_work(crew, tmp_path):
+def test_a_failure_is_told_while_others_still_work(pool, tmp_path):
     go_on = tmp_path / "go_on"
-    waiting = crew.ask(wait_for, str(go_on))
+    waiting = pool.ask(wait_for, str(go_on))
     with pytest.raises(RayTaskError, match="invalid literal"):
-        crew.hear(waiting, crew.ask(int, "seven"))
+        pool.hear(waiting, pool.ask(int, "seven"))
     go_on.touch()
-    assert crew.hear(waiting) == ["seen"]
+    assert pool.hear(waiting) == ["seen"]
 
 
 def test_workers_that_have_no_place_get_no_work():
     """Somebody else has one of the two CPUs."""
-    other = hiring(Preparer, {"cpu": 1, "gpu": 0})()
+    other = actor_factory(Preparer, {"cpu": 1, "gpu": 0})()
     ray.get(other.prepare.remote(bool))
-    crew = Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), 2)
+    pool = PreparationPool(actor_factory(Preparer, {"cpu": 1, "gpu": 0}), 2)
     try:
-        heard = crew.hear(crew.ask(os.getpid), crew.ask(os.getpid), crew.ask(os.getpid, last=True))
+        heard = pool.hear(pool.ask(os.getpid), pool.ask(os.getpid), pool.ask(os.getpid, last=True))
         assert len(set(heard)) == 1
     finally:
-        crew.close()
+        pool.close()
         ray.kill(other)
 
 
-def test_the_last_one_may_have_the_machine_for_itself(crew):
-    (last,) = crew.hear(crew.ask(os.getpid, last=True))
-    crew.shrink()
-    assert crew.hear(crew.ask(os.getpid), crew.ask(os.getpid, last=True)) == [last, last]
+def test_the_last_one_may_have_the_machine_for_itself(pool):
+    (last,) = pool.hear(pool.ask(os.getpid, last=True))
+    pool.shrink()
+    assert pool.hear(pool.ask(os.getpid), pool.ask(os.getpid, last=True)) == [last, last]
 
 
 def test_what_preparations_say_of_themselves_is_told_while_they_last(tmp_path, monkeypatch):
@@ -149,18 +149,18 @@ def test_what_preparations_say_of_themselves_is_told_while_they_last(tmp_path, m
     monkeypatch.setattr(module, "LOOK_EVERY_SECONDS", 0.05)
     enough, told = tmp_path / "enough", []
 
-    def tell(event):
+    def on_event(event):
         told.append(event)
         if event == Preparing(("counting: 7 of 9", "preparing")):
             enough.touch()
 
-    crew = Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), 2, tell)
+    pool = PreparationPool(actor_factory(Preparer, {"cpu": 1, "gpu": 0}), 2, on_event)
     try:
-        counting = crew.ask(count_until, str(enough), label="counting", tells=True)
-        assert crew.hear(counting, crew.ask(wait_for, str(enough))) == [None, "seen"]
+        counting = pool.ask(count_until, str(enough), label="counting", tells=True)
+        assert pool.hear(counting, pool.ask(wait_for, str(enough))) == [None, "seen"]
         assert Preparing(("counting", "preparing")) in told
     finally:
-        crew.close()
+        pool.close()
 
 
 @pytest.fixture
@@ -172,12 +172,12 @@ def impatient(monkeypatch):
 
     def make(size, limit=2.0):
         told = []
-        crews.append(Crew(hiring(Preparer, {"cpu": 1, "gpu": 0}), size, told.append, limit))
+        crews.append(PreparationPool(actor_factory(Preparer, {"cpu": 1, "gpu": 0}), size, told.append, limit))
         return crews[-1], told
 
     yield make
-    for crew in crews:
-        crew.close()
+    for pool in crews:
+        pool.close()
 
 
 def notes(told):
@@ -186,33 +186,33 @@ def notes(told):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_preparation_that_hangs_is_tried_once_more_and_what_waited_behind_it_too(impatient, size, tmp_path):
-    crew, told = impatient(size)
-    tasks = [crew.ask(hang_until_tried, str(tmp_path / "mark"), 1, label="the reference", last=True)]
-    tasks += [crew.ask(abs, number, last=True) for number in (-1, -2)]
-    assert crew.hear(*tasks) == ["done", 1, 2]
+    pool, told = impatient(size)
+    tasks = [pool.ask(hang_until_tried, str(tmp_path / "mark"), 1, label="the reference", last=True)]
+    tasks += [pool.ask(abs, number, last=True) for number in (-1, -2)]
+    assert pool.hear(*tasks) == ["done", 1, 2]
     (note,) = notes(told)
     assert note.startswith("hung at the reference, with no sign of life for 2 s")
 
 
 def test_one_that_hangs_again_ends_the_sweep_with_the_setting_to_raise(impatient, tmp_path):
-    crew, told = impatient(2)
-    waits = crew.ask(hang_until_tried, str(tmp_path / "mark"), 9, label="unit costs")
+    pool, told = impatient(2)
+    waits = pool.ask(hang_until_tried, str(tmp_path / "mark"), 9, label="unit costs")
     with pytest.raises(UserError, match=r"^hung at unit costs, .* for 2 s, .*trial_timeout=SECONDS") as ended:
-        crew.hear(waits)
+        pool.hear(waits)
     assert len(str(ended.value).splitlines()) == 1
     assert len(notes(told)) == 1
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_worker_that_hangs_at_what_is_not_waited_for_is_found_too(impatient, tmp_path):
-    crew, told = impatient(2)
-    crew.ask(hang_until_tried, str(tmp_path / "mark"), 1, label="the build")
-    assert crew.hear(*[crew.ask(abs, -number) for number in range(4)]) == [0, 1, 2, 3]
+    pool, told = impatient(2)
+    pool.ask(hang_until_tried, str(tmp_path / "mark"), 1, label="the build")
+    assert pool.hear(*[pool.ask(abs, -number) for number in range(4)]) == [0, 1, 2, 3]
     assert notes(told)[0].startswith("hung at the build")
 
 
 def test_one_that_tells_how_far_it_is_does_not_hang_and_those_behind_it_wait(impatient):
-    crew, told = impatient(1, 3.0)
-    long = crew.ask(count_to, 60, label="counting", tells=True)
-    assert crew.hear(long, crew.ask(abs, -1)) == [60, 1]
+    pool, told = impatient(1, 3.0)
+    long = pool.ask(count_to, 60, label="counting", tells=True)
+    assert pool.hear(long, pool.ask(abs, -1)) == [60, 1]
     assert not notes(told)

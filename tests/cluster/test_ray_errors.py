@@ -6,7 +6,7 @@ import sys
 import pytest
 from ray.exceptions import OutOfMemoryError
 
-from hybrid_sweep.cluster.ray_errors import LESS, last_words, with_remedy
+from hybrid_sweep.cluster.ray_errors import LESS, summarize_ray_error, with_remedy
 
 PROGRAM = """
 import resource, sys, torch
@@ -34,6 +34,6 @@ def test_what_is_no_lack_of_memory_is_left_as_it_is():
 
 
 def test_a_node_that_runs_low_says_what_to_lower():
-    said = last_words(OutOfMemoryError("Task was killed due to the node running low on memory."))
+    said = summarize_ray_error(OutOfMemoryError("Task was killed due to the node running low on memory."))
     assert said.startswith("out of memory")
     assert said.endswith(LESS)

@@ -9,8 +9,8 @@ import pytest
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from hybrid_sweep.cluster.resume_hint import LastWord
-with LastWord() as word:
+from hybrid_sweep.cluster.resume_hint import ResumeHint
+with ResumeHint() as word:
     if sys.argv[1]:
         word.resume(Path(sys.argv[1]))
     exec(sys.argv[2])

@@ -16,8 +16,8 @@ from support.sweeps import STEPS, result, sweep
 
 from hybrid_sweep.cluster.tune import ParetoScheduler, StudySearcher
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.asked import Known
-from hybrid_sweep.search.replay import refuse_other_space
+from hybrid_sweep.search.asked import PriorPoint
+from hybrid_sweep.search.replay import validate_same_space
 from hybrid_sweep.search.storage import StorageView
 
 OBJECTIVES = ["speedup_counted", "quality"]
@@ -90,7 +90,7 @@ def test_3_what_is_known_beforehand():
     us = Ours(sampler="grid", space=SMALL)
     point = {"max_predict_steps": 50, "correction_interval": 0}
     values = {"speedup_counted": 1.5, "quality": 0.9}
-    us.searcher.study.learn(Known(config=point, params=point, values=values, source="earlier"))
+    us.searcher.study.learn(PriorPoint(config=point, params=point, values=values, source="earlier"))
     assert point not in [us.run(str(n)) for n in range(3)]
     assert us.searcher.suggest("d") == Searcher.FINISHED
 
@@ -114,7 +114,7 @@ def test_4_another_sweep_in_the_same_storage(tmp_path):
     with pytest.raises(UserError, match="x-one"):
         StorageView.open(url, tmp_path, "x-one", new=True)
     with pytest.raises(UserError, match="max_predict_steps"):
-        refuse_other_space(sweep(space=SMALL), sweep())
+        validate_same_space(sweep(space=SMALL), sweep())
 
 
 def test_5_a_crash_after_the_last_save(tmp_path):
@@ -223,7 +223,7 @@ def test_a_result_of_the_trainable_is_read_as_it_is_and_as_tune_flattens_it():
 
 
 def test_the_scheduler_stops_what_the_study_gives_up(tmp_path):
-    class Trial:
+    class HybridRun:
         def __init__(self, trial_id):
             self.trial_id = trial_id
 
@@ -236,7 +236,7 @@ def test_the_scheduler_stops_what_the_study_gives_up(tmp_path):
         for step in (150, 200, 320):
             values = {"step": step, "speedup_counted": speedup, "quality": speedup / 3, "backward_calls": 90}
             decisions.append(
-                scheduler.on_trial_result(None, Trial(name), flatten_dict({"report": values, "x": {}}))
+                scheduler.on_trial_result(None, HybridRun(name), flatten_dict({"report": values, "x": {}}))
             )
     assert decisions == [TrialScheduler.CONTINUE] * 8 + [TrialScheduler.STOP]
     assert us.searcher.suggest("5") == Searcher.FINISHED  # the other seed of a stopped point is not run

@@ -8,7 +8,7 @@ import torch
 from support import toy
 from support.toy import Toy
 
-from hybrid_sweep.cluster.worker import Runner
+from hybrid_sweep.cluster.worker import TrialWorker
 from hybrid_sweep.cluster.worker_context import Shared, cost_class
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import hybrid_run as trial_module
@@ -40,7 +40,7 @@ def shared():
 
 
 def started(shared, first, checkpoint=None):
-    runner = Runner(shared)
+    runner = TrialWorker(shared)
     runner.start(first, checkpoint)
     return runner
 
@@ -68,7 +68,7 @@ def test_one_report_a_step_and_the_result_with_the_last(shared):
 
 def test_another_workload_than_the_sweep_began_with_is_refused(shared):
     with pytest.raises(UserError, match=r"^toy\.py changed since the sweep began"):
-        Runner(replace(shared(), began_with={"code": {"0 toy.py": "another"}})).ready()
+        TrialWorker(replace(shared(), began_with={"code": {"0 toy.py": "another"}})).ready()
 
 
 def test_reports_of_short_cycles_travel_together(shared):
@@ -93,15 +93,15 @@ def test_a_checkpoint_does_not_wait_for_other_reports(shared):
 
 
 def test_what_was_reported_before_a_failure_is_told(shared, monkeypatch):
-    reporting, told = trial_module.Trial.reporting, []
+    iter_report, told = trial_module.Trial.iter_report, []
 
     def broken(trial):
         if len(told) == 2:
             raise RuntimeError("out of luck")
-        told.append((yield from reporting(trial)))
+        told.append((yield from iter_report(trial)))
         return told[-1]
 
-    monkeypatch.setattr(trial_module.Trial, "reporting", broken)
+    monkeypatch.setattr(trial_module.Trial, "iter_report", broken)
     said = started(replace(shared(), report_seconds=60.0), config()).step()
     assert said["finished"]["state"] == "failed"
     assert said["earlier"] == told
@@ -111,7 +111,7 @@ def test_a_twin_that_raises_does_not_fail_the_trial(shared, monkeypatch):
     def broken(*given, **options):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(trial_module, "ArmRun", broken)
+    monkeypatch.setattr(trial_module, "ControlTraining", broken)
     finished = run(started(replace(shared(), share=False), config()))[-1]["finished"]
     assert finished["state"] == "done"
     assert finished["reason"].startswith("no quality_vs_frozen: its run raised RuntimeError: out of luck; no")
@@ -229,7 +229,9 @@ class TestCheckpoints:
 
     def test_a_state_that_cannot_be_saved_costs_the_checkpoint_and_not_the_trial(self, shared, monkeypatch):
         worker = started(saving(shared(), 0), config())
-        monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.Trial.state_dict", lambda trial: {"own": run})
+        monkeypatch.setattr(
+            "hybrid_sweep.measure.hybrid_run.HybridRun.state_dict", lambda trial: {"own": run}
+        )
         reports = run(worker)
         assert all(report["checkpoint"] is None for report in reports[:-1])
         assert reports[-1]["finished"]["state"] == "done"
@@ -280,11 +282,11 @@ class TestStopping:
 
 
 def test_a_worker_warms_up_before_its_first_trial_and_says_what_it_cannot_build(shared):
-    worker = Runner(shared())
+    worker = TrialWorker(shared())
     worker.ready()
     assert worker._workload is not None
     with pytest.raises(UserError, match="colour"):
-        Runner(shared(colour="red")).ready()
+        TrialWorker(shared(colour="red")).ready()
 
 
 def test_a_full_gpu_is_told_before_the_trial_is_built(shared, monkeypatch):
@@ -300,7 +302,7 @@ def test_a_trial_that_runs_out_of_gpu_memory_is_to_be_tried_again(shared, monkey
     def full(trial):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.Trial.reporting", full)
+    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.HybridRun.reporting", full)
     assert started(shared(), config()).step() == {
         "lost": "out of GPU memory: CUDA out of memory. Tried to allocate"
     }
@@ -314,7 +316,7 @@ def test_memory_is_given_back_once_nothing_holds_it(shared, monkeypatch):
         taken.append(weakref.ref(activations))
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.Trial.reporting", full)
+    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.HybridRun.reporting", full)
     worker = started(shared(), config())
     worker.ready()
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(taken[0]() is not None))

@@ -19,9 +19,9 @@ from hybrid_sweep.measure import cost_cache
 from hybrid_sweep.measure import workload_builder as order_module
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
 from hybrid_sweep.measure.curvature import Curvature
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.shared_prefix import SharedTrial
+from hybrid_sweep.measure.shared_prefix import SharedPrefixRun
 from hybrid_sweep.measure.workload_builder import WorkloadOrder, warm_up
 from hybrid_sweep.trainer import HybridConfig
 
@@ -160,12 +160,12 @@ def make():
     def test_a_file_that_was_changed_is_refused_by_name(self, folder):
         mine = order(f"{folder / 'mine.py'}:Toy")
         before = prepare_reference(mine, 0, 30, 10, False).began_with
-        mine.refuse_other(before)
-        mine.refuse_other({})  # of a sweep that kept none
+        mine.validate_same_workload(before)
+        mine.validate_same_workload({})  # of a sweep that kept none
         with (folder / "mine.py").open("a") as file:
             file.write("# another one\n")
         with pytest.raises(UserError, match=r"^mine\.py changed since the sweep began") as refusal:
-            mine.refuse_other(before)
+            mine.validate_same_workload(before)
         assert platform.node() in str(refusal.value)
 
     def test_a_recipe_that_was_changed_beside_the_code_is_refused_by_what_it_is(self, folder, monkeypatch):
@@ -177,18 +177,18 @@ def make():
         mine = order(f"{folder / 'mine.py'}:Mine")
         monkeypatch.setenv("RATE", "0.005")
         before = json.loads(json.dumps(prepare_reference(mine, 0, 30, 10, False).began_with))
-        mine.refuse_other(before)
+        mine.validate_same_workload(before)
         monkeypatch.setenv("RATE", "0.01")
         order_module._built.clear()  # as in a new process
         with pytest.raises(UserError, match=r"^learning rate \(0\.005, now 0\.01\) changed since the sweep"):
-            mine.refuse_other(before)
+            mine.validate_same_workload(before)
 
     def test_code_that_is_in_no_file_is_not_compared(self, folder):
         shutil.copy(toy.__file__, folder)
         (folder / "factory.py").write_text(self.FACTORY)
         made = order(f"{folder / 'factory.py'}:make")
         assert made.code() != made.code()
-        made.refuse_other(made.began_with())
+        made.validate_same_workload(made.began_with())
 
 
 class TestPreparing:
@@ -299,9 +299,9 @@ class TestShared:
     def test_trials_share_what_they_have_in_common_unless_told(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HYBRID_SWEEP_CACHE", str(tmp_path))
         together = replace(self.shared(), sweep_id="one")
-        assert isinstance(together.trial(POINT, Toy(), {}), SharedTrial)
-        assert isinstance(together.trial(POINT, Toy(), {}, alone=True), Trial)
-        assert isinstance(replace(together, share=False).trial(POINT, Toy(), {}), Trial)
+        assert isinstance(together.trial(POINT, Toy(), {}), SharedPrefixRun)
+        assert isinstance(together.trial(POINT, Toy(), {}, alone=True), HybridRun)
+        assert isinstance(replace(together, share=False).trial(POINT, Toy(), {}), HybridRun)
 
     def test_a_kept_model_loads(self, tmp_path):
         trial = self.shared(models=tmp_path).trial(POINT, Toy(), {})

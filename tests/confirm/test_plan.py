@@ -5,8 +5,15 @@ from math import inf
 import pytest
 from support import toy
 
-from hybrid_sweep.confirm.plan import FURTHER, MATCHED, SMALLER, Plan, described, target_loss
-from hybrid_sweep.control import Arm, tuning_trials
+from hybrid_sweep.confirm.plan import (
+    FIRST_MULTIPLIERS,
+    LARGER_MULTIPLIERS,
+    SMALLER_MULTIPLIERS,
+    Plan,
+    described,
+    target_loss,
+)
+from hybrid_sweep.control import ControlConfig, tuning_trials
 from hybrid_sweep.measure.control_optimizers import NotApplicable
 from hybrid_sweep.measure.control_training import HybridCurve
 from hybrid_sweep.measure.curve import Curve
@@ -64,7 +71,7 @@ def test_the_settings_chosen_are_those_that_reach_the_target_first():
     for arm, losses in zip(candidates, ends, strict=True):
         curves["H010", settings(arm), 0] = curve([0, 20, 40], losses)
 
-    class Known:
+    class PriorPoint:
         workload = toy.Toy()
         steps = 100
 
@@ -74,20 +81,20 @@ def test_the_settings_chosen_are_those_that_reach_the_target_first():
         def hybrid(self, trial_id, seed):
             return curves[trial_id, "hybrid", seed]
 
-    assert plan_of("tuned").controls(Known(), "H010") == {"tuned": settings(candidates[1])}
+    assert plan_of("tuned").controls(PriorPoint(), "H010") == {"tuned": settings(candidates[1])}
 
 
 @pytest.mark.parametrize(
     ("best", "edge", "tried", "chosen", "outermost"),
     [
-        (2.0, inf, MATCHED, 2.0, ""),
-        (4.0, inf, MATCHED + FURTHER[:1], 4.0, ""),
-        (6.0, inf, MATCHED + FURTHER[:2], 6.0, ""),
-        (99.0, inf, MATCHED + FURTHER, 13.5, "largest"),
-        (1.0, inf, MATCHED + SMALLER[:1], 1.0, ""),
-        (0.5, inf, MATCHED + SMALLER[:3], 0.5, ""),
-        (9.0, 0.4, MATCHED + SMALLER, 0.35, ""),  # the larger ones diverge
-        (9.0, 0.1, MATCHED + SMALLER, 0.25, "smallest"),  # all of them do
+        (2.0, inf, FIRST_MULTIPLIERS, 2.0, ""),
+        (4.0, inf, FIRST_MULTIPLIERS + LARGER_MULTIPLIERS[:1], 4.0, ""),
+        (6.0, inf, FIRST_MULTIPLIERS + LARGER_MULTIPLIERS[:2], 6.0, ""),
+        (99.0, inf, FIRST_MULTIPLIERS + LARGER_MULTIPLIERS, 13.5, "largest"),
+        (1.0, inf, FIRST_MULTIPLIERS + SMALLER_MULTIPLIERS[:1], 1.0, ""),
+        (0.5, inf, FIRST_MULTIPLIERS + SMALLER_MULTIPLIERS[:3], 0.5, ""),
+        (9.0, 0.4, FIRST_MULTIPLIERS + SMALLER_MULTIPLIERS, 0.35, ""),  # the larger ones diverge
+        (9.0, 0.1, FIRST_MULTIPLIERS + SMALLER_MULTIPLIERS, 0.25, "smallest"),  # all of them do
     ],
 )
 def test_the_learning_rate_is_moved_until_it_turns(best, edge, tried, chosen, outermost):
@@ -134,17 +141,17 @@ def test_the_target_is_what_the_reference_ends_with_at_the_bar():
     ("arm", "said"),
     [
         (
-            Arm(name="lr_matched", multiplier=4.5),
+            ControlConfig(name="lr_matched", multiplier=4.5),
             "the same recipe at learning rate 0.045 where the jumps were",
         ),
-        (Arm(name="lr", multiplier=4.5), "the same recipe at learning rate 0.045"),
-        (Arm(name="momentum", multiplier=4.0), "the same recipe with momentum 0.75"),
+        (ControlConfig(name="lr", multiplier=4.5), "the same recipe at learning rate 0.045"),
+        (ControlConfig(name="momentum", multiplier=4.0), "the same recipe with momentum 0.75"),
         (
-            Arm(name="tuned", lr=0.2),
+            ControlConfig(name="tuned", lr=0.2),
             "SGD at learning rate 0.2, Nesterov momentum 0.90, weight decay 0, linear decay to 0",
         ),
         (
-            Arm(name="schedule_free", optimizer="adamw", lr=0.002),
+            ControlConfig(name="schedule_free", optimizer="adamw", lr=0.002),
             "Schedule-Free AdamW at learning rate 0.002, beta1 0.90, weight decay 0",
         ),
     ],

@@ -3,13 +3,13 @@
 from support.toy import Toy
 
 from hybrid_sweep.confirm.runs import HYBRID, REFERENCE, Runs
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.workload_builder import WorkloadOrder
 from hybrid_sweep.store.journal import Journal
 from hybrid_sweep.trainer import HybridConfig
 
-FROZEN = Arm(name="frozen").model_dump_json()
+FROZEN = ControlConfig(name="frozen").model_dump_json()
 
 
 def test_a_confirmation_neither_reads_nor_fills_the_cache(tmp_path, monkeypatch):

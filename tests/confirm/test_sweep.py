@@ -7,7 +7,7 @@ import pytest
 import torch
 from support import toy
 
-from hybrid_sweep.confirm.plan import MATCHED, RUNGS
+from hybrid_sweep.confirm.plan import FIRST_MULTIPLIERS, MULTIPLIERS
 from hybrid_sweep.confirm.sweep import confirm_sweep
 from hybrid_sweep.driver.sweep import begin
 from hybrid_sweep.errors import UserError
@@ -145,7 +145,7 @@ def test_settings_are_chosen_on_a_seed_of_the_sweep_and_never_on_the_test_split(
     tuning = [event for event in events if event["seed"] == 3]
     # the recipe, the points and their learning rates, as many tuned settings as points
     rungs = sum('"lr_matched"' in event["arm"] for event in tuning)
-    assert 2 * len(MATCHED) <= rungs <= 2 * len(RUNGS)
+    assert 2 * len(FIRST_MULTIPLIERS) <= rungs <= 2 * len(MULTIPLIERS)
     assert len(tuning) == 1 + 2 + rungs + 3
     assert all(event["curve"]["test"] == {} for event in tuning)
     looked = [event for event in events if event["curve"]["test"]]
@@ -197,14 +197,14 @@ def test_started_again_it_goes_on_where_it_was_killed(folder):
             raise Killed
 
     with pytest.raises(Killed):
-        confirm_sweep(folder.path, seeds=3, points=1, tell=kill)
+        confirm_sweep(folder.path, seeds=3, points=1, on_progress=kill)
     journal = folder.confirm_path / "journal.jsonl"
     with journal.open("a") as file:
         file.write('{"event": "ran", "trial_')
     assert folder.confirmation() is None
     before = ran(folder)
     told = []
-    assert confirm_sweep(folder.path, seeds=3, points=1, tell=told.append) is not None
+    assert confirm_sweep(folder.path, seeds=3, points=1, on_progress=told.append) is not None
     assert told[0].done == 20
     assert ran(folder)[: len(before)] == before
     assert told[-1].done == told[-1].total - 1
@@ -226,7 +226,7 @@ def test_it_can_be_stopped(folder, how):
                 raise KeyboardInterrupt
             folder.request_stop()
 
-    assert confirm_sweep(folder.path, seeds=3, points=1, tell=stop) is None
+    assert confirm_sweep(folder.path, seeds=3, points=1, on_progress=stop) is None
     assert len(ran(folder)) == 3
     assert folder.confirmation() is None
 

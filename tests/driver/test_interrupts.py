@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hybrid_sweep.driver.interrupts import ENDING, as_interrupts, held_back, unheard_by_children
+from hybrid_sweep.driver.interrupts import ENDING, as_interrupts, defer_interrupts, unheard_by_children
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def heard(monkeypatch):
 
 
 def test_the_first_of_each_comes_through_at_the_end_and_the_next_at_once(heard):
-    with held_back():
+    with defer_interrupts():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         assert heard == []
@@ -31,14 +31,14 @@ def test_the_first_of_each_comes_through_at_the_end_and_the_next_at_once(heard):
 
 def test_handlers_are_then_as_before(heard):
     before = signal.getsignal(signal.SIGINT)
-    with held_back():
+    with defer_interrupts():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_handler_that_is_set_within_is_gone_after_it(heard):
     """Ray sets one of its own for SIGTERM, which ends the process."""
-    with held_back():
+    with defer_interrupts():
         signal.raise_signal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert heard == [signal.SIGTERM]
@@ -55,7 +55,7 @@ def test_the_end_of_a_job_or_a_terminal_interrupts(heard, number):
 
 def test_one_that_nohup_ignores_does_not(heard):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with as_interrupts(), held_back():
+    with as_interrupts(), defer_interrupts():
         signal.raise_signal(signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
@@ -71,5 +71,5 @@ def test_children_do_not_hear_what_everybody_is_sent(heard):
 
 def test_one_that_is_ignored_stays_so(heard):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with held_back():
+    with defer_interrupts():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -22,7 +22,7 @@ from hybrid_sweep.report.front_data import front_picture
 from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.controls import ABLATIONS
 from hybrid_sweep.simulation.backend import NodeLoss, SimulatedBackend, SimulatedRun, Timing, WorkerDeath
-from hybrid_sweep.simulation.recorded import Recorded
+from hybrid_sweep.simulation.recorded import RecordedRuns
 from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.store.journal import Journal
 
@@ -55,10 +55,10 @@ def sweep(tmp_path):
         )
         folder, told = ResultsFolder(begin(tmp_path / name, spec, 100, {}).path), []
 
-        def sit(tell=told.append, **options):
+        def sit(on_event=told.append, **options):
             backend = SimulatedBackend(outcome, slots, timing=TIMING, faults=list(faults))
             return carry_on(
-                folder, recorded_spec(folder), lambda: backend, tell, finish=lambda _: None, **options
+                folder, recorded_spec(folder), lambda: backend, on_event, finish=lambda _: None, **options
             )
 
         return sit, told, folder
@@ -258,7 +258,7 @@ def test_an_interrupted_sweep_goes_on_from_its_checkpoints(sweep):
         if len(reports) == 9:
             raise KeyboardInterrupt
 
-    first = sit(tell=interrupt)
+    first = sit(on_event=interrupt)
     assert first.interrupted
     assert not (folder.trials()["state"] == "running").any()
     assert sit().counts == {"done": 6}
@@ -322,10 +322,10 @@ class TestControls:
             if isinstance(event, TrialStarted) and event.trial_id == "lr_x3":
                 raise KeyboardInterrupt
 
-        assert sit(tell=interrupt).interrupted
+        assert sit(on_event=interrupt).interrupted
         assert sweep_status(folder, alive=False).state == "interrupted"
         told = []
-        assert sit(tell=told.append).counts == {"done": 6 + 16}
+        assert sit(on_event=told.append).counts == {"done": 6 + 16}
         again = self.begun(told)
         assert "lr_x3" in again and "truncated_x2" not in again
         events = Journal.read(folder.journal.path)
@@ -376,7 +376,7 @@ class TestControls:
                 raise KeyboardInterrupt
 
         sit, _, folder = sweep(controls="full", tuning_trials=1, outcome=breaks, trials=1)
-        sit(tell=interrupt)
+        sit(on_event=interrupt)
         (first,) = {name for name in folder.trials()["trial_id"] if name.endswith("_random")}
         spec = recorded_spec(folder, {"trials": 6})
         backend = SimulatedBackend(self.outcome, 2)
@@ -404,7 +404,7 @@ class TestControls:
         sit, _, folder = sweep(controls="basic", outcome=self.outcome)
         sit()
         assert replayed(folder) == 6
-        again = Recorded.from_folder(folder.path)
+        again = RecordedRuns.from_folder(folder.path)
         carried = SimulatedBackend(again, 2)
         other = ResultsFolder(begin(folder.path.parent / "again", recorded_spec(folder), 100, {}).path)
         outcome = carry_on(other, recorded_spec(other), lambda: carried, print, finish=lambda _: None)

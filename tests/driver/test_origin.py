@@ -10,7 +10,7 @@ import pytest
 from hybrid_sweep.cluster.launch import resume_sweep
 from hybrid_sweep.driver import origin
 from hybrid_sweep.driver.moved import with_workload
-from hybrid_sweep.driver.origin import MARK, refuse_foreign_storage, refuse_untrusted, untrusted
+from hybrid_sweep.driver.origin import MARK, untrusted, validate_storage_origin, validate_trust
 from hybrid_sweep.driver.sweep import begin, recorded_spec
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.results import ResultsFolder
@@ -46,7 +46,7 @@ def project(tmp_path: Path) -> Path:
 
 def look(project: Path, *, trust: bool = False, command="resume") -> None:
     folder = ResultsFolder.open(project / "out")
-    refuse_untrusted(folder, with_workload(recorded_spec(folder), folder, None), trust=trust, command=command)
+    validate_trust(folder, with_workload(recorded_spec(folder), folder, None), trust=trust, command=command)
 
 
 def refused(project: Path, **options) -> str:
@@ -173,13 +173,13 @@ def test_trust_in_code_is_none_in_the_storage_that_a_folder_names(project: Path)
     recorded = {**folder.manifest, "sweep_id": "another"}
     folder.write_manifest({**recorded, "spec": {**recorded["spec"], "storage": foreign}})
     for command in ("confirm", "resume"):
-        refuse_untrusted(folder, recorded_spec(folder), trust=True, command=command)
+        validate_trust(folder, recorded_spec(folder), trust=True, command=command)
         assert untrusted(folder, recorded_spec(folder)) is None
         with pytest.raises(UserError, match=r"names the storage .*u:\*\*\*@.*, with --storage URL"):
-            refuse_foreign_storage(folder, foreign)
+            validate_storage_origin(folder, foreign)
         with pytest.raises(UserError, match="only where you name it yourself"):
             resume_sweep(folder.path)
     origin.mark(folder, recorded_spec(folder))  # as a resume does that names it
-    refuse_foreign_storage(folder, foreign)
-    refuse_untrusted(folder, recorded_spec(folder), trust=True)
-    refuse_foreign_storage(folder, foreign)
+    validate_storage_origin(folder, foreign)
+    validate_trust(folder, recorded_spec(folder), trust=True)
+    validate_storage_origin(folder, foreign)

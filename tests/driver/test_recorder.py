@@ -28,10 +28,10 @@ def told():
 
 @pytest.fixture
 def recorder(folder, told):
-    def tell(event):
+    def on_event(event):
         told.append((event, len(Journal.read(folder.journal.path))))
 
-    return Recorder(folder, tell)
+    return Recorder(folder, on_event)
 
 
 def events(folder):

@@ -6,7 +6,7 @@ import pytest
 from support.killable import new_sweep, sit
 from support.sweeps import sweep
 
-from hybrid_sweep.driver.sweep import begin, begun_arms, left_out, recorded_spec, replayed
+from hybrid_sweep.driver.sweep import begin, left_out, recorded_spec, replayed, started_arms
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.storage import JournalFileBackend
 from hybrid_sweep.store.folder import SweepFolder
@@ -56,7 +56,7 @@ def test_a_manifest_without_its_steps_goes_no_further(tmp_path, steps):
 
 def test_arms_are_those_of_controls_that_were_begun():
     events = [{"event": "started", "trial_id": "a", "arm": "lr"}, {"event": "later", "arm": "no trial"}]
-    assert begun_arms(events) == {"a": "lr"}
+    assert started_arms(events) == {"a": "lr"}
 
 
 def test_a_control_that_does_not_apply_is_told_of_once(tmp_path):

@@ -9,7 +9,7 @@ from support.toy import Toy
 
 from hybrid_sweep.measure.batch_rounds import Pack, train_together
 from hybrid_sweep.measure.costs import UnitCosts
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 from trainables.regression import Regression
@@ -39,7 +39,7 @@ TOY = Toy()
 
 
 def trial(config, seed=0, packed=True, workload=TOY, reference=None):
-    return Trial(workload, config, reference or REFERENCES[seed], COSTS, packed=packed)
+    return HybridRun(workload, config, reference or REFERENCES[seed], COSTS, packed=packed)
 
 
 def alone(one):
@@ -128,20 +128,20 @@ class TestScoring:
 
     def test_twins_are_those_of_a_trial_alone(self):
         config = FORCED.replace(max_predict_steps=17)
-        ours = [Trial(TOY, config, REFERENCES[seed], COSTS, {}, packed=True) for seed in (0, 1)]
+        ours = [HybridRun(TOY, config, REFERENCES[seed], COSTS, {}, packed=True) for seed in (0, 1)]
         pack, results = Pack(2), {}
 
         def whole(one):
             while not one.done:
-                yield from one.reporting()
-            return (yield from one.resulting())
+                yield from one.iter_report()
+            return (yield from one.iter_result())
 
         for one in ours:
             pack.begin(one, whole(one))
         while pack.waiting:
             results.update(pack.advance())
         assert pack.fused.steps > 2 * results[ours[0]]["backward_calls"]
-        expected = alone(Trial(Toy(), config, REFERENCES[1], COSTS, {}))
+        expected = alone(HybridRun(Toy(), config, REFERENCES[1], COSTS, {}))
         for name in ("quality_vs_frozen", "quality_vs_lr_matched"):
             assert results[ours[1]][name] == pytest.approx(expected[name], rel=1e-4)
 
@@ -151,7 +151,7 @@ class TestComingAndGoing:
         config = FORCED.replace(max_predict_steps=17)
         pack, ours, other = Pack(2), trial(config), trial(FORCED, 1)
         for one in (ours, other):
-            pack.begin(one, one.reporting())
+            pack.begin(one, one.iter_report())
         ended = []
         while ours not in ended:
             ended = [one for one, _ in pack.advance()]
@@ -163,11 +163,11 @@ class TestComingAndGoing:
         pack.leave(ours)
         again = trial(config)
         again.load_state_dict(state)
-        pack.begin(again, again.reporting())
+        pack.begin(again, again.iter_report())
         while not again.done:
             for one, _ in pack.advance():
                 if not one.done:
-                    pack.begin(one, one.reporting())
+                    pack.begin(one, one.iter_report())
                 else:
                     pack.leave(one)
         assert_agree(again.result(), alone(trial(config, packed=False)))
@@ -196,7 +196,7 @@ class TestComingAndGoing:
         def guarded(one):
             try:
                 while not one.done:
-                    yield from one.reporting()
+                    yield from one.iter_report()
             except RuntimeError as error:
                 return str(error)
             return one.state

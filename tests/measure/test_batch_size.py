@@ -12,7 +12,7 @@ from torch import nn, optim
 
 from hybrid_sweep.measure import batch_size as module
 from hybrid_sweep.measure.batch_size import (
-    Packing,
+    BatchSize,
     bytes_of_member,
     free_bytes,
     fused_ratio,
@@ -142,8 +142,8 @@ class TestSize:
         assert packing(Toy(), 12, 60).why == "a worker trains 12 trials at once"
 
     def test_one_is_no_pack_and_looks_at_nothing(self):
-        assert packing(None, 1, 60) == Packing(size=1)
-        alone = Packing(size=1, why="trials are trained one at a time: there is a worker for each")
+        assert packing(None, 1, 60) == BatchSize(size=1)
+        alone = BatchSize(size=1, why="trials are trained one at a time: there is a worker for each")
         assert packing(None, 8, 1) == packing(None, "auto", 1) == alone
 
     def test_no_more_than_there_are_to_train(self):
@@ -152,7 +152,9 @@ class TestSize:
     def test_no_more_than_memory_holds(self, memory):
         memory(5)
         short = packing(Toy(), 12, 60)
-        assert short == Packing(size=5, why="a worker trains 5 trials at once, for memory has no room for 12")
+        assert short == BatchSize(
+            size=5, why="a worker trains 5 trials at once, for memory has no room for 12"
+        )
         assert packing(Toy(), 12, 60, share=0.5).size == 2
         memory(1.9)
         assert packing(Toy(), 12, 60).why == "trials are trained one at a time: memory has no room for two"

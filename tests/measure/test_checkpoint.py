@@ -11,7 +11,7 @@ from support.toy import Toy
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 
@@ -26,7 +26,7 @@ CLOCKED = {
 
 
 def trial_of(workload, config=CONFIG, seed=0, steps=120):
-    return Trial(workload, config, reference_run(workload, seed, steps, 10), COSTS, {})
+    return HybridRun(workload, config, reference_run(workload, seed, steps, 10), COSTS, {})
 
 
 def saved(trial):

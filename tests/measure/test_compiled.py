@@ -11,10 +11,10 @@ import pytest
 import torch
 from support.toy import Toy
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.compiled import compiled
-from hybrid_sweep.measure.control_training import ArmRun, run_hybrid
+from hybrid_sweep.measure.control_training import ControlTraining, run_hybrid
 from hybrid_sweep.measure.reference import held_out, reference_run, start
 from hybrid_sweep.measure.workload_builder import warm_up
 from hybrid_sweep.trainer import HybridConfig
@@ -71,8 +71,8 @@ def test_what_warming_up_has_compiled_serves_every_model_that_follows(compiler, 
         curve = run_hybrid(workload, seed, CONFIG, 60)
         assert curve.forward_only_calls
         assert compiler.runs == before + curve.backward_calls[-1] + curve.forward_only_calls
-        for arm in (Arm(name="lr_matched"), Arm(name="frozen")):
-            ArmRun(workload, seed, arm, steps=60, trace=curve.trace).finish()
+        for arm in (ControlConfig(name="lr_matched"), ControlConfig(name="frozen")):
+            ControlTraining(workload, seed, arm, steps=60, trace=curve.trace).finish()
     assert compiler.graphs == 2
 
 

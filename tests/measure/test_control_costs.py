@@ -4,15 +4,15 @@ import pytest
 import torch
 from support.toy import Toy
 
-from hybrid_sweep.control import Arm, tuning_trials
+from hybrid_sweep.control import ControlConfig, tuning_trials
 from hybrid_sweep.measure import control_training
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.control_costs import cost_class, step_ratios
-from hybrid_sweep.measure.fingerprint import Content
+from hybrid_sweep.measure.fingerprint import Fingerprint
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.trainer import cost_meter
 
-ARMS = [Arm(name="lr", multiplier=3.0), *tuning_trials("tuned", 4, 0)]
+ARMS = [ControlConfig(name="lr", multiplier=3.0), *tuning_trials("tuned", 4, 0)]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def workload(monkeypatch):
 
 @pytest.fixture
 def runs(tmp_path):
-    return RunCache(Content(Toy(), {}), Cache(tmp_path))
+    return RunCache(Fingerprint(Toy(), {}), Cache(tmp_path))
 
 
 def test_each_kind_of_step_is_timed_against_the_recipes(workload, runs):
@@ -51,14 +51,14 @@ def test_each_kind_of_step_is_timed_against_the_recipes(workload, runs):
 
 
 def test_an_average_costs_in_its_tail_alone(workload, runs, monkeypatch):
-    usual = control_training.TailAverage.observe
+    usual = control_training.WeightAverage.observe
 
     def slow(self):
         workload.loss(workload.build_model(0), workload.draw(0))  # a second more
         usual(self)
 
-    monkeypatch.setattr(control_training.TailAverage, "observe", slow)
-    found = step_ratios(workload, 0, [Arm(name="average")], 300, runs, fresh=True)
+    monkeypatch.setattr(control_training.WeightAverage, "observe", slow)
+    found = step_ratios(workload, 0, [ControlConfig(name="average")], 300, runs, fresh=True)
     assert found == pytest.approx({"average": (3 + 2) / 4}, rel=0.01)
 
 
@@ -94,13 +94,19 @@ def test_no_batch_beyond_the_run_is_asked_for(workload, runs):
 
 def test_what_does_not_apply_or_is_the_recipe_has_no_cost(workload, runs):
     workload.build_optimizer = lambda model: torch.optim.Adam(model.parameters())
-    given = [Arm(name="momentum", multiplier=3.0), Arm(name="lr_matched"), Arm(name="truncated")]
+    given = [
+        ControlConfig(name="momentum", multiplier=3.0),
+        ControlConfig(name="lr_matched"),
+        ControlConfig(name="truncated"),
+    ]
     assert step_ratios(workload, 0, given, 120, runs, fresh=False) == {}
 
 
 def test_an_optimizer_is_a_class_of_its_own_where_the_arm_has_one():
-    assert cost_class(Arm(name="tuned", optimizer="adamw")) == "tuned adamw"
-    assert cost_class(Arm(name="lr", multiplier=2.0)) == cost_class(Arm(name="lr")) == "lr"
+    assert cost_class(ControlConfig(name="tuned", optimizer="adamw")) == "tuned adamw"
+    assert (
+        cost_class(ControlConfig(name="lr", multiplier=2.0)) == cost_class(ControlConfig(name="lr")) == "lr"
+    )
 
 
 @pytest.mark.parametrize("steps", [600, 3_000])
@@ -114,7 +120,14 @@ def test_long_steps_are_timed_for_a_tenth_of_plain_training_at_most(workload, ru
 
     workload.loss = loss
     found = step_ratios(
-        workload, 0, ARMS, steps, runs, fresh=True, a_step=1.0, tell=lambda *progress: told.append(progress)
+        workload,
+        0,
+        ARMS,
+        steps,
+        runs,
+        fresh=True,
+        a_step=1.0,
+        on_progress=lambda *progress: told.append(progress),
     )
     assert found["tuned adamw"] == pytest.approx(2.0)
     assert len(passes) <= 0.1 * steps

@@ -9,10 +9,10 @@ from support.sparse import Sparse
 from support.toy import Toy
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR
 
-from hybrid_sweep.control import Arm, tuning_trials
+from hybrid_sweep.control import ControlConfig, tuning_trials
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.control_optimizers import NotApplicable
-from hybrid_sweep.measure.control_training import ArmRun, HybridCurve, jump_part, run_hybrid
+from hybrid_sweep.measure.control_training import ControlTraining, HybridCurve, jump_part, run_hybrid
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer import HybridConfig
 from hybrid_sweep.trainer.state import Segment
@@ -58,7 +58,7 @@ NAMES = ["plain", "norm", "dropout", "schedule"]
 
 
 def losses(workload, arm, steps=120, **keywords):
-    return ArmRun(workload, 0, arm, steps=steps, **keywords).finish().val_loss
+    return ControlTraining(workload, 0, arm, steps=steps, **keywords).finish().val_loss
 
 
 class TestReference:
@@ -66,26 +66,26 @@ class TestReference:
     @pytest.mark.parametrize(
         "arm",
         [
-            Arm(name="reference"),
-            Arm(name="lr", multiplier=1.0),
-            Arm(name="lr", multiplier=1.0, schedule_steps=120),
-            Arm(name="momentum", multiplier=1.0),
+            ControlConfig(name="reference"),
+            ControlConfig(name="lr", multiplier=1.0),
+            ControlConfig(name="lr", multiplier=1.0, schedule_steps=120),
+            ControlConfig(name="momentum", multiplier=1.0),
         ],
         ids=str,
     )
     def test_an_arm_that_changes_nothing_is_the_reference(self, workload, arm):
         reference = reference_run(workload, 0, 120, 25)
-        run = ArmRun(workload, 0, arm, steps=120).finish()
+        run = ControlTraining(workload, 0, arm, steps=120).finish()
         assert (run.steps, run.val_loss) == (reference.steps, reference.val_loss)
         assert run.val_metric == reference.val_metric
         assert run.backward_calls == run.steps
 
     def test_truncated_is_its_beginning(self):
         reference = reference_run(Toy(), 0, 120, 20)
-        assert losses(Toy(), Arm(name="truncated"), 80, eval_every=20) == reference.val_loss[:5]
+        assert losses(Toy(), ControlConfig(name="truncated"), 80, eval_every=20) == reference.val_loss[:5]
 
     def test_seconds_are_those_of_training(self):
-        run = ArmRun(Toy(), 0, Arm(name="reference"), steps=50).finish()
+        run = ControlTraining(Toy(), 0, ControlConfig(name="reference"), steps=50).finish()
         assert run.seconds[0] == 0.0
         assert run.seconds == sorted(run.seconds)
 
@@ -97,27 +97,27 @@ class TestReference:
                 splits.append(split)
                 return super().evaluate(model, split)
 
-        assert ArmRun(Watched(), 0, Arm(name="reference"), steps=50).finish().test == {}
+        assert ControlTraining(Watched(), 0, ControlConfig(name="reference"), steps=50).finish().test == {}
         assert set(splits) == {"val"}
-        tested = ArmRun(Watched(), 0, Arm(name="reference"), steps=50).finish(test=True)
+        tested = ControlTraining(Watched(), 0, ControlConfig(name="reference"), steps=50).finish(test=True)
         assert splits.count("test") == 1
         assert set(tested.test) == {"loss", "accuracy"}
 
     def test_without_accuracy_there_is_none(self):
         toy = Toy()
         toy.evaluate = lambda model, split: {"loss": 1.0}
-        assert ArmRun(toy, 0, Arm(name="reference"), steps=5).finish().val_metric is None
+        assert ControlTraining(toy, 0, ControlConfig(name="reference"), steps=5).finish().val_metric is None
 
     def test_a_run_that_diverges_ends_with_an_infinite_loss(self):
-        run = ArmRun(Toy(), 0, Arm(name="lr", multiplier=1e6), steps=120).finish(test=True)
+        run = ControlTraining(Toy(), 0, ControlConfig(name="lr", multiplier=1e6), steps=120).finish(test=True)
         assert run.val_loss[-1] == run.test["loss"] == inf
         assert run.steps[-1] < 120
 
 
 class TestLearningRate:
     def test_it_is_the_recipe_with_that_rate_under_any_chained_schedule(self):
-        assert losses(Scheduled(), Arm(name="lr", multiplier=3.0)) == pytest.approx(
-            losses(Faster(), Arm(name="reference")), rel=1e-5
+        assert losses(Scheduled(), ControlConfig(name="lr", multiplier=3.0)) == pytest.approx(
+            losses(Faster(), ControlConfig(name="reference")), rel=1e-5
         )
 
     def test_a_shorter_run_passes_through_the_whole_schedule(self):
@@ -129,7 +129,9 @@ class TestLearningRate:
                 optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
                 return schedule
 
-        ArmRun(Watched(), 0, Arm(name="lr", multiplier=1.0, schedule_steps=120), steps=40).finish()
+        ControlTraining(
+            Watched(), 0, ControlConfig(name="lr", multiplier=1.0, schedule_steps=120), steps=40
+        ).finish()
         assert rates == pytest.approx([0.005 * 0.9 ** (3 * i) for i in range(40)])
 
 
@@ -137,13 +139,13 @@ class TestMatched:
     @pytest.mark.parametrize("workload", TOYS, ids=NAMES)
     def test_without_a_jump_it_is_the_reference(self, workload):
         trace = [Segment("warmup", 20, 0), Segment("full", 100, 0)]
-        run = losses(workload, Arm(name="lr_matched"), trace=trace)
+        run = losses(workload, ControlConfig(name="lr_matched"), trace=trace)
         assert run == reference_run(workload, 0, 120, 25).val_loss
 
     @pytest.mark.parametrize("workload", [Toy(), Scheduled()], ids=["plain", "schedule"])
     def test_at_m_1_it_is_the_frozen_twin(self, workload):
-        matched = losses(workload, Arm(name="lr_matched", multiplier=1.0), trace=TRACE)
-        assert matched == losses(workload, Arm(name="frozen"), trace=TRACE)
+        matched = losses(workload, ControlConfig(name="lr_matched", multiplier=1.0), trace=TRACE)
+        assert matched == losses(workload, ControlConfig(name="frozen"), trace=TRACE)
 
     def test_the_part_with_jumps_begins_with_the_real_phase_before_the_first(self):
         assert jump_part(TRACE) == (31, 95, 65 / 15)
@@ -161,19 +163,19 @@ class TestMatched:
 
         toy = Toy()
         toy.build_optimizer = lambda model: Inside(model.parameters(), lr=0.005)
-        run = ArmRun(toy, 0, Arm(name="lr_matched"), steps=0, trace=TRACE).finish()
+        run = ControlTraining(toy, 0, ControlConfig(name="lr_matched"), steps=0, trace=TRACE).finish()
         assert rates == pytest.approx([0.005] * 30 + [0.005 * 65 / 15] * 15 + [0.005] * 25)
         assert (run.steps[-1], run.backward_calls[-1]) == (120, 70)
 
     def test_without_a_trace_it_is_refused(self):
         with pytest.raises(UserError, match=r"lr_matched.*give the trace"):
-            ArmRun(Toy(), 0, Arm(name="lr_matched"), steps=120).finish()
+            ControlTraining(Toy(), 0, ControlConfig(name="lr_matched"), steps=120).finish()
 
     @pytest.mark.parametrize("real_steps", [1, 30, 90, 119, 500])
     def test_at_equal_wall_clock_it_takes_as_many_real_steps_as_it_is_given(self, real_steps):
         hybrid = run_hybrid(Toy(), 0, JUMPING, 120)
-        arm = Arm(name="lr_matched", multiplier=2.0, real_steps=real_steps)
-        run = ArmRun(Toy(), 0, arm, steps=1, trace=hybrid.trace)
+        arm = ControlConfig(name="lr_matched", multiplier=2.0, real_steps=real_steps)
+        run = ControlTraining(Toy(), 0, arm, steps=1, trace=hybrid.trace)
         curve = run.finish()
         assert (curve.backward_calls[-1], curve.steps[-1]) == (min(real_steps, 120), 120)
 
@@ -189,8 +191,8 @@ class TestMatched:
 
         taken = []
         for more in (0, 4):
-            arm = Arm(name="lr_matched", multiplier=2.0, real_steps=real + more)
-            ArmRun(Watched(), 0, arm, steps=1, trace=hybrid.trace).finish()
+            arm = ControlConfig(name="lr_matched", multiplier=2.0, real_steps=real + more)
+            ControlTraining(Watched(), 0, arm, steps=1, trace=hybrid.trace).finish()
             taken.append(set(loaded))
             loaded.clear()
         assert taken[0] < taken[1] and len(taken[1] - taken[0]) == 4
@@ -213,8 +215,8 @@ class TestFrozen:
     def test_it_is_the_hybrid_run_whose_jumps_stand_still(self, workload, changes):
         hybrid = run_hybrid(workload, 0, STILL.replace(**changes), 150)
         assert sum(segment.phase == "predict" for segment in hybrid.trace) >= 3
-        arm = Arm(name="frozen", tail=changes.get("stop_fraction"))
-        frozen = ArmRun(workload, 0, arm, steps=150, trace=hybrid.trace, eval_every=None).finish()
+        arm = ControlConfig(name="frozen", tail=changes.get("stop_fraction"))
+        frozen = ControlTraining(workload, 0, arm, steps=150, trace=hybrid.trace, eval_every=None).finish()
         assert frozen.val_loss == hybrid.val_loss[-1:]
         assert frozen.backward_calls[-1] == hybrid.backward_calls[-1]
 
@@ -232,10 +234,10 @@ class TestFrozen:
             Segment("correct", 2, 0),
             Segment("full", 2, 0),
         ]
-        ArmRun(Watched(), 0, Arm(name="frozen"), steps=0, trace=trace).finish()
+        ControlTraining(Watched(), 0, ControlConfig(name="frozen"), steps=0, trace=trace).finish()
         assert loaded == [1, 2, 3, 5, 7, 9, 10, 11, 12]
         loaded.clear()
-        ArmRun(Watched(), 0, Arm(name="lr_matched"), steps=0, trace=trace).finish()
+        ControlTraining(Watched(), 0, ControlConfig(name="lr_matched"), steps=0, trace=trace).finish()
         assert loaded == [1, 2, 3, 11, 12]
 
 
@@ -245,14 +247,16 @@ class TestMomentum:
             def build_optimizer(self, model):
                 return torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.75)
 
-        assert losses(Toy(), Arm(name="momentum", multiplier=4.0)) == losses(Heavy(), Arm(name="reference"))
+        assert losses(Toy(), ControlConfig(name="momentum", multiplier=4.0)) == losses(
+            Heavy(), ControlConfig(name="reference")
+        )
 
     @pytest.mark.parametrize("build", [torch.optim.AdamW, lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)])
     def test_another_recipe_is_refused(self, build):
         toy = Toy()
         toy.build_optimizer = lambda model: build(model.parameters())
         with pytest.raises(UserError, match="SGD without momentum"):
-            ArmRun(toy, 0, Arm(name="momentum", multiplier=4.0), steps=10).finish()
+            ControlTraining(toy, 0, ControlConfig(name="momentum", multiplier=4.0), steps=10).finish()
 
 
 class TestTuned:
@@ -274,8 +278,8 @@ class TestTuned:
         monkeypatch.setattr(
             base, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
         )
-        arm = Arm(name="tuned", optimizer=optimizer, lr=0.02, decay=decay)
-        run = ArmRun(Toy(), 0, arm, steps=100).finish()
+        arm = ControlConfig(name="tuned", optimizer=optimizer, lr=0.02, decay=decay)
+        run = ControlTraining(Toy(), 0, arm, steps=100).finish()
         assert len(rates) == 100
         assert rates[0] < rates[1] < max(rates) <= 0.02
         assert 0 < rates[-1] < 0.02 / 90
@@ -285,11 +289,11 @@ class TestTuned:
 class TestAverage:
     @pytest.mark.parametrize("workload", TOYS, ids=NAMES)
     def test_how_often_it_is_evaluated_changes_nothing(self, workload):
-        arm = Arm(name="average")
+        arm = ControlConfig(name="average")
         often, seldom = (losses(workload, arm, eval_every=every) for every in (1, None))
         assert often[-1] == seldom[-1]
-        assert often[:91] == losses(workload, Arm(name="reference"), eval_every=1)[:91]
-        assert often[92] != losses(workload, Arm(name="reference"), eval_every=1)[92]
+        assert often[:91] == losses(workload, ControlConfig(name="reference"), eval_every=1)[:91]
+        assert often[92] != losses(workload, ControlConfig(name="reference"), eval_every=1)[92]
 
     def test_it_is_the_mean_of_every_tenth_of_the_last_weights(self):
         seen = []
@@ -299,9 +303,9 @@ class TestAverage:
                 seen.append([p.detach().clone() for p in model.parameters()])
                 return super().evaluate(model, split)
 
-        ArmRun(Watched(), 0, Arm(name="reference"), steps=41, eval_every=1).finish()
+        ControlTraining(Watched(), 0, ControlConfig(name="reference"), steps=41, eval_every=1).finish()
         every = [seen[31], seen[41]]
-        ArmRun(Watched(), 0, Arm(name="average"), steps=41, eval_every=None).finish()
+        ControlTraining(Watched(), 0, ControlConfig(name="average"), steps=41, eval_every=None).finish()
         for mean, *weights in zip(seen[-1], *every, strict=True):
             assert torch.allclose(mean, torch.stack(weights).mean(0), atol=1e-6)
 
@@ -313,8 +317,12 @@ class TestAverage:
                 means.append(model[1].running_mean.clone())
                 return super().evaluate(model, split)
 
-        ArmRun(Watched(norm=True), 0, Arm(name="reference"), steps=40, eval_every=None).finish()
-        ArmRun(Watched(norm=True), 0, Arm(name="average", tail=0.01), steps=40, eval_every=None).finish()
+        ControlTraining(
+            Watched(norm=True), 0, ControlConfig(name="reference"), steps=40, eval_every=None
+        ).finish()
+        ControlTraining(
+            Watched(norm=True), 0, ControlConfig(name="average", tail=0.01), steps=40, eval_every=None
+        ).finish()
         assert not torch.equal(*means)  # the same weights but for the last bits, a mean of 20 batches
 
 
@@ -322,7 +330,7 @@ class TestScheduleFree:
     @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
     @pytest.mark.parametrize("options", [{}, {"norm": True}, {"dropout": 0.5}], ids=str)
     def test_how_often_it_is_evaluated_changes_nothing(self, optimizer, options):
-        arm = Arm(name="schedule_free", optimizer=optimizer, lr=0.02)
+        arm = ControlConfig(name="schedule_free", optimizer=optimizer, lr=0.02)
         often, seldom = (losses(Toy(**options), arm, eval_every=every) for every in (1, None))
         assert often[-1] == seldom[-1] < often[0]
 
@@ -346,13 +354,15 @@ class TestScheduleFree:
                 return super().evaluate(model, split)
 
         monkeypatch.setattr(recipe, "SGDScheduleFree", Seen)
-        ArmRun(Watched(), 0, Arm(name="schedule_free", lr=0.02), steps=20, eval_every=10).finish(test=True)
+        ControlTraining(
+            Watched(), 0, ControlConfig(name="schedule_free", lr=0.02), steps=20, eval_every=10
+        ).finish(test=True)
         assert modes.count(("step", True)) == 20
         assert {mode for mode in modes if mode[0] != "step"} == {("val", False), ("test", False)}
 
     def test_its_rate_is_the_recipes_where_none_is_given(self):
-        own = losses(Toy(), Arm(name="schedule_free", multiplier=10.0))
-        assert own == losses(Toy(), Arm(name="schedule_free", lr=0.05))
+        own = losses(Toy(), ControlConfig(name="schedule_free", multiplier=10.0))
+        assert own == losses(Toy(), ControlConfig(name="schedule_free", lr=0.05))
 
 
 class TestHybrid:
@@ -362,12 +372,14 @@ class TestHybrid:
         assert hybrid.steps[0] == 0 and hybrid.steps[-1] == 120 == sum(s.length for s in hybrid.trace)
         assert hybrid.backward_calls[-1] < 120
         assert set(hybrid.test) == {"loss", "accuracy"}
-        matched = ArmRun(Toy(), 0, Arm(name="lr_matched"), steps=120, trace=hybrid.trace).finish()
+        matched = ControlTraining(
+            Toy(), 0, ControlConfig(name="lr_matched"), steps=120, trace=hybrid.trace
+        ).finish()
         assert matched.backward_calls[-1] == hybrid.backward_calls[-1]
 
     def test_a_shut_gate_is_the_reference(self):
         shut = run_hybrid(Toy(dropout=0.5), 0, JUMPING.replace(confidence_threshold=0.999), 120)
-        reference = losses(Toy(dropout=0.5), Arm(name="reference"), eval_every=1)
+        reference = losses(Toy(dropout=0.5), ControlConfig(name="reference"), eval_every=1)
         assert shut.val_loss == [reference[step] for step in shut.steps]
 
     def test_a_run_that_diverges_is_infinite(self):
@@ -390,21 +402,28 @@ class TestHybrid:
 
 def test_an_arm_that_is_not_allowed_is_one_sentence():
     with pytest.raises(UserError, match=r"multiplier=0.5 of 'momentum' is not allowed: at least 1"):
-        Arm(name="momentum", multiplier=0.5)
+        ControlConfig(name="momentum", multiplier=0.5)
     with pytest.raises(UserError, match=r"multiplier=0.*not allowed"):
-        Arm(name="lr", multiplier=0)
+        ControlConfig(name="lr", multiplier=0)
 
 
 class TestWhatARecipeCannotHave:
     def test_an_optimizer_that_fails_at_its_first_step(self):
-        arm = ArmRun(Sparse(), 0, Arm(name="tuned", optimizer="adamw", lr=0.01), steps=20)
+        arm = ControlTraining(Sparse(), 0, ControlConfig(name="tuned", optimizer="adamw", lr=0.01), steps=20)
         with pytest.raises(NotApplicable, match=r"arm 'tuned' cannot train this recipe \(RuntimeError: Adam"):
             arm.finish()
 
     def test_the_learning_rate_can_be_raised_all_the_same(self):
-        assert ArmRun(Sparse(), 0, Arm(name="lr", multiplier=3.0), steps=20).finish().steps[-1] == 20
+        assert (
+            ControlTraining(Sparse(), 0, ControlConfig(name="lr", multiplier=3.0), steps=20)
+            .finish()
+            .steps[-1]
+            == 20
+        )
 
-    @pytest.mark.parametrize(("broken", "arm"), [(1, Arm(name="reference")), (2, Arm(name="lr"))])
+    @pytest.mark.parametrize(
+        ("broken", "arm"), [(1, ControlConfig(name="reference")), (2, ControlConfig(name="lr"))]
+    )
     def test_what_fails_later_or_in_the_recipe_is_an_error(self, broken, arm):
         class Breaks(Toy):
             def batch(self, seed, step):
@@ -413,7 +432,7 @@ class TestWhatARecipeCannotHave:
                 return super().batch(seed, step)
 
         with pytest.raises(RuntimeError, match="no such row"):
-            ArmRun(Breaks(), 0, arm, steps=20).finish()
+            ControlTraining(Breaks(), 0, arm, steps=20).finish()
 
     def test_an_optimizer_that_cannot_be_built(self, monkeypatch):
         def refuses(*_, **__):
@@ -421,4 +440,4 @@ class TestWhatARecipeCannotHave:
 
         monkeypatch.setattr("hybrid_sweep.measure.control_training.tuned", refuses)
         with pytest.raises(NotApplicable, match=r"arm 'tuned' cannot be built here \(TypeError: no complex"):
-            ArmRun(Toy(), 0, Arm(name="tuned", lr=0.01), steps=20)
+            ControlTraining(Toy(), 0, ControlConfig(name="tuned", lr=0.01), steps=20)

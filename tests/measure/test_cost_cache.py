@@ -9,7 +9,7 @@ from hybrid_sweep.measure import cost_cache
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.cost_cache import unit_costs
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
-from hybrid_sweep.measure.fingerprint import Content
+from hybrid_sweep.measure.fingerprint import Fingerprint
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.trainer import HybridConfig
 
@@ -32,7 +32,7 @@ def measured(monkeypatch):
 @pytest.fixture
 def costs(tmp_path):
     def get(config=CONFIG, fresh=False, **keywords):
-        return unit_costs(Toy(), config, RunCache(Content(Toy(), keywords), Cache(tmp_path)), fresh=fresh)
+        return unit_costs(Toy(), config, RunCache(Fingerprint(Toy(), keywords), Cache(tmp_path)), fresh=fresh)
 
     return get
 

@@ -8,7 +8,7 @@ from support.toy import Toy
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.measure.cost_cache import unit_costs_of_all
 from hybrid_sweep.measure.costs import COST_NAMES, FIELD_OF, UnitCosts, measure_unit_costs
-from hybrid_sweep.measure.fingerprint import Content
+from hybrid_sweep.measure.fingerprint import Fingerprint
 from hybrid_sweep.measure.reference import start
 from hybrid_sweep.measure.run_cache import RunCache
 from hybrid_sweep.spec.sweep import UnitCosts as SpecUnitCosts
@@ -130,10 +130,10 @@ def test_where_steps_are_quick_every_cycle_is_measured(monkeypatch):
 
 def test_settings_that_there_is_no_time_for_are_left_out(monkeypatch, tmp_path):
     configs = {str(n): HybridConfig(max_predict_steps=30, full_steps=n) for n in range(10, 20)}
-    runs = RunCache(Content(Toy(), {}), Cache(tmp_path))
+    runs = RunCache(Fingerprint(Toy(), {}), Cache(tmp_path))
     taken, told = slowed(monkeypatch, 1.0), []
     found = unit_costs_of_all(
-        Toy(), configs, runs, 1000, fresh=False, tell=lambda *progress: told.append(progress)
+        Toy(), configs, runs, 1000, fresh=False, on_progress=lambda *progress: told.append(progress)
     )
     assert "10" in found
     assert len(found) < len(configs)

@@ -13,7 +13,7 @@ from hybrid_sweep.measure import curvature as module
 from hybrid_sweep.measure.curvature import Curvature, largest_eta_lambda, measure_curvature
 from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.trainer.random_state import seed_random_state
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 SPECTRUM = torch.tensor([0.1, 3.0, 7.0, 11.0])
 
@@ -30,7 +30,7 @@ class Quadratic(nn.Module):
 
 def plain(optimizer, spectrum=SPECTRUM, steps=0):
     net = Quadratic(spectrum)
-    step = PlainStep(net, optimizer(net.parameters()), Quadratic.loss)
+    step = TrainStep(net, optimizer(net.parameters()), Quadratic.loss)
     for _ in range(steps):
         step(None)
     return step
@@ -41,7 +41,7 @@ def edge(optimizer, limit, **options):
     ends = []
     for share in (0.98, 1.02):
         net = Quadratic(torch.tensor([1.0]))
-        step = PlainStep(net, optimizer(net.parameters(), lr=share * limit, **options), Quadratic.loss)
+        step = TrainStep(net, optimizer(net.parameters(), lr=share * limit, **options), Quadratic.loss)
         found = largest_eta_lambda(step, [None])
         for _ in range(2000):
             step(None)
@@ -61,7 +61,7 @@ class TestOfAKnownSpectrum:
 
     def test_batches_are_averaged(self):
         net = Quadratic()
-        step = PlainStep(net, torch.optim.SGD(net.parameters(), lr=1.0), lambda m, c: c * m.loss(None))
+        step = TrainStep(net, torch.optim.SGD(net.parameters(), lr=1.0), lambda m, c: c * m.loss(None))
         assert largest_eta_lambda(step, [1.0, 3.0]) == pytest.approx(22, rel=0.01)
 
     @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ class TestOfAKnownSpectrum:
     def test_groups_have_their_own_rates(self):
         net = nn.Sequential(Quadratic(torch.tensor([4.0])), Quadratic(torch.tensor([3.0])))
         groups = [{"params": net[0].parameters(), "lr": 0.1}, {"params": net[1].parameters(), "lr": 0.2}]
-        step = PlainStep(net, torch.optim.SGD(groups), lambda m, _: m[0].loss(None) + m[1].loss(None))
+        step = TrainStep(net, torch.optim.SGD(groups), lambda m, _: m[0].loss(None) + m[1].loss(None))
         assert largest_eta_lambda(step, [None]) == pytest.approx(0.6, rel=0.01)
 
     def test_a_loss_without_curvature(self):
         net = Quadratic()
-        step = PlainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda m, _: m.theta.sum())
+        step = TrainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda m, _: m.theta.sum())
         assert largest_eta_lambda(step, [None]) == 0.0
 
     def test_another_optimizer_is_not_guessed_at(self):

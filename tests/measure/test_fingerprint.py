@@ -13,7 +13,7 @@ from support import toy
 from support.toy import Toy
 
 from hybrid_sweep.measure import fingerprint
-from hybrid_sweep.measure.fingerprint import Content
+from hybrid_sweep.measure.fingerprint import Fingerprint
 from hybrid_sweep.workload import find_workload, load_workload
 
 USER = """
@@ -31,7 +31,7 @@ def make(**keywords):
 
 def content_key(workload, keywords, **parts):
     """Look anew at everything that a key depends on."""
-    return Content(workload, keywords).key(**parts)
+    return Fingerprint(workload, keywords).key(**parts)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def user(tmp_path, monkeypatch):
         (folder / "neighbour.py").write_text(neighbour)
         monkeypatch.syspath_prepend(folder)
         path = f"{folder / 'mine.py'}:{name}"
-        return Content(load_workload(path, **keywords), keywords, find_workload(path)).key()
+        return Fingerprint(load_workload(path, **keywords), keywords, find_workload(path)).key()
 
     yield build
     for loaded in set(sys.modules) - kept:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from support.toy import Toy
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.measure import hybrid_run as trial_module
-from hybrid_sweep.measure.control_run import ArmTrial
-from hybrid_sweep.measure.control_training import ArmRun, run_hybrid
+from hybrid_sweep.measure.control_run import ControlRun
+from hybrid_sweep.measure.control_training import ControlTraining, run_hybrid
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.curve import Curve
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run, start
 from hybrid_sweep.measure.score import behaviour, speedup_counted
 from hybrid_sweep.store.columns import TRIAL_COLUMNS
@@ -65,7 +65,7 @@ def run(config=JUMPING, workload=None, twins=None, steps=120, eval_every=1, repo
     """Return the finished trial and its reports."""
     workload = workload or Toy()
     reference = reference_run(workload, 0, steps, eval_every)
-    trial = Trial(workload, config, reference, COSTS, twins, report_every=report_every)
+    trial = HybridRun(workload, config, reference, COSTS, twins, report_every=report_every)
     reports = [trial.report()]
     while not trial.done:
         reports.append(trial.report())
@@ -134,7 +134,7 @@ class TestAgainstPlainTraining:
         workload = Clocked(monkeypatch, batch_seconds)
         nothing = dict.fromkeys(COST_NAMES, 0.0)
         prices = UnitCosts(**nothing | {"plain_step": 1.0, "batch": batch_seconds})
-        trial = Trial(workload, SHUT, reference_run(workload, 0, 120, 10), prices, packed=packed)
+        trial = HybridRun(workload, SHUT, reference_run(workload, 0, 120, 10), prices, packed=packed)
         while not trial.done:
             report = trial.report()
         result = trial.result()
@@ -155,7 +155,7 @@ class TestAgainstPlainTraining:
         for step in range(1, 121):
             plain(workload.batch(0, step))
         took = workload.now - began
-        trial = Trial(
+        trial = HybridRun(
             workload,
             JUMPING.replace(**settings),
             reference_run(workload, 0, 120, 10),
@@ -175,7 +175,7 @@ class TestAgainstPlainTraining:
 
     def test_by_cpu_time_a_loader_that_sleeps_costs_nothing(self, monkeypatch):
         workload = Clocked(monkeypatch, 3.0, sleeps=True)
-        trial = Trial(workload, JUMPING, reference_run(workload, 0, 120, 10), COSTS)
+        trial = HybridRun(workload, JUMPING, reference_run(workload, 0, 120, 10), COSTS)
         while not trial.done:
             trial.report()
         result, calls = trial.result(), trial.trainer.meter.calls
@@ -201,7 +201,7 @@ class TestAgainstPlainTraining:
         workload.loss = slow
         monkeypatch.setattr(cost_meter.time, "perf_counter", lambda: now[0])
         monkeypatch.setattr(cost_meter.time, "thread_time", lambda: now[0])
-        trial = Trial(workload, JUMPING, reference, COSTS)
+        trial = HybridRun(workload, JUMPING, reference, COSTS)
         while not trial.done:
             trial.report()
         result = trial.result()
@@ -234,8 +234,8 @@ class TestAgainstItsTwins:
     def test_the_matched_one_makes_up_for_the_steps_left_out(self):
         trial, _ = run(twins={})
         trace = trial.trainer.trace()
-        matched = ArmRun(Toy(), 0, Arm(name="lr_matched"), steps=120, trace=trace).finish()
-        frozen = ArmRun(Toy(), 0, Arm(name="frozen"), steps=120, trace=trace).finish()
+        matched = ControlTraining(Toy(), 0, ControlConfig(name="lr_matched"), steps=120, trace=trace).finish()
+        frozen = ControlTraining(Toy(), 0, ControlConfig(name="frozen"), steps=120, trace=trace).finish()
         expected = pytest.approx(matched.val_loss[-1] / trial.result()["val_loss"])
         assert trial.result()["quality_vs_lr_matched"] == expected
         assert matched.val_loss[-1] < frozen.val_loss[-1]
@@ -243,7 +243,7 @@ class TestAgainstItsTwins:
     @pytest.mark.parametrize("kind", ["loss_ratio", "accuracy_ratio", "loss_gap"])
     def test_a_twin_that_diverges_is_infinitely_worse(self, kind, monkeypatch):
         diverged = Curve(steps=[9], backward_calls=[9], seconds=[0.0], val_loss=[math.inf])
-        monkeypatch.setattr(trial_module.ArmRun, "curve", lambda self: diverged)
+        monkeypatch.setattr(trial_module.ControlTraining, "curve", lambda self: diverged)
         result = run(workload=Toy(quality=kind), twins={})[0].result()
         assert result["quality_vs_lr_matched"] == math.inf
 
@@ -251,9 +251,9 @@ class TestAgainstItsTwins:
         def broken(workload, seed, arm, **options):
             if arm.name == "frozen":
                 raise RuntimeError("the toy\nis broken")
-            return ArmRun(workload, seed, arm, **options)
+            return ControlTraining(workload, seed, arm, **options)
 
-        monkeypatch.setattr(trial_module, "ArmRun", broken)
+        monkeypatch.setattr(trial_module, "ControlTraining", broken)
         trial, _ = run(twins={})
         result = trial.result()
         assert trial.state == "done"
@@ -343,7 +343,7 @@ class TestDiverging:
         workload = Toy()
         reference = reference_run(workload, 0, 120, 10)
         workload.troubles = {20: "nan"}
-        trial = Trial(workload, JUMPING, reference, COSTS, {})
+        trial = HybridRun(workload, JUMPING, reference, COSTS, {})
         while not trial.done:
             report = trial.report()
         assert trial.state == "diverged"
@@ -357,7 +357,7 @@ class TestDiverging:
 
     def test_a_held_out_loss_that_is_no_number_at_the_end(self):
         workload = Toy()
-        trial = Trial(workload, SHUT, reference_run(workload, 0, 120, 10), COSTS, {})
+        trial = HybridRun(workload, SHUT, reference_run(workload, 0, 120, 10), COSTS, {})
         workload.evaluate = lambda model, split: {"loss": math.nan}
         while not trial.done:
             trial.report()
@@ -368,7 +368,7 @@ class TestDiverging:
         workload = Toy()
         reference = reference_run(workload, 0, 120, 10)
         workload.troubles = {20: "raise"}
-        trial = Trial(workload, JUMPING, reference, COSTS, {})
+        trial = HybridRun(workload, JUMPING, reference, COSTS, {})
         with pytest.raises(RuntimeError, match="broken"):
             while not trial.done:
                 trial.report()
@@ -387,7 +387,7 @@ def test_the_reduction_of_an_optimizer_of_several_evaluations_is_that_of_its_ste
         horizon_rule="fixed", guard_tolerance=1e9,
     )  # fmt: skip
     reference = reference_run(Curved(), 0, 120, 40)
-    trial = Trial(Curved(), config, reference, COSTS)
+    trial = HybridRun(Curved(), config, reference, COSTS)
     while not trial.done:
         report = trial.report()
     result = trial.result()
@@ -395,8 +395,8 @@ def test_the_reduction_of_an_optimizer_of_several_evaluations_is_that_of_its_ste
     assert result["backward_reduction_pct"] == 100 * (1 - real / 120) > 0
     assert result["backward_calls"] > 120 > report["real_steps"] == real
     assert reference.passes > 2
-    shorter = ArmTrial(Curved(), Arm(name="truncated"), 40, reference).result()
+    shorter = ControlRun(Curved(), ControlConfig(name="truncated"), 40, reference).result()
     assert shorter["backward_calls"] == round(40 * reference.passes)
-    run = ArmRun(Curved(), 0, Arm(name="reference"), steps=40)
+    run = ControlTraining(Curved(), 0, ControlConfig(name="reference"), steps=40)
     assert run.finish().real_steps == 40
     assert run_hybrid(Curved(), 0, config, 120).real_steps == real

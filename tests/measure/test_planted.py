@@ -9,7 +9,7 @@ from support.toy import Toy
 from hybrid_sweep.analysis.advice import advice
 from hybrid_sweep.analysis.checklist import check, recommendation
 from hybrid_sweep.measure.costs import UnitCosts
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.trainer.config import HybridConfig
 
@@ -66,7 +66,7 @@ def planted(workload, config, seeds=(0,), steps=STEPS, reference=None):
     """Return the first row, and the table of all; `reference` is another workload for plain training."""
     rows = []
     for seed in seeds:
-        trial = Trial(workload, config, reference_run(reference or workload, seed, steps, 25), COSTS)
+        trial = HybridRun(workload, config, reference_run(reference or workload, seed, steps, 25), COSTS)
         while not trial.done:
             trial.report()
         rows.append({"trial_id": "a", "seed": seed, "state": trial.state, **trial.result()})

@@ -8,16 +8,16 @@ from support.sparse import Sparse
 from support.toy import Toy
 from torch.optim import lr_scheduler
 
-from hybrid_sweep.control import Arm, tuning_trials
+from hybrid_sweep.control import ControlConfig, tuning_trials
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.batch_size import obstacle
 from hybrid_sweep.measure.checkpoint import from_bytes, to_bytes
 from hybrid_sweep.measure.control_costs import measure_step_ratio
 from hybrid_sweep.measure.control_optimizers import NotApplicable
-from hybrid_sweep.measure.control_training import ArmRun
+from hybrid_sweep.measure.control_training import ControlTraining
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts, measure_unit_costs
 from hybrid_sweep.measure.curvature import measure_curvature
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.recipe_key import recipe_of
 from hybrid_sweep.measure.reference import held_out, reference_run, start
 from hybrid_sweep.measure.workload_builder import warm_up
@@ -152,30 +152,31 @@ class TestThroughTheSweep:
     def test_a_trial_and_one_that_goes_on_from_its_checkpoint(self, kind):
         steps = kind.steps
         reference = reference_run(kind(), 0, steps, 20)
-        whole = Trial(kind(), JUMPS, reference, COSTS, {})
+        whole = HybridRun(kind(), JUMPS, reference, COSTS, {})
         result = through(whole)
         assert (whole.state, result["steps"], whole.reason) == ("done", steps, "")
         assert result["quality_vs_frozen"] is not None
-        first, second = (Trial(kind(), JUMPS, reference, COSTS) for _ in range(2))
+        first, second = (HybridRun(kind(), JUMPS, reference, COSTS) for _ in range(2))
         first.report()
         second.load_state_dict(from_bytes(to_bytes(first.state_dict())))
         assert through(second)["val_loss"] == through(first)["val_loss"] == result["val_loss"]
 
     def test_a_shut_gate_is_the_reference(self, kind):
         reference = reference_run(kind(), 0, kind.steps, 20)
-        shut = Trial(kind(), JUMPS.replace(confidence_threshold=0.999), reference, COSTS)
+        shut = HybridRun(kind(), JUMPS.replace(confidence_threshold=0.999), reference, COSTS)
         assert through(shut)["val_loss"] == reference.val_loss[-1]
 
     def test_controls_train_or_say_why_not(self, kind):
         arms = [
-            Arm(name="lr", multiplier=1.5, schedule_steps=kind.steps), Arm(name="average"),
-            Arm(name="momentum", multiplier=2.0), *tuning_trials("tuned", 2, 0),
+            ControlConfig(name="lr", multiplier=1.5, schedule_steps=kind.steps),
+            ControlConfig(name="average"),
+            ControlConfig(name="momentum", multiplier=2.0), *tuning_trials("tuned", 2, 0),
             *tuning_trials("schedule_free", 2, 0),
         ]  # fmt: skip
         trained = 0
         for arm in arms:
             try:
-                ArmRun(kind(), 0, arm, steps=20, recipe_steps=kind.steps).finish(test=True)
+                ControlTraining(kind(), 0, arm, steps=20, recipe_steps=kind.steps).finish(test=True)
                 assert measure_step_ratio(kind(), 0, arm, kind.steps) > 0
                 trained += 1
             except NotApplicable as error:

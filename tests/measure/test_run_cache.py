@@ -5,13 +5,13 @@ from math import inf
 import pytest
 from support.toy import Toy
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.measure.cache import Cache
-from hybrid_sweep.measure.control_run import ArmTrial
+from hybrid_sweep.measure.control_run import ControlRun
 from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.curve import Curve
-from hybrid_sweep.measure.fingerprint import Content
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.fingerprint import Fingerprint
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.run_cache import KeptTwins, RunCache
 from hybrid_sweep.trainer import HybridConfig
@@ -21,7 +21,7 @@ COSTS = UnitCosts(**dict.fromkeys(COST_NAMES, 0.1) | {"plain_step": 1.0})
 JUMPING = HybridConfig(
     warmup_steps=20, full_steps=10, horizon_rule="fixed", max_predict_steps=20, confidence_threshold=0.001
 )
-RATE = Arm(name="lr", multiplier=3.0)
+RATE = ControlConfig(name="lr", multiplier=3.0)
 TRACE = (Segment("full", 10, 0), Segment("predict", 20, 1, 15))
 CLOCKED = ("speedup", "seconds", "train_seconds", "loading_share")
 
@@ -39,7 +39,7 @@ class Watched(Toy):
 @pytest.fixture
 def runs(tmp_path):
     """Returns what is kept of runs, as a new process finds it."""
-    return lambda **keywords: RunCache(Content(Toy(), keywords), Cache(tmp_path))
+    return lambda **keywords: RunCache(Fingerprint(Toy(), keywords), Cache(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def unclocked(values):
 
 class TestControls:
     def trial(self, reference, runs, arm=RATE):
-        return run(ArmTrial(Watched(), arm, 40, reference, runs=runs))
+        return run(ControlRun(Watched(), arm, 40, reference, runs=runs))
 
     def test_one_that_was_run_has_the_same_reports_and_result_and_trains_nothing(self, reference, runs):
         first, reports = self.trial(reference, runs())
@@ -86,7 +86,7 @@ class TestControls:
             ]
 
     def test_a_divergence_is_one_again(self, reference, runs):
-        arm = Arm(name="lr", multiplier=1e9)
+        arm = ControlConfig(name="lr", multiplier=1e9)
         first, reports = self.trial(reference, runs(), arm)
         again, reports_again = self.trial(reference, runs(), arm)
         assert again.from_cache
@@ -98,29 +98,29 @@ class TestControls:
     def test_another_one_is_run(self, reference, runs, what):
         self.trial(reference, runs())
         Watched.loaded = 0
-        arm = Arm(name="lr", multiplier=2.0) if what == "arm" else RATE
+        arm = ControlConfig(name="lr", multiplier=2.0) if what == "arm" else RATE
         seed, every = int(what == "seed"), 20 if what == "eval_every" else 10
         other = reference_run(Toy(), seed, 120, every)
         kept = runs(lr=0.1) if what == "keywords" else runs()
-        trial, _ = run(ArmTrial(Watched(), arm, 30 if what == "steps" else 40, other, runs=kept))
+        trial, _ = run(ControlRun(Watched(), arm, 30 if what == "steps" else 40, other, runs=kept))
         assert not trial.from_cache and Watched.loaded
 
     def test_one_that_was_cut_short_is_not_kept(self, reference, runs):
-        ArmTrial(Watched(), RATE, 40, reference, runs=runs()).report()
+        ControlRun(Watched(), RATE, 40, reference, runs=runs()).report()
         assert not self.trial(reference, runs())[0].from_cache
 
     def test_one_that_is_read_from_the_reference_is_not_from_the_cache(self, reference, runs):
         for _ in range(2):
-            trial, _ = self.trial(reference, runs(), Arm(name="truncated"))
+            trial, _ = self.trial(reference, runs(), ControlConfig(name="truncated"))
             assert not trial.from_cache
 
 
 class TestTwins:
     def test_they_are_trained_once(self, reference, runs):
-        alone, _ = run(Trial(Watched(), JUMPING, reference, COSTS, {}))
+        alone, _ = run(HybridRun(Watched(), JUMPING, reference, COSTS, {}))
         expected, results = alone.result(), []
         for _ in range(2):
-            trial, _ = run(Trial(Watched(), JUMPING, reference, COSTS, KeptTwins(runs())))
+            trial, _ = run(HybridRun(Watched(), JUMPING, reference, COSTS, KeptTwins(runs())))
             Watched.loaded = 0
             results.append((trial.result(), Watched.loaded))
         for name in ("quality_vs_frozen", "quality_vs_lr_matched"):
@@ -139,7 +139,7 @@ class TestTwins:
         assert KeptTwins(runs())[0, TRACE, RATE] == curve
 
     @pytest.mark.parametrize(
-        "key", [(1, TRACE, RATE), (0, TRACE[:1], RATE), (0, TRACE, Arm(name="lr", multiplier=3.1))]
+        "key", [(1, TRACE, RATE), (0, TRACE[:1], RATE), (0, TRACE, ControlConfig(name="lr", multiplier=3.1))]
     )
     def test_another_seed_trace_or_arm_is_another_twin(self, runs, key):
         twins = KeptTwins(runs())

@@ -5,11 +5,11 @@ import torch
 from support.toy import Toy
 from torch.optim import lr_scheduler as torchs
 
-from hybrid_sweep.control import Arm
+from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure import batch_size
 from hybrid_sweep.measure.control_costs import measure_step_ratio
-from hybrid_sweep.measure.control_training import ArmRun, run_hybrid
+from hybrid_sweep.measure.control_training import ControlTraining, run_hybrid
 from hybrid_sweep.measure.costs import measure_unit_costs
 from hybrid_sweep.measure.curvature import measure_curvature
 from hybrid_sweep.measure.reference import hybrid_of, reference_run, start
@@ -80,7 +80,9 @@ class TestItIsNotDrivenPastItsEnd:
         assert len(measure_curvature(kind(), 0, 60).eta_lambda) == 5
 
     def test_step_ratios(self, kind):
-        assert measure_step_ratio(kind(), 0, Arm(name="lr", multiplier=2.0, schedule_steps=60), 60) > 0
+        assert (
+            measure_step_ratio(kind(), 0, ControlConfig(name="lr", multiplier=2.0, schedule_steps=60), 60) > 0
+        )
 
     def test_packing(self, kind, monkeypatch):
         monkeypatch.setattr(batch_size, "BLOCK", 8)
@@ -94,11 +96,14 @@ class TestItIsNotDrivenPastItsEnd:
     @pytest.mark.parametrize("real_steps", [20, 90])
     def test_controls_shorter_and_longer_than_the_run(self, kind, real_steps):
         for arm in (
-            Arm(name="truncated"),
-            Arm(name="lr", multiplier=3.0, schedule_steps=60),
-            Arm(name="tuned", lr=0.01),
+            ControlConfig(name="truncated"),
+            ControlConfig(name="lr", multiplier=3.0, schedule_steps=60),
+            ControlConfig(name="tuned", lr=0.01),
         ):
-            assert ArmRun(kind(), 0, arm, steps=real_steps, recipe_steps=60).finish().steps[-1] == real_steps
+            assert (
+                ControlTraining(kind(), 0, arm, steps=real_steps, recipe_steps=60).finish().steps[-1]
+                == real_steps
+            )
 
     def test_rollbacks(self, kind):
         workload = kind()

@@ -7,9 +7,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from support.toy import Toy
 
-from hybrid_sweep.measure.hybrid_run import Trial
+from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
-from hybrid_sweep.measure.shared_prefix import DECIDING, SharedTrial
+from hybrid_sweep.measure.shared_prefix import DECIDING, SharedPrefixRun
 from hybrid_sweep.trainer import HybridConfig
 
 from .test_hybrid_run import CLOCKED, COSTS
@@ -47,7 +47,7 @@ def reference():
 @pytest.fixture(scope="module")
 def alone(reference):
     """Return reports and result of every configuration on its own."""
-    return {config: finished(Trial(Toy(dropout=0.2), config, reference, COSTS)) for config in GRID}
+    return {config: finished(HybridRun(Toy(dropout=0.2), config, reference, COSTS)) for config in GRID}
 
 
 def finished(trial):
@@ -63,8 +63,8 @@ def untimed(numbers):
 
 
 def shared(config, reference, store, workload, others=GRID, open_ended=False, every=1):
-    return SharedTrial(
-        lambda: Trial(workload, config, reference, COSTS, report_every=every),
+    return SharedPrefixRun(
+        lambda: HybridRun(workload, config, reference, COSTS, report_every=every),
         config,
         0,
         others,
@@ -79,7 +79,7 @@ def test_a_shared_grid_has_the_numbers_of_trials_on_their_own_and_trains_less(re
         assert finished(shared(config, reference, store, workload)) == alone[config]
     together, workload.loaded = workload.loaded, 0
     for config in GRID:
-        finished(Trial(workload, config, reference, COSTS))
+        finished(HybridRun(workload, config, reference, COSTS))
     assert together < 0.7 * workload.loaded
 
 
@@ -117,7 +117,7 @@ def drawless(reference):
     By how often they report.
     """
     return {
-        every: [finished(Trial(Toy(), config, reference, COSTS, report_every=every)) for config in GRID]
+        every: [finished(HybridRun(Toy(), config, reference, COSTS, report_every=every)) for config in GRID]
         for every in (1, 60)
     }
 
@@ -137,7 +137,7 @@ def test_in_any_order_side_by_side_and_stopped_anywhere(reference, drawless, dat
         trial = running[i]
         if told[i] and data.draw(st.integers(0, 9)) == 0:
             assert told[i][-1] is None or trial.result()["steps"] == told[i][-1]["step"]
-            own = Trial(workload, GRID[i], reference, COSTS, report_every=every)
+            own = HybridRun(workload, GRID[i], reference, COSTS, report_every=every)
             own.load_state_dict(trial.state_dict(), may_differ=DECIDING)
             running[i] = trial = own
         told[i].append(untimed(trial.report()))

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from hybrid_sweep.report.front_data import front_picture
-from hybrid_sweep.report.notes import Note, honest_notes, same_behaviour
+from hybrid_sweep.report.notes import Note, caveats, same_behaviour
 from hybrid_sweep.results import ResultsFolder
 
 
 def notes_of(folder: ResultsFolder, **columns: Any) -> list[Note]:
     trials = folder.trials().assign(**columns)
-    return honest_notes(trials, front_picture(trials, folder.manifest))
+    return caveats(trials, front_picture(trials, folder.manifest))
 
 
 def test_losing_to_stopping_early_is_said_first(grid60: ResultsFolder) -> None:
@@ -32,7 +32,7 @@ def test_winning_says_by_how_much(grid60: ResultsFolder) -> None:
 @pytest.mark.parametrize("kind", ["accuracy_ratio", "loss_gap"])
 def test_what_is_no_ratio_of_losses_is_not_told_as_one(grid60: ResultsFolder, kind: str) -> None:
     trials = grid60.trials().assign(quality_vs_truncated=1.025)
-    note = honest_notes(trials, front_picture(trials, {**grid60.manifest, "quality": kind}))[0]
+    note = caveats(trials, front_picture(trials, {**grid60.manifest, "quality": kind}))[0]
     assert (note.tone, "loss" in note.text) == ("good", False)
     assert "by 2.50 % in quality" in note.text
 
@@ -56,7 +56,7 @@ def test_points_that_were_not_compared_are_not_spoken_for(grid60: ResultsFolder,
     trials = grid60.trials().assign(quality_vs_truncated=value)
     front = front_picture(trials, grid60.manifest).front["trial_id"]
     trials.loc[trials["trial_id"] == front.iloc[0], "quality_vs_truncated"] = None
-    note = honest_notes(trials, front_picture(trials, grid60.manifest))[0]
+    note = caveats(trials, front_picture(trials, grid60.manifest))[0]
     assert note.text.endswith(f"(1 of {len(front)} were not compared).")
 
 
@@ -68,13 +68,13 @@ def test_speed_beyond_the_bound_is_flagged(grid60: ResultsFolder) -> None:
 def test_counted_work_is_not_timed_and_so_not_above_the_bound(grid60: ResultsFolder) -> None:
     trials = grid60.trials().assign(speedup=1.4, speedup_counted=1.6, speedup_bound=1.5)
     picture = front_picture(trials, {**grid60.manifest, "spec": {"timing": "counted"}})
-    assert not any("timed above" in note.text for note in honest_notes(trials, picture))
+    assert not any("timed above" in note.text for note in caveats(trials, picture))
 
 
 def test_one_seed_many_twins_and_running_trials_are_said(grid60: ResultsFolder) -> None:
     trials = grid60.trials()
     trials.loc[0, "state"] = "running"
-    texts = " ".join(note.text for note in honest_notes(trials, front_picture(trials, grid60.manifest)))
+    texts = " ".join(note.text for note in caveats(trials, front_picture(trials, grid60.manifest)))
     assert "1 trial had not finished" in texts
     assert "One seed: chance flatters the best of 60" in texts
     assert "59 trials show only 40 behaviours" in texts
@@ -106,7 +106,7 @@ def repeats(*points: tuple[float, float], spread: float, alike: bool = False) ->
 
 
 def texts_of(trials: pd.DataFrame) -> str:
-    return " ".join(note.text for note in honest_notes(trials, front_picture(trials, {})))
+    return " ".join(note.text for note in caveats(trials, front_picture(trials, {})))
 
 
 def test_front_points_that_differ_on_no_seed_alike_are_not_told_apart() -> None:
@@ -124,7 +124,7 @@ def test_front_points_that_differ_alike_on_every_seed_are_told_apart_however_far
 
 def test_an_interval_that_reaches_below_what_is_asked_for_is_a_warning() -> None:
     trials = repeats((3.0, 0.981), spread=0.1)
-    notes = honest_notes(trials, front_picture(trials, {}))
+    notes = caveats(trials, front_picture(trials, {}))
     text = "recommended point's quality is 0.981 ± 0.002, which reaches below 0.98."
     assert any(note.tone == "warning" and text in note.text for note in notes)
     assert "speedup is 1.100 ± 0.248, which reaches below 1" in texts_of(repeats((1.1, 0.99), spread=0.1))
@@ -179,7 +179,7 @@ def test_the_front_is_held_against_the_ladder(
     trials = controlled(qualities)
     picture = front_picture(trials, grid60.manifest)
     assert picture.front["trial_id"].str.startswith("H").all()
-    notes = honest_notes(trials[trials["arm"] == ""], picture)
+    notes = caveats(trials[trials["arm"] == ""], picture)
     assert any(note.tone == tone and words in note.text for note in notes), [note.text for note in notes]
 
 
@@ -188,7 +188,7 @@ def test_points_beyond_the_ladder_are_not_spoken_for(grid60: ResultsFolder, cont
     picture = front_picture(trials, grid60.manifest)
     beyond, of = int((picture.front["x"] > 3).sum()), len(picture.front)
     assert 0 < beyond < of
-    (note,) = (n for n in honest_notes(trials, picture) if "curve of fewer plain steps" in n.text)
+    (note,) = (n for n in caveats(trials, picture) if "curve of fewer plain steps" in n.text)
     assert note.text.startswith(f"{of - beyond} of {of} front points lie above")
     assert f"{beyond} of {of} are faster than it goes" in note.text
 
@@ -203,7 +203,7 @@ def test_two_seeds_are_said_to_be_too_few(sweep: Callable[..., ResultsFolder]) -
     folder = sweep(seeds=(0, 1))
     folder.export_all()  # a front without intervals is drawn, too
     picture = front_picture(folder.trials(), folder.manifest)
-    texts = [note.text for note in honest_notes(folder.trials(), picture)]
+    texts = [note.text for note in caveats(folder.trials(), picture)]
     assert "2 seeds are too few for an interval: run with --repeats 3 or more." in texts
     assert not any("not told apart" in text for text in texts)
 

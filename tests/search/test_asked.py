@@ -3,10 +3,10 @@
 import pytest
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.asked import Asked
+from hybrid_sweep.search.asked import AskedPoint
 from hybrid_sweep.search.space import Point
 
-ASKED = Asked(
+ASKED = AskedPoint(
     number=3,
     point=Point(trial_id="T0003_H050", config={"max_predict_steps": 50}),
     params={"max_predict_steps": 50},
@@ -16,7 +16,7 @@ ASKED = Asked(
 
 
 def test_it_comes_back_as_it_was_written():
-    assert Asked.of(ASKED.event()) == ASKED
+    assert AskedPoint.from_event(ASKED.event()) == ASKED
 
 
 @pytest.mark.parametrize("name", ["number", "config", "params", "source"])
@@ -26,4 +26,4 @@ def test_what_a_study_cannot_go_on_without_is_named(name, value):
     if value == "missing":
         del event[name]
     with pytest.raises(UserError, match=rf"journal is corrupt: a 'asked' event has {name}="):
-        Asked.of(event)
+        AskedPoint.from_event(event)

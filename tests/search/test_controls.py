@@ -3,8 +3,8 @@
 import pytest
 from support.sweeps import sweep
 
-from hybrid_sweep.control import Arm, tuning_trials
-from hybrid_sweep.search.controls import GAINS, LADDER, ablations, controls
+from hybrid_sweep.control import ControlConfig, tuning_trials
+from hybrid_sweep.search.controls import LADDER, TUNING_GAINS, ablations, controls
 
 
 def arms(**settings):
@@ -18,7 +18,7 @@ def test_none_has_none():
 
 def test_basic_is_plain_training_at_each_budget():
     found = arms()
-    assert len(found) == len(LADDER) * (1 + len(GAINS))
+    assert len(found) == len(LADDER) * (1 + len(TUNING_GAINS))
     assert [c.config for c in found if c.arm == "truncated"] == [
         {"name": "truncated", "steps": steps} for steps in (450, 300, 200, 150)
     ]
@@ -41,7 +41,7 @@ def test_full_tunes_as_often_as_the_sweep_has_points_up_to_its_limit(limit, poin
     assert names.count("momentum") == names.count("average") == len(LADDER)
     drawn = [c.config for c in found if c.trial_id.startswith("tuned_x2_")]
     expected_arms = tuning_trials("tuned", expected, seed=0)
-    assert [Arm(**{k: v for k, v in c.items() if k != "steps"}) for c in drawn] == expected_arms
+    assert [ControlConfig(**{k: v for k, v in c.items() if k != "steps"}) for c in drawn] == expected_arms
 
 
 def test_every_id_is_its_own_and_every_config_an_arm():
@@ -50,7 +50,7 @@ def test_every_id_is_its_own_and_every_config_an_arm():
     for control in found:
         settings = dict(control.config)
         assert settings.pop("steps") >= 1
-        assert Arm(**settings).name == control.arm
+        assert ControlConfig(**settings).name == control.arm
 
 
 def test_the_best_point_is_run_with_other_predictors():

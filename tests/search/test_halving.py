@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.halving import Halving, Place, refuse_unjudged, rungs, value_at
+from hybrid_sweep.search.halving import Halving, RungPosition, rungs, validate_rungs, value_at
 from hybrid_sweep.spec.sweep import EarlyStopping, SweepSpec
 
 RULE = EarlyStopping(reduction=3, first_rung=1 / 9)
@@ -17,7 +17,7 @@ def seen(step, speedup=1.5, quality=0.95, backward_calls=None):
 
 
 def place(step, x, y, predicted=True):
-    return Place(step, (x, y), predicted)
+    return RungPosition(step, (x, y), predicted)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ def test_rungs_stand_at_shares_of_the_run_and_never_at_its_end(reduction, first,
 
 def test_reports_that_come_after_the_first_rung_are_refused():
     fields = {"name": "x", "workload": "a.b:C", "early_stopping": RULE}
-    refuse_unjudged(SweepSpec(**fields, report_every=100), 900)
-    refuse_unjudged(SweepSpec(**{**fields, "early_stopping": None}, report_every=101), 900)
+    validate_rungs(SweepSpec(**fields, report_every=100), 900)
+    validate_rungs(SweepSpec(**{**fields, "early_stopping": None}, report_every=101), 900)
     with pytest.raises(UserError, match=r"report_every=101 .* step 100 of 900: report more often"):
-        refuse_unjudged(SweepSpec(**fields, report_every=101), 900)
+        validate_rungs(SweepSpec(**fields, report_every=101), 900)
 
 
 def test_a_value_between_two_reports_lies_on_the_line_between_them():
@@ -58,8 +58,8 @@ def test_a_report_at_the_rung_needs_no_other():
     [
         (None, place(120, 2.0, 0.98)),
         (place(80, 1.0, 0.9, predicted=False), place(120, 2.0, 0.98)),
-        (Place(80, None, True), place(120, 2.0, 0.98)),
-        (place(80, 1.0, 0.9), Place(120, None, True)),
+        (RungPosition(80, None, True), place(120, 2.0, 0.98)),
+        (place(80, 1.0, 0.9), RungPosition(120, None, True)),
         (None, place(100, 1.0, 0.98, predicted=False)),
     ],
 )

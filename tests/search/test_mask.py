@@ -3,13 +3,13 @@
 import random
 
 import pytest
-from support.sweeps import SPACE, STEPS, Sitting, sweep
+from support.sweeps import SPACE, STEPS, Session, sweep
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.mask import (
     WORST_CASE,
-    refuse_masked_space,
     unstable,
+    validate_mask,
     wants_curvature,
     with_curvature,
 )
@@ -112,19 +112,19 @@ def test_no_mask_masks_nothing():
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
 def test_no_masked_point_is_asked_and_each_is_counted_once(sampler):
     spec = sweep(space=WIDE, sampler=sampler, trials=30)
-    sitting = Sitting(spec, random.Random(1))
-    sitting.run()
-    asked = [event for event in sitting.events if event["event"] == "asked"]
+    session = Session(spec, random.Random(1))
+    session.run()
+    asked = [event for event in session.events if event["event"] == "asked"]
     assert len(asked) == 30
     assert not any(unstable(spec.mask, event["config"]) for event in asked)
     masked = [digest for event in asked for digest in event["masked"]]
     assert len(masked) == len(set(masked)) > 0
-    assert list(sitting.study.masked) == masked
+    assert list(session.study.masked) == masked
 
 
 def test_a_masked_sweep_replays_and_resumes_to_the_same_points_and_counts():
     spec = sweep(space=WIDE, trials=20)
-    events = Sitting(spec, random.Random(2)).run()
+    events = Session(spec, random.Random(2)).run()
     assert len(replay(spec, "id", STEPS, events)) == 20
     whole, resumed = Study(spec, "id", STEPS), Study(spec, "id", STEPS)
     half = [i for i, event in enumerate(events) if event["event"] == "asked"][12]
@@ -156,7 +156,7 @@ def test_a_finite_space_is_asked_to_its_last_stable_point():
 
 def test_a_space_without_a_stable_point_is_refused_in_a_sentence():
     with pytest.raises(UserError, match=r"^every point of the space is masked as unstable.*`mask: null`"):
-        refuse_masked_space(sweep(space=HOPELESS))
-    refuse_masked_space(sweep(space=HOPELESS, mask=None))
-    refuse_masked_space(sweep(space={"max_predict_steps": [400], "gates": ["off"]}, sampler="grid"))
-    refuse_masked_space(sweep(space=SPACE))
+        validate_mask(sweep(space=HOPELESS))
+    validate_mask(sweep(space=HOPELESS, mask=None))
+    validate_mask(sweep(space={"max_predict_steps": [400], "gates": ["off"]}, sampler="grid"))
+    validate_mask(sweep(space=SPACE))

@@ -1,14 +1,16 @@
 import pytest
 from optuna.trial import TrialState
 
-from hybrid_sweep.search.outcome import Ended, finite, judge
+from hybrid_sweep.search.outcome import RunOutcome, finite, judge
 from hybrid_sweep.spec.sweep import Constraints
 
 LIMITS = Constraints(min_quality=0.9, max_divergence_rate=0.1, max_memory_ratio=1.5)
 
 
 def ended(state="done", reason="", **result):
-    return Ended.of(state, reason, {"speedup_counted": 1.5, "quality": 0.95, "warning_rate": 0.0, **result})
+    return RunOutcome.from_result(
+        state, reason, {"speedup_counted": 1.5, "quality": 0.95, "warning_rate": 0.0, **result}
+    )
 
 
 def test_a_point_is_worth_the_means_of_its_runs():

@@ -3,10 +3,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.sweeps import CONDITIONAL, SPACE, STEPS, Sitting, sweep
+from support.sweeps import CONDITIONAL, SPACE, STEPS, Session, sweep
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.replay import refuse_other_space, replay
+from hybrid_sweep.search.replay import replay, validate_same_space
 
 SMALL = {"max_predict_steps": [50, 75], "correction_interval": [0, 10, 15], "gates": ["off", "learned"]}
 
@@ -22,14 +22,14 @@ SMALL = {"max_predict_steps": [50, 75], "correction_interval": [0, 10, 15], "gat
 def test_a_sweep_replays_from_its_journal(sampler, space, early_stopping, repeats, seed):
     settings = {"sampler": sampler, "space": space, "early_stopping": early_stopping, "repeats": repeats}
     spec = sweep(trials=20, presets=["balanced", "early"], **settings)
-    events = Sitting(spec, random.Random(seed)).run()
+    events = Session(spec, random.Random(seed)).run()
     asked = replay(spec, "another id", STEPS, events)
     assert [one.point.trial_id for one in asked] == [e["trial_id"] for e in events if e["event"] == "asked"]
 
 
 def test_the_first_ask_that_comes_out_otherwise_is_named():
     spec = sweep(trials=15)
-    events = Sitting(spec, random.Random(1), slots=1, troubles=0).run()
+    events = Session(spec, random.Random(1), slots=1, troubles=0).run()
     first, last = (index for index, event in enumerate(events) if event.get("number") in (12, 13))
     for event in events[:first]:
         if event["event"] == "finished":
@@ -43,7 +43,7 @@ def test_the_first_ask_that_comes_out_otherwise_is_named():
 
 def test_a_journal_with_more_points_than_the_space_does_not_replay():
     spec = sweep(sampler="grid", space=SMALL)
-    events = Sitting(spec, random.Random(1)).run()
+    events = Session(spec, random.Random(1)).run()
     extra = {**events[0], "number": 12}
     with pytest.raises(UserError, match=r"ask 12 does not replay: .* now nothing is left to ask"):
         replay(spec, "id", STEPS, [*events, extra])
@@ -73,7 +73,7 @@ def test_a_journal_with_more_points_than_the_space_does_not_replay():
 )
 def test_a_sweep_does_not_go_on_as_another_one(changes, parts):
     with pytest.raises(UserError) as caught:
-        refuse_other_space(sweep(**changes), sweep())
+        validate_same_space(sweep(**changes), sweep())
     message = str(caught.value)
     assert all(part in message for part in parts), message
     assert "warm_start" in message
@@ -82,5 +82,5 @@ def test_a_sweep_does_not_go_on_as_another_one(changes, parts):
 
 def test_what_chooses_no_point_may_change():
     more = {"trials": 90, "concurrency": 3, "storage": "sqlite:///x", "stop_when_flat": 5, "max_retries": 0}
-    refuse_other_space(sweep(**more, checkpoint_seconds=5, about="more of it"), sweep())
-    refuse_other_space(sweep(), sweep())
+    validate_same_space(sweep(**more, checkpoint_seconds=5, about="more of it"), sweep())
+    validate_same_space(sweep(), sweep())

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from support.sweeps import CONDITIONAL, SPACE, STEPS, Sitting, report, result, sweep
+from support.sweeps import CONDITIONAL, SPACE, STEPS, Session, report, result, sweep
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.search.asked import Asked, Known
+from hybrid_sweep.search.asked import AskedPoint, PriorPoint
 from hybrid_sweep.search.sampler import make_sampler, sampler_arguments
 from hybrid_sweep.search.space import complete_hash
 from hybrid_sweep.search.study import Study
@@ -309,7 +309,7 @@ def test_a_sweep_is_flat_when_points_no_longer_add_to_the_hypervolume():
 
 def known(config, params=None, **values):
     columns = {"speedup_counted": 1.5, "quality": 0.95, "warning_rate": 0.0, "peak_memory_ratio": None}
-    return Known(config=config, params=params, values={**columns, **values}, source="earlier: T0001")
+    return PriorPoint(config=config, params=params, values={**columns, **values}, source="earlier: T0001")
 
 
 def test_what_is_known_is_learned_from_and_never_asked():
@@ -381,12 +381,12 @@ def test_a_study_makes_no_noise(caplog):
 
 def continues_alike(spec, seed, cuts, **options):
     """Play a sitting; wherever it is cut, a restored study asks what the unbroken one asked."""
-    events = Sitting(spec, random.Random(seed), **options).run()
+    events = Session(spec, random.Random(seed), **options).run()
     asks = [index for index, event in enumerate(events) if event["event"] == "asked"]
     for cut in {asks[round(share * (len(asks) - 1))] for share in cuts}:
         restored = Study(spec, "id", STEPS)
         restored.restore(events[:cut])
-        assert restored.ask() == Asked.of(events[cut])
+        assert restored.ask() == AskedPoint.from_event(events[cut])
     return events
 
 
@@ -428,14 +428,14 @@ def test_a_restored_study_has_the_same_gaussian_process():
 def test_a_restored_study_stands_where_the_unbroken_one_did():
     told, again = [], []
     spec = sweep(trials=25, early_stopping={}, repeats=2, presets=["balanced"])
-    sitting = Sitting(spec, random.Random(3), on_told=told.append)
-    events = sitting.run()
+    session = Session(spec, random.Random(3), on_told=told.append)
+    events = session.run()
     restored = Study(spec, "id", STEPS, on_told=again.append)
     restored.restore(events)
-    assert restored.asked == sitting.study.asked == 25
-    assert restored.hypervolume == sitting.study.hypervolume > 0
+    assert restored.asked == session.study.asked == 25
+    assert restored.hypervolume == session.study.hypervolume > 0
     points = [event["trial_id"] for event in events if event["event"] == "asked"]
-    assert [restored.wants(point) for point in points] == [sitting.study.wants(point) for point in points]
+    assert [restored.wants(point) for point in points] == [session.study.wants(point) for point in points]
     for one, other in zip(told, again, strict=True):
         assert (one.state, one.values, one.params, one.user_attrs) == (
             other.state,
@@ -451,7 +451,7 @@ def test_an_event_that_lacks_something_is_named():
         study().restore([{"event": "asked", "trial_id": "T0000", "config": {}, "number": 0, "source": "tpe"}])
 
 
-ASKED = [event for event in Sitting(sweep(trials=3), random.Random(0)).run() if event["event"] == "asked"]
+ASKED = [event for event in Session(sweep(trials=3), random.Random(0)).run() if event["event"] == "asked"]
 
 
 @pytest.mark.parametrize(

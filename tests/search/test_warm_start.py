@@ -3,7 +3,7 @@ from support.sweeps import SPACE, result, sweep
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.results import ResultsFolder
-from hybrid_sweep.search.asked import Known
+from hybrid_sweep.search.asked import PriorPoint
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.trainer.config import HybridConfig
@@ -97,7 +97,7 @@ def test_a_configuration_of_another_version_is_named(earlier):
 
 def test_what_is_known_goes_through_the_journal_into_the_study(earlier):
     (known,) = known_points(earlier(sweep(), [(INSIDE, ["done"])]), sweep())
-    assert Known.of(known.event()) == known
+    assert PriorPoint.from_event(known.event()) == known
     one = Study(sweep(points=[INSIDE], sampler="random", trials=1, space=SPACE), "id", 900)
     one.restore([known.event()])
     assert one.ask().source == "random"

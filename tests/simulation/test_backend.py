@@ -35,8 +35,8 @@ def run(trial_id: str = "a", **config) -> Run:
 def drain(backend: SimulatedBackend, until: float = 1000.0) -> list[tuple[float, object]]:
     seen = []
     while backend.now() < until:
-        happenings = backend.wait(until - backend.now())
-        seen += [(backend.now(), happening) for happening in happenings]
+        updates = backend.wait(until - backend.now())
+        seen += [(backend.now(), update) for update in updates]
     return seen
 
 
@@ -146,8 +146,8 @@ def test_a_lost_node_takes_its_slots_and_their_runs_along_and_may_come_back() ->
     for name in "abc":
         backend.start(run(name))
     while backend.now() < 2.5:
-        happenings = backend.wait(1)
-    assert [(h.key[0], h.preempted) for h in happenings] == [("b", True), ("c", True)]
+        updates = backend.wait(1)
+    assert [(h.key[0], h.preempted) for h in updates] == [("b", True), ("c", True)]
     assert (backend.slots, backend.free) == (1, 0)
     backend.stop(("a", 0))
     drain(backend, until=12.4)
@@ -237,15 +237,15 @@ class AnyDriver(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 4))
     def wait(self, seconds: float) -> None:
         before = self.backend.now()
-        for happening in self.backend.wait(seconds):
-            key = happening.key
+        for update in self.backend.wait(seconds):
+            key = update.key
             assert key in self.running  # nothing of a run that is over, or was never begun
-            if isinstance(happening, Reported):
-                assert happening.report["step"] > self.steps.get(key, 0)
-                self.steps[key] = happening.report["step"]
-            earlier = self.running.pop(key) if isinstance(happening, ENDS) else self.running[key]
-            if isinstance(happening, Stopped) and happening.checkpoint:
-                self.checkpoints[key] = earlier, happening.checkpoint
+            if isinstance(update, Reported):
+                assert update.report["step"] > self.steps.get(key, 0)
+                self.steps[key] = update.report["step"]
+            earlier = self.running.pop(key) if isinstance(update, ENDS) else self.running[key]
+            if isinstance(update, Stopped) and update.checkpoint:
+                self.checkpoints[key] = earlier, update.checkpoint
         assert before <= self.backend.now() <= before + seconds
 
     @precondition(lambda self: self.running)

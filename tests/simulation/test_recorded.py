@@ -10,7 +10,7 @@ import pytest
 from hybrid_sweep.driver.backend import Run
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.results import ResultsFolder
-from hybrid_sweep.simulation.recorded import METADATA, Recorded
+from hybrid_sweep.simulation.recorded import METADATA, RecordedRuns
 
 
 def run(**config) -> Run:
@@ -28,7 +28,7 @@ def test_a_results_folder_is_run_again_as_it_was(tmp_path: Path) -> None:
     folder.journal.append(
         {"event": "finished", "trial_id": "fast", "seed": 3, "state": "done", "reason": "", "result": done}
     )
-    recorded = Recorded.from_folder(folder.path)
+    recorded = RecordedRuns.from_folder(folder.path)
     assert len(recorded) == 1  # the other one is still running
     again = recorded(Run(trial_id="any name", seed=3, config={"max_predict_steps": 50, "full_steps": 20}))
     assert again.state == "done"
@@ -66,7 +66,7 @@ def test_a_table_of_points_is_run_in_seconds_of_counted_work(
         **more,
     }
     pq.write_table(table.replace_schema_metadata({"hybrid_sweep": json.dumps(about)}), path)
-    recorded = Recorded.from_parquet(path)
+    recorded = RecordedRuns.from_parquet(path)
     assert len(recorded) == 2
     first = recorded(run(max_predict_steps=50, full_steps=16))
     assert first.reports == (
@@ -85,7 +85,7 @@ def test_a_file_that_holds_no_points_is_named(tmp_path: Path, content: object) -
     elif content:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"points\.parquet is no table of recorded points"):
-        Recorded.from_parquet(path)
+        RecordedRuns.from_parquet(path)
 
 
 @pytest.mark.parametrize("about", [b"[]", b"{}", b'{"trainer": 3}', b"[" * 100_000, b"NaN"])
@@ -93,4 +93,4 @@ def test_a_table_that_says_nonsense_of_itself_is_refused(tmp_path, about):
     table = pa.table({"state": ["done"]}).replace_schema_metadata({METADATA: about})
     pq.write_table(table, tmp_path / "points.parquet")
     with pytest.raises(UserError, match="is no table of recorded points"):
-        Recorded.from_parquet(tmp_path / "points.parquet")
+        RecordedRuns.from_parquet(tmp_path / "points.parquet")

@@ -10,8 +10,8 @@ from hybrid_sweep.spec.axes import (
     Range,
     described,
     in_order,
-    refuse_contradictions,
     samples_of,
+    validate_conditions,
     values_of,
 )
 from hybrid_sweep.spec.sweep import SweepSpec
@@ -128,7 +128,7 @@ def test_a_grid_needs_plain_lists():
 def test_each_axis_comes_after_those_that_it_depends_on(names):
     when = {"b": {"a": [1]}, "c": {"b": [1]}, "d": {"a": [1], "c": [1]}}
     space = {name: Choice(values=[1], when=when.get(name, {})) for name in names}
-    refuse_contradictions(space)
+    validate_conditions(space)
     assert in_order(space) == ["a", "b", "c", "d"]
 
 

@@ -33,18 +33,18 @@ class BackendContract:
         raise NotImplementedError
 
     def collect(self, backend, enough):
-        """Wait until `enough(happenings)`; what holds at every moment is asserted after every wait."""
-        happenings, deadline = [], backend.now() + self.patience
-        while not enough(happenings):
+        """Wait until `enough(updates)`; what holds at every moment is asserted after every wait."""
+        updates, deadline = [], backend.now() + self.patience
+        while not enough(updates):
             before = backend.now()
-            assert before < deadline, f"only {happenings} happened"
-            happenings += backend.wait(1.0)
+            assert before < deadline, f"only {updates} happened"
+            updates += backend.wait(1.0)
             assert backend.now() >= before
             assert 0 <= backend.free <= backend.slots
-        return happenings
+        return updates
 
-    def ends(self, happenings, *keys):
-        return [h for h in happenings if isinstance(h, ENDS) and (not keys or h.key in keys)]
+    def ends(self, updates, *keys):
+        return [h for h in updates if isinstance(h, ENDS) and (not keys or h.key in keys)]
 
     def until_ended(self, backend, *keys):
         return self.collect(backend, lambda seen: {h.key for h in self.ends(seen)} >= set(keys))

@@ -53,7 +53,7 @@ def report(config, step, seed=0, warmup=100):
     }
 
 
-class Sitting:
+class Session:
     """Plays a driver: several runs at once, in an order that `rng` draws; keeps the journal."""
 
     def __init__(self, spec, rng, slots=4, troubles=0.2, on_told=None):

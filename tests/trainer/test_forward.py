@@ -7,7 +7,7 @@ from torch import nn
 
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.phases import Phase
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 
 
@@ -30,7 +30,7 @@ def penalised(model, batch):
 def test_it_returns_the_loss_of_training_and_leaves_gradients_alone(loss):
     problem = Problem()
     problem.loss = loss if loss is not Problem.loss else problem.loss
-    step = PlainStep(problem.model, problem.optimizer, problem.loss)
+    step = TrainStep(problem.model, problem.optimizer, problem.loss)
     step(problem.batch(1))
     before = [p.grad.clone() for p in step.parameters]
     for _ in range(2):
@@ -43,7 +43,7 @@ def test_it_returns_the_loss_of_training_and_leaves_gradients_alone(loss):
 def test_finding_out_draws_no_random_numbers_and_moves_no_buffers():
     def after(loss_fn):
         problem = Problem(dropout=0.5, norm=True)
-        step = PlainStep(problem.model, problem.optimizer, loss_fn)
+        step = TrainStep(problem.model, problem.optimizer, loss_fn)
         step.look(problem.batch(1))
         return torch.rand(1), problem.model.state_dict()
 
@@ -64,7 +64,7 @@ def test_a_loss_that_calls_backward_on_its_way():
         model(x).sum().backward()
         return nn.functional.mse_loss(model(batch[0] + 0.1 * x.grad), batch[1])
 
-    step = PlainStep(problem.model, problem.optimizer, loss)
+    step = TrainStep(problem.model, problem.optimizer, loss)
     assert float(step.look(problem.batch(1))) > 0
     assert all(p.grad is None for p in step.parameters)
 
@@ -76,7 +76,7 @@ def test_a_loss_that_raises_whatever_is_on_raises():
         raise ZeroDivisionError("of the user's")
 
     with pytest.raises(ZeroDivisionError):
-        PlainStep(problem.model, problem.optimizer, loss).look(problem.batch(1))
+        TrainStep(problem.model, problem.optimizer, loss).look(problem.batch(1))
 
 
 def test_probes_and_correct_measure_a_loss_that_differentiates():

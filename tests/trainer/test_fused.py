@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from hybrid_sweep.trainer.fused import FusedStep
 from hybrid_sweep.trainer.layer_groups import LayerGroups
-from hybrid_sweep.trainer.train_step import PlainStep, Real
+from hybrid_sweep.trainer.train_step import PendingStep, TrainStep
 
 LOSS = Problem().loss
 Pair = namedtuple("Pair", ["x", "y"])
@@ -24,7 +24,7 @@ def make(seed=0, optimizer=None, schedule=None, clip=None, **keywords):
     if optimizer:
         problem.optimizer = optimizer(problem.model.parameters(), lr=0.01)
     scheduler = schedule(problem.optimizer) if schedule else None
-    return problem, PlainStep(problem.model, problem.optimizer, LOSS, scheduler, clip)
+    return problem, TrainStep(problem.model, problem.optimizer, LOSS, scheduler, clip)
 
 
 def many(count=3, **keywords):
@@ -33,7 +33,9 @@ def many(count=3, **keywords):
 
 def fuse(fused, pairs, steps):
     """Take one step of each pair; return the losses."""
-    taken = fused([Real(plain, problem.batch(t)) for (problem, plain), t in zip(pairs, steps, strict=True)])
+    taken = fused(
+        [PendingStep(plain, problem.batch(t)) for (problem, plain), t in zip(pairs, steps, strict=True)]
+    )
     return [taken[plain] for _, plain in pairs]
 
 
@@ -84,7 +86,7 @@ def test_losses_weights_and_buffers_are_those_of_steps_taken_alone(recipe):
 def test_one_batch_for_all_is_not_copied():
     ours, theirs, fused = many(), many(), FusedStep(3)
     batch = ours[0][0].batch(1)
-    taken = fused([Real(plain, batch) for _, plain in ours])
+    taken = fused([PendingStep(plain, batch) for _, plain in ours])
     assert list(taken.values()) == pytest.approx(alone(theirs, [1, 1, 1]), rel=1e-5)
     assert_alike(ours, theirs)
 
@@ -113,8 +115,8 @@ def test_some_of_the_members_can_step_without_the_others():
 
 def test_the_weights_of_a_trainer_stay_in_its_vector():
     pairs, fused = many(), FusedStep(3)
-    groups = [LayerGroups.of(problem.model) for problem, _ in pairs]
-    fused([Real(p, a.batch(1), g) for (a, p), g in zip(pairs, groups, strict=True)])
+    groups = [LayerGroups.from_model(problem.model) for problem, _ in pairs]
+    fused([PendingStep(p, a.batch(1), g) for (a, p), g in zip(pairs, groups, strict=True)])
     held = groups[0].vector
     for _ in range(2):
         for (problem, plain), g in zip(pairs, groups, strict=True):
@@ -127,7 +129,7 @@ def test_the_weights_of_a_trainer_stay_in_its_vector():
 def test_a_batch_of_another_shape_goes_alone():
     ours, theirs, fused = many(), many(), FusedStep(3)
     half = tuple(part[:16] for part in ours[1][0].batch(2))
-    taken = fused([Real(p, half if i == 1 else a.batch(2)) for i, (a, p) in enumerate(ours)])
+    taken = fused([PendingStep(p, half if i == 1 else a.batch(2)) for i, (a, p) in enumerate(ours)])
     expected = [float(p(half if i == 1 else a.batch(2))) for i, (a, p) in enumerate(theirs)]
     assert [float(taken[plain]) for _, plain in ours] == pytest.approx(expected, rel=1e-5)
     assert fused.refused == ""
@@ -146,7 +148,7 @@ def test_batches_may_be_nested(form):
     ours, theirs, fused = many(), many(), FusedStep(3)
     for _, plain in ours + theirs:
         plain.loss_fn = loss
-    taken = fused([Real(plain, batch(a, 5)) for a, plain in ours])
+    taken = fused([PendingStep(plain, batch(a, 5)) for a, plain in ours])
     expected = [float(plain(batch(a, 5))) for a, plain in theirs]
     assert list(taken.values()) == pytest.approx(expected, rel=1e-5)
     assert fused.refused == ""

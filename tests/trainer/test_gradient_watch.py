@@ -6,18 +6,18 @@ from support.problem import Problem
 from torch import nn
 
 from hybrid_sweep.trainer.gradient_watch import LARGEST_PART, PARTS, GradientWatch, norm_of
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 def plain(model, inputs=8, **settings):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    step = PlainStep(model, optimizer, lambda model, x: model(x).square().mean(), **settings)
+    step = TrainStep(model, optimizer, lambda model, x: model(x).square().mean(), **settings)
     step(torch.ones(4, inputs))
     return step
 
 
 def test_it_is_the_norm_of_the_small_parameters(problem):
-    step = PlainStep(problem.model, problem.optimizer, problem.loss)
+    step = TrainStep(problem.model, problem.optimizer, problem.loss)
     step(problem.batch(1))
     whole = sum(p.grad.square().sum() for p in problem.model.parameters()).sqrt()
     torch.testing.assert_close(norm_of(GradientWatch(step).take(1)), whole)
@@ -59,7 +59,7 @@ def test_where_gradients_are_clipped_it_is_their_whole_norm_before(limit):
 
 def test_a_frozen_parameter_and_a_sparse_gradient_are_no_trouble():
     model = nn.Sequential(nn.Embedding(9, 3, sparse=True), nn.Flatten(), nn.Linear(6, 1))
-    step = PlainStep(
+    step = TrainStep(
         model, torch.optim.SGD(model.parameters(), lr=0.1), lambda model, x: model(x).square().mean()
     )
     step(torch.tensor([[1, 1]]))
@@ -73,6 +73,6 @@ def test_a_frozen_parameter_and_a_sparse_gradient_are_no_trouble():
 def test_half_precision_does_not_overflow():
     problem = Problem()
     model = problem.model.bfloat16()
-    step = PlainStep(model, torch.optim.SGD(model.parameters(), lr=0.0), problem.loss)
+    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.0), problem.loss)
     step([part.bfloat16() for part in problem.batch(1)])
     assert norm_of(GradientWatch(step).take(1)).dtype is torch.float32

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hybrid_sweep.trainer.gradients import clip_
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 def embedding(sparse):
@@ -15,7 +15,7 @@ def embedding(sparse):
     def loss(model, rows):
         return 100 * model["head"](model["embed"](rows)).square().mean()
 
-    return PlainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), loss, max_grad_norm=0.5)
+    return TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), loss, max_grad_norm=0.5)
 
 
 def test_sparse_gradients_are_clipped_as_dense_ones_are():
@@ -40,6 +40,6 @@ def test_a_gradient_within_the_limit_stays():
 
 def test_the_norm_of_sparse_gradients_alone():
     model = nn.Embedding(5, 3, sparse=True)
-    step = PlainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda m, rows: m(rows).sum())
+    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda m, rows: m(rows).sum())
     step(torch.tensor([2, 2]))
     assert step.gradient_norm() == pytest.approx(12**0.5)  # three values of 2

@@ -18,7 +18,7 @@ def model(layers=3):
 def test_groups_are_at_most_eight_contiguous_layers_and_cover_every_trainable_parameter():
     net = model(19)
     net[3].requires_grad_(False)
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     assert len(groups.sizes) == len(groups.names) == MAX_GROUPS
     assert len(groups.views(groups.vector)) == 36
     assert sum(groups.sizes) == len(groups.vector)
@@ -27,7 +27,7 @@ def test_groups_are_at_most_eight_contiguous_layers_and_cover_every_trainable_pa
 
 def test_fewer_layers_are_cut_into_eight_parts_by_size_none_of_them_across_two_layers():
     net = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     assert groups.names == (*(f"0[{i}/6]" for i in range(1, 7)), "2", "4")
     assert sum(groups.sizes[:6]) == 784 * 256 + 256
     assert max(groups.sizes[:6]) - min(groups.sizes[:6]) <= 16
@@ -55,14 +55,14 @@ def test_pieces_are_cut_whole_and_as_equally_as_can_be(units, count, unit):
 
 
 def test_weight_and_bias_of_a_layer_share_a_group():
-    groups = LayerGroups.of(model(8))
+    groups = LayerGroups.from_model(model(8))
     assert groups.sizes == [32] * 8  # 16 + 4 or 12 + 3 floats, each rounded up to 64 bytes
 
 
 def test_what_is_done_to_the_vector_is_done_to_the_model_and_back():
     net = model()
     before = [p.detach().clone() for p in net.parameters()]
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     for p, b in zip(net.parameters(), before, strict=True):
         assert torch.equal(p, b)
         assert p.data_ptr() % 64 == groups.vector.data_ptr() % 64
@@ -77,7 +77,7 @@ def test_what_is_done_to_the_vector_is_done_to_the_model_and_back():
 
 def test_the_vector_can_be_moved_under_whoever_holds_it():
     net = model()
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     held, before = groups.vector, groups.vector.clone()
     rows = torch.zeros(3, len(held))
     groups.move(rows[1])
@@ -99,7 +99,7 @@ def test_order_in_memory_stays():
     net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     strides = [p.stride() for p in net.parameters()]
     weights = [p.detach().clone() for p in net.parameters()]
-    LayerGroups.of(net)
+    LayerGroups.from_model(net)
     assert [p.stride() for p in net.parameters()] == strides
     assert all(torch.equal(p, w) for p, w in zip(net.parameters(), weights, strict=True))
 
@@ -109,18 +109,18 @@ def test_parameters_that_share_memory_with_themselves_become_plain_ones():
         [nn.Parameter(torch.arange(3.0).expand(2, 3)), nn.Parameter(torch.eye(4)[::2, 1:])]
     )
     weights = [p.detach().clone() for p in net]
-    LayerGroups.of(net)
+    LayerGroups.from_model(net)
     assert [p.stride() for p in net] == [(3, 1), (3, 1)]
     assert all(torch.equal(p, w) for p, w in zip(net, weights, strict=True))
 
 
 def test_flat_is_the_inverse_of_views():
-    groups = LayerGroups.of(model())
+    groups = LayerGroups.from_model(model())
     assert torch.equal(groups.flat(groups.views(groups.vector)), groups.vector)
 
 
 def test_each_group_has_its_own_squares_and_factors():
-    groups = LayerGroups.of(model())
+    groups = LayerGroups.from_model(model())
     ones = groups.flat([torch.ones_like(v) for v in groups.views(groups.vector)])
     assert groups.names == ("0[1/2]", "0[2/2]", "1[1/2]", "1[2/2]", "2[1/2]", "2[2/2]")
     groups.scale_(ones, [1.0, 1.0, 2.0, 2.0, 3.0, 3.0])  # of a weight and of its bias
@@ -142,7 +142,7 @@ def mixed():
 def test_parameters_of_several_types_lie_in_one_vector_a_type():
     net = mixed()
     before = [p.detach().clone() for p in net.parameters()]
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     assert [part.dtype for part in groups.vector.parts] == [torch.float32, torch.float64, torch.bfloat16]
     assert groups.lengths == [[32, 0, 0, 0, 48, 32], [0, 24, 0, 0, 0, 0], [0, 0, 32, 32, 0, 0]]
     assert groups.names == ("0", "1", "2[1/2]", "2[2/2]", "3", "4")
@@ -157,7 +157,7 @@ def test_parameters_of_several_types_lie_in_one_vector_a_type():
 
 def test_groups_of_several_types_have_squares_factors_and_samples_as_those_of_one():
     net = mixed()
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     weights = [
         layer.weight.detach().abs().square().sum() + layer.bias.detach().abs().square().sum() for layer in net
     ]
@@ -175,7 +175,7 @@ def test_groups_of_several_types_have_squares_factors_and_samples_as_those_of_on
 
 def test_of_rows_a_complex_parameter_is_its_own_in_each():
     net = nn.Sequential(nn.Linear(3, 2, dtype=torch.complex128), nn.Linear(2, 2).double())
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     rows = torch.stack([groups.vector, 2 * groups.vector])
     for of_all, own in zip(groups.views(rows), net.parameters(), strict=True):
         assert torch.equal(of_all[1], 2 * own)
@@ -184,7 +184,7 @@ def test_of_rows_a_complex_parameter_is_its_own_in_each():
 def test_half_precision_squares_do_not_overflow():
     net = nn.Linear(100, 100).half()
     nn.init.constant_(net.weight, 10)
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     assert sum(groups.squares(groups.vector)) == pytest.approx(1e6, rel=1e-3)
 
 
@@ -192,15 +192,15 @@ def test_two_parameters_of_one_memory_are_refused_and_one_parameter_of_two_layer
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     net[1].weight.data = net[0].weight.data
     with pytest.raises(UserError, match=r"0\.weight and 1\.weight are two .* `1\.weight = 0\.weight`"):
-        LayerGroups.of(net)
+        LayerGroups.from_model(net)
     net[1].weight = net[0].weight
-    assert len(LayerGroups.of(net).views(torch.zeros(100))) == 3
+    assert len(LayerGroups.from_model(net).views(torch.zeros(100))) == 3
 
 
 def test_empty_parameters_are_as_good_as_any():
     lists = nn.ParameterList([torch.empty(0, 2)]), nn.ParameterList([torch.empty(0), torch.ones(2)])
     net = nn.Sequential(nn.Linear(3, 2), *lists)
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     assert groups.in_place()
     assert groups.sizes == [16, 16, 0, 16]
     assert torch.equal(Sample(groups)(groups.vector), groups.vector)
@@ -210,13 +210,13 @@ def test_empty_parameters_are_as_good_as_any():
 @pytest.mark.parametrize(("device", "apart"), [("cpu", 16), ("meta", 128)])  # "meta" stands for a GPU
 def test_parameters_begin_where_the_devices_allocator_would_have_them_begin(device, apart):
     net = nn.Linear(3, 2, device=device)
-    assert LayerGroups.of(net).sizes == [apart] * 2
+    assert LayerGroups.from_model(net).sizes == [apart] * 2
     assert net.bias.storage_offset() == apart
 
 
 def test_parameters_that_were_replaced_are_noticed():
     net = model()
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     assert groups.holds(net)
     net[1].weight.data = net[1].weight.data.clone()
     assert not groups.in_place()
@@ -226,28 +226,28 @@ def test_parameters_that_were_replaced_are_noticed():
 def test_what_is_unfrozen_added_or_taken_away_is_noticed_and_what_is_frozen_stays():
     net = model()
     net[0].requires_grad_(False)
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     net[1].requires_grad_(False)
     assert groups.holds(net)
     net[0].weight.requires_grad_(True)
     assert not groups.holds(net)
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     net.append(nn.Linear(3, 1))
     assert groups.in_place()
     assert not groups.holds(net)
-    groups = LayerGroups.of(net)
+    groups = LayerGroups.from_model(net)
     del net[3]
     assert not groups.holds(net)
 
 
 def test_a_small_model_is_sampled_whole():
-    groups = LayerGroups.of(model())
+    groups = LayerGroups.from_model(model())
     assert torch.equal(Sample(groups)(groups.vector), groups.vector)
 
 
 @given(seed=st.integers(0, 20), width=st.sampled_from([300, 700]))
 def test_inner_products_of_a_sample_are_near_those_of_all(seed, width):
-    groups = LayerGroups.of(nn.Sequential(nn.Linear(width, width), nn.Linear(3, 3)))
+    groups = LayerGroups.from_model(nn.Sequential(nn.Linear(width, width), nn.Linear(3, 3)))
     generator = torch.Generator().manual_seed(seed)
     common = torch.randn(len(groups.vector), generator=generator)
     other = common + torch.randn(len(groups.vector), generator=generator)
@@ -260,7 +260,7 @@ def test_inner_products_of_a_sample_are_near_those_of_all(seed, width):
 
 
 def test_a_sample_depends_on_the_sizes_alone():
-    one, other = (LayerGroups.of(nn.Linear(200, 200)) for _ in range(2))
+    one, other = (LayerGroups.from_model(nn.Linear(200, 200)) for _ in range(2))
     torch.manual_seed(5)
     values = torch.randn(len(one.vector))
     assert torch.equal(Sample(one)(values), Sample(other)(values))

@@ -7,7 +7,7 @@ from torch.optim import lr_scheduler as torchs
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.learning_rates import as_schedule
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 
 N = 60
@@ -91,7 +91,7 @@ def test_every_step_has_its_own_rate_whatever_was_predicted_or_rolled_back(make)
 
 def test_a_schedule_is_not_stepped_past_the_end_of_what_it_is_made_for():
     problem = Problem()
-    step = PlainStep(problem.model, problem.optimizer, problem.loss, Table(problem.optimizer, 5))
+    step = TrainStep(problem.model, problem.optimizer, problem.loss, Table(problem.optimizer, 5))
     step.schedule_steps = 5
     for t in range(1, 9):
         step(problem.batch(t))
@@ -100,7 +100,7 @@ def test_a_schedule_is_not_stepped_past_the_end_of_what_it_is_made_for():
 
 def test_one_that_ends_too_early_is_a_sentence():
     problem = Problem()
-    step = PlainStep(problem.model, problem.optimizer, problem.loss, Table(problem.optimizer, 5))
+    step = TrainStep(problem.model, problem.optimizer, problem.loss, Table(problem.optimizer, 5))
     with pytest.raises(UserError, match=r"schedule Table ends after 4 steps \(IndexError: .*\): make it for"):
         step.skip(10)
 

@@ -10,7 +10,7 @@ from torch import nn
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.optimizers import Several, as_optimizer, scaled_rates
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.trainer.trainer import HybridTrainer
 
 
@@ -101,7 +101,7 @@ class Wrapped:
 def losses(optimizer_of, steps=6, **problem):
     """Return losses and step of training with an optimizer."""
     ours = Problem(dropout=0.3, norm=True, **problem)
-    step = PlainStep(ours.model, optimizer_of(ours.model.parameters()), ours.loss)
+    step = TrainStep(ours.model, optimizer_of(ours.model.parameters()), ours.loss)
     return [float(step(ours.batch(t))) for t in range(1, steps + 1)], step
 
 
@@ -124,7 +124,7 @@ def test_a_closure_called_late_is_computed_again():
 @pytest.mark.parametrize("kind", [SharpnessAware, ClosureTwice])
 def test_an_optimizer_that_moves_between_two_gradients(kind):
     ours, theirs = Problem(), Problem()
-    step = PlainStep(ours.model, kind(ours.model.parameters()), ours.loss)
+    step = TrainStep(ours.model, kind(ours.model.parameters()), ours.loss)
     parameters = list(theirs.model.parameters())
     for t in range(1, 6):
         loss = theirs.loss(theirs.model, theirs.batch(t))
@@ -156,7 +156,7 @@ class TestSeveral:
 
     def test_they_step_after_one_backward_pass(self):
         ours, theirs = Problem(), Problem()
-        step = PlainStep(ours.model, tuple(self.split(ours.model)), ours.loss)
+        step = TrainStep(ours.model, tuple(self.split(ours.model)), ours.loss)
         both = self.split(theirs.model)
         for t in range(1, 6):
             for optimizer in both:

@@ -8,12 +8,12 @@ from hybrid_sweep.trainer.snapshot import plain
 
 
 def parted():
-    return Parted.of([torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0], dtype=torch.float64)])
+    return Parted.from_tensors([torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0], dtype=torch.float64)])
 
 
 def test_one_kind_is_a_plain_tensor():
     vector = torch.ones(3)
-    assert Parted.of([vector]) is vector
+    assert Parted.from_tensors([vector]) is vector
     assert parts_of(vector) == (vector,)
 
 

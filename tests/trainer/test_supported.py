@@ -10,8 +10,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from hybrid_sweep.trainer.supported import refuse_unsupported
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.supported import validate_supported
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_wrappers_are_refused_and_the_model_inside_them_is_not(alone):
     assert refused(nn.Sequential(nn.Linear(2, 2), nn.DataParallel(net))).startswith(
         "the module 1 is a DataPar"
     )
-    refuse_unsupported(net)
+    validate_supported(net)
 
 
 def test_sharded_parameters_are_refused(alone):
@@ -57,4 +57,4 @@ def test_a_lazy_layer_is_refused_until_it_has_seen_a_batch():
     said = refused(net)
     assert "the parameter 1.weight of a lazy layer has no shape yet: pass a batch through the model" in said
     net(torch.zeros(1, 2))
-    PlainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda model, batch: model(batch).sum())
+    TrainStep(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda model, batch: model(batch).sum())

@@ -1,4 +1,4 @@
-"""PlainStep is the loop that anyone would write; `as_loader` takes batches in any form."""
+"""TrainStep is the loop that anyone would write; `as_loader` takes batches in any form."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ from support.problem import Problem
 from torch import nn
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.train_step import PlainStep, as_loader
+from hybrid_sweep.trainer.train_step import TrainStep, as_loader
 
 
 def plain_step(problem, **keywords):
-    return PlainStep(problem.model, problem.optimizer, problem.loss, **keywords)
+    return TrainStep(problem.model, problem.optimizer, problem.loss, **keywords)
 
 
 class TestStep:
@@ -48,7 +48,7 @@ class TestStep:
         torch.manual_seed(0)
         model = nn.ModuleDict({"embed": nn.Embedding(5, 3, sparse=True), "head": nn.Linear(3, 1)})
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        step = PlainStep(model, optimizer, lambda m, rows: m["head"](m["embed"](rows)).square().mean())
+        step = TrainStep(model, optimizer, lambda m, rows: m["head"](m["embed"](rows)).square().mean())
         step(torch.tensor([0, 1, 1]))
         assert model["embed"].weight.grad.is_sparse
         assert step.gradient_norm() > 0

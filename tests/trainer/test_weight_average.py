@@ -6,7 +6,7 @@ from support.problem import Problem
 
 from hybrid_sweep.trainer import HybridConfig, HybridTrainer
 from hybrid_sweep.trainer.phases import tail_begin
-from hybrid_sweep.trainer.weight_average import TailAverage
+from hybrid_sweep.trainer.weight_average import WeightAverage
 
 AVERAGE = HybridConfig(
     warmup_steps=40,
@@ -74,7 +74,7 @@ def test_without_a_tail_there_is_nothing_to_average():
     for p, q in zip(averaged.model.parameters(), stopped.model.parameters(), strict=True):
         assert torch.equal(p, q)
     weights = [torch.ones(3)]
-    TailAverage(weights).finish()
+    WeightAverage(weights).finish()
     assert torch.equal(weights[0], torch.ones(3))
 
 

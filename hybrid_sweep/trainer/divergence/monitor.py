@@ -191,7 +191,14 @@ class DivergenceMonitor:
         norms = gradient_sample, gradient_norm
         young = bool(self._steps_since_jump) and self._real_since_jump < YOUNG
         return self._judge(
-            loss, norms, predicted_loss, confidence, settled=settled, unheard=warmup, young=young, bursts=real
+            loss,
+            norms,
+            predicted_loss,
+            confidence,
+            settled=settled,
+            ignore_progress=warmup,
+            young=young,
+            bursts=real,
         )
 
     def _judge(
@@ -203,7 +210,7 @@ class DivergenceMonitor:
         *,
         settled: bool,
         young: bool,
-        unheard: bool,
+        ignore_progress: bool,
         bursts: bool,
     ) -> DivergenceSignal:
         alarms: list[Alarm] = []
@@ -215,16 +222,16 @@ class DivergenceMonitor:
             if settled or self._literal:
                 reading = self._loss.observe(loss)
                 deviation = reading.deviation
-                if not unheard and (reading.oscillating or reading.severity >= 0.7):
+                if not ignore_progress and (reading.oscillating or reading.severity >= 0.7):
                     alarms += self._loss_alarms(loss, reading)
-            elif bursts and not unheard and self._loss.is_absurd(loss):
+            elif bursts and not ignore_progress and self._loss.is_absurd(loss):
                 alarms += self._loss_alarms(loss, BURST)
             for rule, measured in ((self._sample, sample), (self._norm, norm)):
                 if measured is not None:
-                    off = rule.observe(measured, settled=settled, young=young, heard=not unheard)
-                    if off is not None and not unheard:
+                    off = rule.observe(measured, settled=settled, young=young, heard=not ignore_progress)
+                    if off is not None and not ignore_progress:
                         alarms.append(self._gradient_alarm(measured, off))
-            if predicted_loss is not None and not unheard:
+            if predicted_loss is not None and not ignore_progress:
                 error = abs(predicted_loss - loss) / max(abs(loss), 1e-8)
                 if not error <= self.prediction_error:
                     alarms.append(self._prediction_alarm(predicted_loss, loss, error))
@@ -271,7 +278,7 @@ class DivergenceMonitor:
             predicted,
             state.confidence,
             settled=settled,
-            unheard=False,
+            ignore_progress=False,
             young=False,
             bursts=True,
         )
@@ -325,10 +332,12 @@ class DivergenceMonitor:
             by = f"deviates by {reading.deviation:+.1f} sigma"
             if math.isnan(reading.deviation):
                 by = "is beyond anything seen before"
-            alarms.append(Alarm.of("loss_deviation", native, proposed, level, f"loss {loss:.4g} {by}"))
+            alarms.append(
+                Alarm.from_levels("loss_deviation", native, proposed, level, f"loss {loss:.4g} {by}")
+            )
         if reading.oscillating:
             text = f"loss {loss:.4g} swings up and down"
-            alarms.append(Alarm.of("loss_oscillation", native, proposed, native, text))
+            alarms.append(Alarm.from_levels("loss_oscillation", native, proposed, native, text))
         return alarms
 
     def _gradient_alarm(self, norm: float, ratio: float) -> Alarm:
@@ -339,10 +348,10 @@ class DivergenceMonitor:
         if ratio > 1:
             name, action = ("gradient_explosion", Action.REDUCE_RATIO)
         text = f"gradient norm {norm:.4g} is {ratio:.3g} times its baseline"
-        return Alarm.of(name, DivergenceLevel.WARNING, action, level, text)
+        return Alarm.from_levels(name, DivergenceLevel.WARNING, action, level, text)
 
     def _prediction_alarm(self, predicted_loss: float, loss: float, error: float) -> Alarm:
-        return Alarm.of(
+        return Alarm.from_levels(
             "prediction_error",
             DivergenceLevel.CAUTION,
             Action.FORCE_CORRECT if self._literal else Action.CONTINUE,

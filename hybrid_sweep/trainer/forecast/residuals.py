@@ -44,7 +44,7 @@ class Residual(NamedTuple):
     confidence: float
 
     @classmethod
-    def of(cls, saved: Sequence[Any]) -> Residual:
+    def from_saved(cls, saved: Sequence[Any]) -> Residual:
         """Return the residual that was saved as nested tuples."""
         step, phase, horizon, loss_residual, layers, features, confidence = saved
         rebuilt = tuple(LayerResidual(*layer) for layer in layers)
@@ -132,7 +132,7 @@ class ResidualStore:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
         self._residuals, self._oldest = [], 0
-        self.extend(map(Residual.of, state["residuals"]))
+        self.extend(map(Residual.from_saved, state["residuals"]))
         self._oldest = state["oldest"]
         self._standardize.load_state_dict(state["standardizer"])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.layer_groups import LayerGroups, Sample
 from hybrid_sweep.trainer.parted import parts_of
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Predictor(ABC):
         self._spare: list[Tensor] = []  # vectors [n] without an owner: fresh memory costs more than a copy
 
     @classmethod
-    def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
+    def from_config(cls, groups: LayerGroups, config: HybridConfig, plain: TrainStep) -> Self:
         """Build the predictor of a run; `plain` holds its model and optimizer.
 
         Raises:

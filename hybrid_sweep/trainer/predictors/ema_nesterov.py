@@ -20,7 +20,7 @@ class EmaNesterov(Linear):
     the real steps take back of a jump is thus no velocity, so no H/K is unstable for β ≥ 0.97 at K = 10
     or 20; a jump that was too far is only damped, not learned from.
 
-    Memory: two copies of the weights (m and x'). Cost: three passes over
+    SamplerStudy: two copies of the weights (m and x'). Cost: three passes over
     the weights a cycle, none in a real step.
     """
 

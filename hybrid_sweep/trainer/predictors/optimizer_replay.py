@@ -14,7 +14,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.layer_groups import LayerGroups, reals
 from hybrid_sweep.trainer.optimizers import OptimizerLike
 from hybrid_sweep.trainer.predictors.base import Predictor
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 class OptimizerReplay(Predictor):
@@ -65,7 +65,7 @@ class OptimizerReplay(Predictor):
         self._rates = self._learning_rates()
 
     @classmethod
-    def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
+    def from_config(cls, groups: LayerGroups, config: HybridConfig, plain: TrainStep) -> Self:
         """Build the predictor of a run.
 
         Raises:

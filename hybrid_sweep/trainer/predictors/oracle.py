@@ -17,7 +17,7 @@ from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.optimizers import parts_of
 from hybrid_sweep.trainer.predictors.base import Predictor, Realised
 from hybrid_sweep.trainer.random_state import random_state, set_random_state
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 class Oracle(Predictor):
@@ -41,14 +41,14 @@ class Oracle(Predictor):
 
     exact = True
 
-    def __init__(self, groups: LayerGroups, decay: float, full_steps: int, plain: PlainStep) -> None:
+    def __init__(self, groups: LayerGroups, decay: float, full_steps: int, plain: TrainStep) -> None:
         super().__init__(groups, decay, full_steps)
         self._plain = plain
         self._twin = plain
         self._path: dict[float, Tensor] = {}  # weights of the copy, by steps ahead
 
     @classmethod
-    def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
+    def from_config(cls, groups: LayerGroups, config: HybridConfig, plain: TrainStep) -> Self:
         """Build the predictor of a run."""
         return cls(groups, config.velocity_decay, config.full_steps, plain)
 
@@ -102,7 +102,7 @@ class Oracle(Predictor):
         self._path = {end: self._here(weights) for end, weights in state["path"].items()}
 
 
-def _copied(plain: PlainStep) -> PlainStep:
+def _copied(plain: TrainStep) -> TrainStep:
     """Copy a training step with its model, optimizer and schedule.
 
     Raises:

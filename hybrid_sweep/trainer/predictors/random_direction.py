@@ -10,7 +10,7 @@ from torch import Tensor
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.layer_groups import LayerGroups
 from hybrid_sweep.trainer.predictors.ema import EmaVelocity
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 
 class RandomDirection(EmaVelocity):
@@ -34,7 +34,7 @@ class RandomDirection(EmaVelocity):
         self._cycle = 0
 
     @classmethod
-    def of(cls, groups: LayerGroups, config: HybridConfig, plain: PlainStep) -> Self:
+    def from_config(cls, groups: LayerGroups, config: HybridConfig, plain: TrainStep) -> Self:
         """Build the predictor of a run, seeded with `predictor_seed`."""
         return cls(groups, config.velocity_decay, config.full_steps, config.predictor_seed)
 

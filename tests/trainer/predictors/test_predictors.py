@@ -16,7 +16,7 @@ from hybrid_sweep.trainer.cost_meter import CostMeter, Work
 from hybrid_sweep.trainer.predictors import PREDICTORS, EmaVelocity, LayerGroups, OuterMomentum, rre
 from hybrid_sweep.trainer.random_state import random_state
 from hybrid_sweep.trainer.stability import BOUNDED, spectral_radius
-from hybrid_sweep.trainer.train_step import PlainStep
+from hybrid_sweep.trainer.train_step import TrainStep
 
 CONFIG = HybridConfig(velocity_decay=0.9, full_steps=20)
 
@@ -32,8 +32,8 @@ class Run:
     def __init__(self, name, config=CONFIG, optimizer=None):
         self.net = model()
         optimizer = (optimizer or (lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)))(self.net.parameters())
-        self.plain = PlainStep(self.net, optimizer, lambda net, batch: F.mse_loss(net(batch[0]), batch[1]))
-        self.predictor = PREDICTORS[name].of(LayerGroups.of(self.net), config, self.plain)
+        self.plain = TrainStep(self.net, optimizer, lambda net, batch: F.mse_loss(net(batch[0]), batch[1]))
+        self.predictor = PREDICTORS[name].from_config(LayerGroups.from_model(self.net), config, self.plain)
         self.count = len(self.predictor.groups.names)
         self.step = 0
 
@@ -187,14 +187,14 @@ class TestContract:
     @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_whatever_happened_a_twin_from_its_state_goes_on_identically(self, name, data):
         run = Run(name)
-        happenings = st.sampled_from(["train", "cycle", "jump", "take back"])
-        for happening in data.draw(st.lists(happenings, max_size=8)):
-            if happening == "train":
+        updates = st.sampled_from(["train", "cycle", "jump", "take back"])
+        for update in data.draw(st.lists(updates, max_size=8)):
+            if update == "train":
                 run.train(data.draw(st.integers(1, 9)))
-            elif happening == "cycle":
+            elif update == "cycle":
                 run.cycle(data.draw(st.integers(1, 25)))
             else:
-                sign = 1 if happening == "jump" else -1
+                sign = 1 if update == "jump" else -1
                 run.predictor.apply([sign * 0.5, *[sign * 1.0] * (run.count - 2), 0.0], 0, 10)
         twin = run.twin(name)
         for one in (run, twin):
@@ -251,7 +251,7 @@ class TestContract:
 
 def test_ema_is_the_bias_corrected_average_of_real_updates():
     net = model()
-    predictor = EmaVelocity(LayerGroups.of(net), 0.9, 1)
+    predictor = EmaVelocity(LayerGroups.from_model(net), 0.9, 1)
     updates = walk(net, predictor, 40)
     velocity = [torch.zeros_like(u) for u in updates[0]]
     for update in updates:
@@ -263,7 +263,7 @@ def test_ema_is_the_bias_corrected_average_of_real_updates():
 @pytest.mark.parametrize("steps", [1, 3, 4, 5, 41])
 def test_ema_in_strides_is_unbiased_at_any_step(steps):
     net = model()
-    predictor = EmaVelocity(LayerGroups.of(net), 0.9, 20)
+    predictor = EmaVelocity(LayerGroups.from_model(net), 0.9, 20)
     for _ in range(steps):
         with torch.no_grad():
             for p in net.parameters():
@@ -275,7 +275,7 @@ def test_ema_in_strides_is_unbiased_at_any_step(steps):
 
 def test_outer_momentum_of_one_phase_is_its_mean_step():
     net = model()
-    predictor = OuterMomentum(LayerGroups.of(net), 0.97, 20)
+    predictor = OuterMomentum(LayerGroups.from_model(net), 0.97, 20)
     start = [p.clone() for p in net.parameters()]
     assert not predictor.ready
     walk(net, predictor, 20)
@@ -287,7 +287,7 @@ def test_outer_momentum_of_one_phase_is_its_mean_step():
 
 def test_realised_is_one_where_the_direction_held_and_minus_one_where_it_turned():
     net = model()
-    predictor = EmaVelocity(LayerGroups.of(net), 0.9, 20)
+    predictor = EmaVelocity(LayerGroups.from_model(net), 0.9, 20)
 
     def steps(sign):
         for _ in range(200):
@@ -317,7 +317,7 @@ class Quadratic:
         self.theta = nn.Parameter(torch.ones(len(eta_lambda), dtype=torch.double))
         self.rates = 1 - torch.tensor(eta_lambda, dtype=torch.double)
         net = nn.ParameterList([self.theta])
-        self.predictor = PREDICTORS[name](LayerGroups.of(net), decay, full_steps)
+        self.predictor = PREDICTORS[name](LayerGroups.from_model(net), decay, full_steps)
         self.full_steps = full_steps
 
     @torch.no_grad()
@@ -501,7 +501,7 @@ def test_outer_nesterov_counts_the_newest_phase_more():
 
 def test_ema_nesterov_takes_in_its_own_jumps():
     net = nn.ParameterList([nn.Parameter(torch.zeros(2, dtype=torch.double))])
-    predictor = PREDICTORS["ema_nesterov"](LayerGroups.of(net), 0.97, 10)
+    predictor = PREDICTORS["ema_nesterov"](LayerGroups.from_model(net), 0.97, 10)
     for _ in range(3):  # in a straight valley the velocity stays that of the real steps
         predictor.start_full()
         for _ in range(10):
