@@ -113,7 +113,8 @@ def compared(kind: str, kills: int, whole: Path, broken: Path, rng: random.Rando
             break
         done, told, call = done + killed, told + said, command("resume", str(broken))
         print(
-            f"{kind}: killed {done} of {kills}; {len(ResultsFolder(broken).trials())} runs begun", flush=True
+            f"{kind}: killed {done} of {kills}; {len(ResultsFolder(broken).trials())} runs started",
+            flush=True,
         )
     subprocess.run(command("resume", str(broken)), check=True, stdout=subprocess.DEVNULL)
     events = list(Journal.events(broken / "journal.jsonl"))

@@ -25,7 +25,7 @@ _BREAKS = re.compile(r"[\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: one sentence with the value, what is allowed, and what to do next.
+    """A mistake the user can fix: one sentence with the value, what is allowed, and what to do next.
 
     The command line prints it without a traceback and exits with code 2.
     """

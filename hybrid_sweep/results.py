@@ -126,7 +126,7 @@ class ResultsFolder(SweepFolder):
             return settings_in(found.iloc[0], trial_id)
         known = list(trials["trial_id"].unique())
         close = get_close_matches(trial_id, known, n=5, cutoff=0.4) or known[:5]
-        hint = f"close ones are {', '.join(close)}" if close else "the sweep has begun none"
+        hint = f"close ones are {', '.join(close)}" if close else "the sweep has started none"
         raise UserError(f"unknown trial {trial_id!r}: {hint}; the trial_id column of trials.csv has them all")
 
     def export_all(self, min_quality: float = MIN_QUALITY, trials: pd.DataFrame | None = None) -> list[Path]:
@@ -170,7 +170,7 @@ class ResultsFolder(SweepFolder):
         except OSError as error:
             raise UserError(
                 f"cannot write the tables into {self.path} ({error.strerror}): the journal has all that is "
-                f"in them; mend that, then write them with: hybrid-sweep report {self.path}"
+                f"in them; fix that, then write them with: hybrid-sweep report {self.path}"
             ) from None
         return [self.path / file for file in (*files, "pareto.png")]
 

@@ -96,7 +96,7 @@ def load_workload(name: str, **keywords: Any) -> Workload:
         keywords: what the class is called with.
 
     Raises:
-        UserError: where it cannot be found, imported or built, or is no workload; it says what to mend.
+        UserError: where it cannot be found, imported or built, or is no workload; it says what to fix.
     """
     build = find_workload(name, **keywords)
     try:

@@ -465,7 +465,7 @@ def test_status_says_how_far_a_sweep_is(results, hybrid_sweep):
     assert json.loads(out)["runs"]["done"] == 4
 
 
-def test_what_nobody_drives_cannot_be_stopped(results, hybrid_sweep):
+def test_what_no_one_drives_cannot_be_stopped(results, hybrid_sweep):
     assert "nothing drives the sweep" in refused(hybrid_sweep("stop", results))
 
 

@@ -22,7 +22,7 @@ KILLS = 50  # of each kind
 MOST_SITTINGS = 40
 FRONT = ["trial_id", "seed", "speedup_counted", "quality"]
 
-processes = multiprocessing.get_context("forkserver")  # imports once, then a sitting begins in milliseconds
+processes = multiprocessing.get_context("forkserver")  # imports once, then a session begins in milliseconds
 processes.set_forkserver_preload(["pytest", "hybrid_sweep.driver.sweep", "hybrid_sweep.simulation.backend"])
 
 
@@ -67,10 +67,10 @@ def check(folder: ResultsFolder, whole: ResultsFolder) -> None:
     assert sorted(mirrored) == sorted(trial_id for trial_id, _ in expected)
 
 
-def sessions(folder: ResultsFolder, begin_sitting) -> int:
+def sessions(folder: ResultsFolder, begin_session) -> int:
     """Sit until the sweep is done; return how often it was killed."""
     for kills in range(MOST_SITTINGS):
-        session = begin_sitting()
+        session = begin_session()
         session.join()
         if session.exitcode == 0:
             return kills

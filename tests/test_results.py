@@ -179,7 +179,7 @@ def test_a_trials_config(grid60: ResultsFolder) -> None:
 def test_an_unknown_trial_is_answered_with_close_ones(grid60: ResultsFolder, empty: ResultsFolder) -> None:
     with pytest.raises(UserError, match=r"unknown trial 'H75_I15_C0.6': close ones are .*H075_I15_C0\.60"):
         grid60.trial_config("H75_I15_C0.6")
-    with pytest.raises(UserError, match="has begun none"):
+    with pytest.raises(UserError, match="has started none"):
         empty.trial_config("a")
 
 

@@ -234,7 +234,7 @@ def test_an_error_inside_the_file_is_given_with_its_line(net, text, parts):
     assert all(part in message for part in parts), message
 
 
-def test_a_file_that_failed_is_read_again_once_it_is_mended(net):
+def test_a_file_that_failed_is_read_again_once_it_is_fixed(net):
     refusal(net("raise RuntimeError\n"))
     assert load_workload(net()).steps == 30
 

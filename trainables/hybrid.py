@@ -56,7 +56,7 @@ class HybridTrainable(tune.Trainable):
         return {**said, "done": "finished" in said}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the run as it stands; an empty file where it would begin anew."""
+        """Write the run as it stands; an empty file where it would start from step 0."""
         Path(checkpoint_dir, CHECKPOINT_FILE).write_bytes(self._runner.checkpoint() or b"")
 
     def load_checkpoint(self, checkpoint: Any) -> None:

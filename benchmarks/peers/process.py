@@ -59,7 +59,7 @@ def run(command: list[str], environment: Mapping[str, str], log: Path) -> Took:
 
 
 def _memory(processes: set[psutil.Process]) -> tuple[int, int]:
-    """Return both sums; where the system does not tell what is shared, memory is what nobody shares."""
+    """Return both sums; where the system does not tell what is shared, memory is what no process shares."""
     once = resident = 0
     for process in processes:
         with suppress(psutil.Error):

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 
 def train(job: Job, number: int, point: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Train one point; there is nobody to report to, for Optuna takes no reports of two objectives."""
+    """Train one point; there is no one to report to, for Optuna takes no reports of two objectives."""
     return number, job.run(point, lambda report: None)
 
 

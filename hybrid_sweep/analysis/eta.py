@@ -11,11 +11,11 @@ def seconds_left(each: float, ages: Iterable[float], waiting: int, at_once: int)
     Args:
         each: seconds of a run.
         ages: seconds that each run which is under way has taken so far.
-        waiting: runs that have not begun.
+        waiting: runs that have not started.
         at_once: runs that go on side by side.
     """
-    begun = sum(max(each - age, 0.0) for age in ages)
-    return (begun + each * max(waiting, 0)) / max(at_once, 1)
+    started = sum(max(each - age, 0.0) for age in ages)
+    return (started + each * max(waiting, 0)) / max(at_once, 1)
 
 
 def clock_text(seconds: float) -> str:

@@ -31,7 +31,7 @@ class LiveFront:
 
     A point counts when all its seeds have ended, by its means, as in `pareto_front`. Where one of them is
     not done or has no finite numbers, the point counts and stays off the front. One whose seed was pruned
-    counts at once, for its other seeds are not begun any more.
+    counts at once, for its other seeds are not started any more.
 
     Args:
         reference: corner of the hypervolume, `(speedup, quality)`.

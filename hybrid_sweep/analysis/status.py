@@ -32,7 +32,7 @@ class SweepStatus:
         sweep_id: from its manifest.
         state: "running" where its driver is alive, "finished" where every planned run has ended, else
             "interrupted": resume goes on.
-        runs: how many runs are in each of `STATES`; "unfinished" has begun and runs nowhere now.
+        runs: how many runs are in each of `STATES`; "unfinished" has started and runs nowhere now.
         planned: runs in all, as far as they are known; None before the first.
         points: points that have ended.
         front: points on the front.
@@ -92,11 +92,11 @@ def sweep_status(folder: SweepFolder, *, alive: bool, now: datetime | None = Non
     spec = manifest.get("spec") or {}
     speedup, repeats = speedup_column(manifest), int(spec.get("repeats") or 1)
     rows, asked = _read(folder.journal.path)
-    begun = [row for row in rows if row["state"] == "running"]
+    started = [row for row in rows if row["state"] == "running"]
     ended = [row for row in rows if row["state"] != "running" and row["reason"] != INTERRUPTED]
     counts = Counter(row["state"] for row in ended)
-    counts["running" if alive else "unfinished"] += len(begun)
-    counts["unfinished"] += len(rows) - len(ended) - len(begun)
+    counts["running" if alive else "unfinished"] += len(started)
+    counts["unfinished"] += len(rows) - len(ended) - len(started)
     ended.sort(key=lambda row: str(row["ended"]))
     front = _front(ended, speedup, manifest)
     good = [point for point in front.points if point.quality >= MIN_QUALITY]
@@ -108,9 +108,9 @@ def sweep_status(folder: SweepFolder, *, alive: bool, now: datetime | None = Non
     planned = (points + beside) * repeats if points else None
     left = None
     if alive and planned and each is not None:
-        ages = [_seconds(row["began"], moment.isoformat()) or 0.0 for row in begun]
-        waiting = planned - _skipped(rows, repeats) - len(ended) - len(begun)
-        left = seconds_left(each, ages, waiting, len(begun))
+        ages = [_seconds(row["began"], moment.isoformat()) or 0.0 for row in started]
+        waiting = planned - _skipped(rows, repeats) - len(ended) - len(started)
+        left = seconds_left(each, ages, waiting, len(started))
     enough = front.ended >= points or _is_flat(ended, manifest)
     enough = enough and sum(bool(row.get("arm")) for row in ended) >= beside * repeats
     over = enough and front.ended >= asked and (asked or budget is not None) and not counts["unfinished"]
@@ -151,7 +151,7 @@ def status_lines(status: SweepStatus) -> list[str]:
         "trouble": _trouble(status),
         "last event": "" if age is None else f"{clock_text(age)} ago",
     }
-    goes_on = "resume it" if status.sweep_id else "it has no manifest, so run it anew"
+    goes_on = "resume it" if status.sweep_id else "it has no manifest, so run it again"
     word = f"interrupted: {goes_on}" if status.state == "interrupted" else status.state
     width = max(map(len, lines))
     head = f"{status.name}: {word}" + (f" (sweep {status.sweep_id})" if status.sweep_id else "")
@@ -201,11 +201,11 @@ def _is_flat(ended: list[dict[str, Any]], manifest: Mapping[str, Any]) -> bool:
 
 
 def _skipped(rows: list[dict[str, Any]], repeats: int) -> int:
-    """Return how many runs are never begun because another seed of their point was pruned."""
+    """Return how many runs are never started because another seed of their point was pruned."""
     points = [row for row in rows if not row.get("arm")]
-    begun = Counter(row["trial_id"] for row in points)
+    started = Counter(row["trial_id"] for row in points)
     pruned = {row["trial_id"] for row in points if row["state"] == "pruned" and row["reason"] != INTERRUPTED}
-    return sum(repeats - begun[point] for point in pruned)
+    return sum(repeats - started[point] for point in pruned)
 
 
 def _budget(manifest: Mapping[str, Any]) -> int | None:

@@ -33,7 +33,7 @@ def clear(
         str | None, typer.Argument(help="One kind only, as ls names it.", show_default=False)
     ] = None,
 ) -> None:
-    """Remove what is kept; later sweeps train and measure it anew."""
+    """Remove what is kept; later sweeps train and measure it again."""
     from hybrid_sweep.measure.cache import Cache
 
     removed = Cache().clear(kind)

@@ -129,10 +129,10 @@ class SweepProgressState:
                 pass
 
     def _finish(self, event: TrialFinished, now: float) -> None:
-        begun = self.running.pop((event.trial_id, event.seed), None)
-        if begun:
+        started = self.running.pop((event.trial_id, event.seed), None)
+        if started:
             self._timed += 1
-            self._seconds += now - begun.since
+            self._seconds += now - started.since
         self.counts[event.state] += 1
         if event.arm or event.reason == INTERRUPTED:  # no point, or one that goes on at resume
             return
@@ -167,7 +167,7 @@ class SweepProgress:
         self.tally = SweepProgressState(spec.speedup_column, spec.hypervolume_reference.pair, spec.repeats)
         self._name = spec.name
         self._repeats = spec.repeats
-        self._begun = False
+        self._started = False
         self._clock = clock
         self._since = clock()
         self._last_line = -math.inf
@@ -184,7 +184,7 @@ class SweepProgress:
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._live:
             self._live.stop()
-        if kind is KeyboardInterrupt and not self._begun:
+        if kind is KeyboardInterrupt and not self._started:
             self._print("Interrupted before the first trial: nothing was written.", "yellow")
 
     def __call__(self, event: SweepEvent) -> None:
@@ -193,7 +193,7 @@ class SweepProgress:
         self.tally.apply(event, now)
         match event:
             case SweepStarted():
-                self._begun, self._preparing = True, ()
+                self._started, self._preparing = True, ()
                 done = f", {event.done} of them ended before" if event.done else ""
                 at_once = f"{event.total} runs{done}, {event.slots} at a time"
                 self._print(f"{self._name}: {at_once}, results in {event.folder}")
@@ -208,7 +208,7 @@ class SweepProgress:
             case TrialLost():
                 again = f"tried again in {event.again_in_seconds:.0f} s"
                 self._print(f"{self._label(event.trial_id, event.seed)} lost: {event.why}; {again}", "yellow")
-            case TrialFinished() if not self._begun:  # in an earlier sitting
+            case TrialFinished() if not self._started:  # in an earlier session
                 pass
             case TrialFinished(state="failed"):
                 self._print(f"{self._label(event.trial_id, event.seed)} failed: {event.reason}", "red")

@@ -67,12 +67,12 @@ def run(
         Literal["none", "front"], typer.Option(help="Which trained models stay in the results folder.")
     ] = "none",
     remeasure: Annotated[
-        bool, typer.Option("--remeasure", help="Measure the cost of each kind of work anew.")
+        bool, typer.Option("--remeasure", help="Measure the cost of each kind of work again.")
     ] = False,
     no_share: Annotated[
         bool,
         typer.Option(
-            "--no-share", help="Train references and controls anew, and keep none for later sweeps."
+            "--no-share", help="Train references and controls again, and keep none for later sweeps."
         ),
     ] = False,
     steps: Annotated[int | None, scale("Logical steps of a run.")] = None,
@@ -251,7 +251,7 @@ def confirm(
 
 
 def _end(outcome: SweepOutcome[ResultsFolder]) -> None:
-    """Show how a sitting ended, and exit with its code."""
+    """Show how a session ended, and exit with its code."""
     from hybrid_sweep.cli import render
 
     console = render.console()

@@ -170,8 +170,8 @@ class RayBackend:
     def _kill_what_hangs(self) -> None:
         """Kill the actors that have their process, and have not been ready for too long."""
         late = [worker for worker in self._workers if not (worker.up or worker.run)]
-        begun = [w for w in late if w.began is None or ray.wait([w.began], timeout=0)[0]]
-        for worker in self._silence.too_long(self.now(), dict.fromkeys(begun)):
+        started = [w for w in late if w.began is None or ray.wait([w.began], timeout=0)[0]]
+        for worker in self._silence.too_long(self.now(), dict.fromkeys(started)):
             worker.why = f"a worker was not ready after {self._silence.limit:g} s; {REMEDY}"
             ray.kill(worker.actor)
 

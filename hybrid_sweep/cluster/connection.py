@@ -111,7 +111,7 @@ def nodes() -> list[dict[str, float]]:
 
 
 def _end_ray() -> None:
-    """Shut Ray down while nobody looks for garbage.
+    """Shut Ray down without a look for garbage.
 
     A reference to an object of Ray that another thread frees meanwhile ends the process, without a word.
     """
@@ -159,7 +159,7 @@ def _validate_reachable(address: str) -> None:
     """Knock at `host:port` first: Ray itself tries for minutes.
 
     Raises:
-        UserError: nobody answers there.
+        UserError: no server answers there.
     """
     host, _, port = address.rpartition(":")
     if "/" in host or not (host and port.isdecimal()):

@@ -53,7 +53,7 @@ def pack(folder: Path) -> Iterator[str]:
         UserError: there is no manifest in it.
     """
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder} has no {MANIFEST} yet: wait until its trials have begun")
+        raise UserError(f"{folder} has no {MANIFEST} yet: wait until its trials have started")
     files = [folder / MANIFEST, folder / JOURNAL]
     models = SweepFolder(folder).models_path
     if models.is_dir():

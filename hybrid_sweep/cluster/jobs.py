@@ -306,7 +306,7 @@ def _no_results(state: JobState, log: str) -> str:
     if not _error_line(log):
         return f"the results of {state.job} cannot be packed: {one_line(log)[-300:]}"
     if state.ended is None:
-        return f"job {state.job} ({state.state}) has no results yet: fetch them when its trials have begun"
+        return f"job {state.job} ({state.state}) has no results yet: fetch them when its trials have started"
     return (
         f"job {state.job} {state.state} before its first trial, so there is nothing to fetch: {state.message}"
     )

@@ -1,4 +1,4 @@
-"""run_sweep and resume_sweep: what cannot work is refused, Ray starts, and then a sitting does the rest."""
+"""run_sweep and resume_sweep: what cannot work is refused, Ray starts, and then a session does the rest."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_sweep(
         address: an existing Ray cluster; None starts a local one and ends it.
         keep_models: "front" keeps the trained weights of the front, in `models/` of the results folder,
             which on a cluster must be shared by its nodes.
-        remeasure: measure the unit costs anew instead of taking those that this machine has kept.
+        remeasure: measure the unit costs again instead of taking those that this machine has kept.
         on_event: told of everything that happens, in the driver's thread.
 
     Raises:
@@ -84,7 +84,7 @@ def resume_sweep(
 
     Args:
         path: its results folder.
-        changes: fields of the sweep that may change between sittings: trials, concurrency, storage, ...
+        changes: fields of the sweep that may change between sessions: trials, concurrency, storage, ...
         address: an existing Ray cluster; None starts a local one and ends it.
         retry_failed: also run again what failed.
         workload: import string of where the workload is now; None finds it where it was, as seen from the
@@ -167,13 +167,13 @@ def _validate_storage(spec: SweepSpec) -> None:
 
 def _connect(session: ExitStack, spec: SweepSpec, address: str | None, on_event: OnEvent) -> None:
     on_event(Note("starting Ray" if address is None else f"connecting to Ray at {address}"))
-    session.enter_context(connected(spec, address, meanwhile=_import_sitting))
+    session.enter_context(connected(spec, address, meanwhile=_import_session))
 
 
-def _import_sitting() -> None:
-    """Import what a sitting needs, most of which is not needed to start Ray."""
+def _import_session() -> None:
+    """Import what a session needs, most of which is not needed to start Ray."""
     import hybrid_sweep.cluster.session  # noqa: F401
 
 
 def _ignore_event(event: SweepEvent) -> None:
-    """Take an event that nobody wants to know of."""
+    """Take an event without a listener."""

@@ -1,4 +1,4 @@
-"""Crew: the workers of a sweep before it begins, which prepare what its trials need."""
+"""PreparationPool: the workers of a sweep before it begins, which prepare what its trials need."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class PreparationPool:
         self._open = [task for task in self._open if task.worker is self._up[-1]]
 
     def hand_over(self) -> list[Any]:
-        """Return the workers, which are somebody else's from now on."""
+        """Return the workers, which belong to the caller from now on."""
         self._watch.close()
         workers, self._prestarted, self._up = self._prestarted, [], []
         return workers

@@ -1,4 +1,4 @@
-"""A sitting of a sweep: the references, warm workers, then the driver does the rest, and the tables."""
+"""A session of a sweep: the references, warm workers, then the driver does the rest, and the tables."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _carry_on(
     *,
     retry_failed: bool = False,
 ) -> SweepOutcome[ResultsFolder]:
-    """Bring the workers up, those of the crew first, and let the driver work."""
+    """Bring the workers up, those of the pool first, and let the driver work."""
     manifest = folder.manifest
     models = folder.models_path if manifest.get("keep_models") == "front" else None
     if models:
@@ -312,7 +312,7 @@ def _plain_training(name: str) -> Iterator[None]:
         if isinstance(getattr(error, "cause", None), UserError):
             raise UserError(summarize_ray_error(error)) from None
         raise UserError(
-            f"plain training of {name} fails: {summarize_ray_error(error)}; mend the workload first"
+            f"plain training of {name} fails: {summarize_ray_error(error)}; fix the workload first"
         ) from None
 
 

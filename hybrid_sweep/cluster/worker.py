@@ -94,7 +94,7 @@ class TrialWorker:
     def start(self, point: dict[str, Any], checkpoint: bytes | None = None) -> None:
         """Take on a trial, in `point`'s trial_id, seed, config and arm, from its checkpoint if there is one.
 
-        A control has no checkpoint: it begins anew; so does a run whose state cannot be saved whole.
+        A control has no checkpoint: it starts from step 0; so does a run whose state cannot be saved whole.
         """
         self._point, self._from, self._trial = point, checkpoint if self._shared.saves else None, None
         self._of_another = False
@@ -112,7 +112,7 @@ class TrialWorker:
                 "depends on here: begin it without one"
             )
         self._of_another = True
-        if not isinstance(self._begun(), HybridRun):
+        if not isinstance(self._started(), HybridRun):
             raise UserError(
                 f"{point['trial_id']} is a control, which has no checkpoint: begin it without one"
             )
@@ -127,7 +127,7 @@ class TrialWorker:
         return run_to_completion(self.iter_step())
 
     def iter_step(self) -> StepGenerator[dict[str, Any]]:
-        """As `step`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        """As `step`, but leave the real steps to the caller, so that many can be taken at once."""
         earlier: list[dict[str, Any]] = []
         until = time.monotonic() + self._shared.report_seconds
         while True:
@@ -141,7 +141,7 @@ class TrialWorker:
         try:
             if self._trial is None and (why := shortage(self._shared.gpu_memory_bytes)):
                 return {"lost": why, "counted": False}
-            trial = self._begun()
+            trial = self._started()
             if trial.done:
                 report = None
             elif isinstance(trial, ControlRun):
@@ -182,10 +182,10 @@ class TrialWorker:
         return {"result": trial.result(), "checkpoint": self._bytes_of(trial) if keep else None}
 
     def checkpoint(self) -> bytes | None:
-        """Return what the trial goes on from, in another worker too; None where it would begin anew."""
+        """Return what the run goes on from, in another worker too; None where it starts from step 0."""
         return self._bytes_of(self._trial) if self._trial else self._from
 
-    def _begun(self) -> HybridRun | SharedPrefixRun | ControlRun:
+    def _started(self) -> HybridRun | SharedPrefixRun | ControlRun:
         if self._trial is None:
             self._build()
             self._trial = self._new(alone=self._from is not None)
@@ -196,7 +196,7 @@ class TrialWorker:
                     if self._of_another:
                         self._trial = None
                         raise
-                    logger.warning("%s starts anew: %s", self._point["trial_id"], error)
+                    logger.warning("%s starts from step 0: %s", self._point["trial_id"], error)
                     self._trial = self._new()
             self._checkpoint_at = time.monotonic()
         return self._trial
@@ -214,7 +214,7 @@ class TrialWorker:
         """Return the state of a trial; None where it holds what cannot be saved, which the log says."""
         self._checkpoint_at = time.monotonic()
         if isinstance(trial, ControlRun) or (isinstance(trial, SharedPrefixRun) and trial.following):
-            return None  # it would be as fast anew
+            return None  # it is as fast from step 0
         if not self._shared.saves:
             return None  # another run would go on from it
         try:

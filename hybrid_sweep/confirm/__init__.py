@@ -1,1 +1,1 @@
-"""Confirm a front: its points and their controls, run anew on fresh seeds, one at a time, and timed."""
+"""Confirm a front: its points and their controls, run again on fresh seeds, one at a time, and timed."""

@@ -1,4 +1,4 @@
-"""What a running sweep tells whoever watches it: values, in the order in which they happen."""
+"""What a running sweep tells those who watch it: values, in the order in which they happen."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def as_interrupts() -> Iterator[None]:
 
 @contextmanager
 def unheard_by_children(number: signal.Signals) -> Iterator[None]:
-    """Have processes that this thread starts within the block not hear a signal, whoever sends it to all.
+    """Have processes that this thread starts within the block not hear a signal that is sent to all.
 
     One that comes to this process meanwhile is heard at the end of the block.
     """

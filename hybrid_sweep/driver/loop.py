@@ -236,7 +236,7 @@ class Loop:
                             left.discard(update.key)
         except KeyboardInterrupt:
             pass
-        begun_before = {run.key for run in [*self._waiting, *self._controls] if run.attempt > 1}
-        for key in [*left, *waiting_again, *begun_before]:
+        started_before = {run.key for run in [*self._waiting, *self._controls] if run.attempt > 1}
+        for key in [*left, *waiting_again, *started_before]:
             self.recorder.interrupted(Stopped(key))
         return True

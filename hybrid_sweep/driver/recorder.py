@@ -1,4 +1,4 @@
-"""Recorder: what happens in a sweep, to the journal first and then to whoever watches."""
+"""Recorder: what happens in a sweep, to the journal first and then to those who watch."""
 
 from __future__ import annotations
 

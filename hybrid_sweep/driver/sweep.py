@@ -57,7 +57,7 @@ Folder = TypeVar("Folder", bound=SweepFolder)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOutcome(Generic[Folder]):
-    """How a sitting ended: where the results are, runs of the sweep by state, and by whose will."""
+    """How a session ended: where the results are, runs of the sweep by state, and by whose will."""
 
     folder: Folder
     counts: dict[str, int]
@@ -115,7 +115,7 @@ def begin(
 
 
 def recorded_spec(folder: SweepFolder, changes: Mapping[str, Any] | None = None) -> SweepSpec:
-    """Return the sweep of a results folder, some of its fields changed for its next sitting.
+    """Return the sweep of a results folder, some of its fields changed for its next session.
 
     Raises:
         UserError: the folder is of another version, or holds no manifest, or the changes would make it
@@ -124,12 +124,12 @@ def recorded_spec(folder: SweepFolder, changes: Mapping[str, Any] | None = None)
     manifest = folder.manifest
     found = manifest.get("format", 1)
     if not manifest:
-        raise UserError(f"{folder.path} has no manifest, so nothing of it can go on: run the sweep anew")
+        raise UserError(f"{folder.path} has no manifest, so nothing of it can go on: run the sweep again")
     version = (manifest.get("versions") or {}).get("hybrid-sweep", "of another version")
     if found != FORMAT:
         raise UserError(
             f"{folder.path} was written in format {found} by hybrid-sweep {version}, and this version "
-            f"carries on format {FORMAT} only: resume it with that version, or run the sweep anew"
+            f"carries on format {FORMAT} only: resume it with that version, or run the sweep again"
         )
     if not manifest.get("steps"):
         raise UserError(f"the manifest of {folder.path} is corrupt (no steps): restore it from a copy")
@@ -163,7 +163,7 @@ def carry_on(
     retry_failed: bool = False,
     finish: Callable[[Folder], object],
 ) -> SweepOutcome[Folder]:
-    """Run what a sweep still has to run, whatever ended the sitting before: nothing is run twice.
+    """Run what a sweep still has to run, whatever ended the session before: nothing is run twice.
 
     Args:
         folder: of the sweep.
@@ -213,17 +213,17 @@ def carry_on(
         for event in ended.values():
             arm, reason = recorder.arms.get(event["trial_id"], ""), event.get("reason") or ""
             on_event(TrialFinished(*run_of(event), event["state"], reason, event.get("result", {}), arm))
-        begun = _started_ablations(events)
+        started = _started_ablations(events)
         interrupted = False
-        if unfinished or study.has_more or left([*planned, *begun, *_ablations(folder, spec)]):
+        if unfinished or study.has_more or left([*planned, *started, *_ablations(folder, spec)]):
             backend = make_backend()
             total = (study.budget + beside) * spec.repeats
             on_event(SweepStarted(total, folder.path, backend.slots, len(ended)))
             limits = spec.max_retries, run_timeout(spec, manifest)
             loop = Loop(study, backend, recorder, spec.seeds, *limits, folder.stop_request.exists)
-            interrupted = loop.run(unfinished, left([*planned, *begun]))
+            interrupted = loop.run(unfinished, left([*planned, *started]))
             if not interrupted:
-                again = {control.trial_id for control in begun}
+                again = {control.trial_id for control in started}
                 others = [c for c in _ablations(folder, spec) if c.trial_id not in again]
                 recorder.arms.update((control.trial_id, control.arm) for control in others)
                 folder.write_manifest({**folder.manifest, "controls": len(recorder.arms)})
@@ -286,7 +286,7 @@ def _ended(events: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
 
 
 def started_arms(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the arms of the controls that were begun, by trial id."""
+    """Return the arms of the controls that were started, by trial id."""
     return {e["trial_id"]: e["arm"] for e in events if e["event"] == "started" and e.get("arm")}
 
 
@@ -303,7 +303,7 @@ def _failed(events: Iterable[Mapping[str, Any]]) -> list[Key]:
 
 
 def _attempts(events: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
-    """Return how often each run was begun."""
+    """Return how often each run was started."""
     attempts: dict[Key, int] = {}
     for event in events:
         if event["event"] == "started":
@@ -329,9 +329,9 @@ def _left(
 
 
 def _started_ablations(events: Iterable[Mapping[str, Any]]) -> list[Control]:
-    """Return the ablations that were begun, also those of a point that is not the best any more."""
-    begun = {e["trial_id"]: e for e in events if e["event"] == "started" and e.get("arm") == ABLATION}
-    return [Control(trial_id=name, arm=ABLATION, config=e["config"]) for name, e in begun.items()]
+    """Return the ablations that were started, also those of a point that is not the best any more."""
+    started = {e["trial_id"]: e for e in events if e["event"] == "started" and e.get("arm") == ABLATION}
+    return [Control(trial_id=name, arm=ABLATION, config=e["config"]) for name, e in started.items()]
 
 
 def _ablations(folder: SweepFolder, spec: SweepSpec) -> list[Control]:

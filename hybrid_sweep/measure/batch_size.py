@@ -118,7 +118,7 @@ def bytes_of_member(workload: Workload) -> int:
 
 
 def free_bytes(workload: Workload) -> float:
-    """Return the memory that is free where the workload's model lives; infinite where nobody knows."""
+    """Return the memory that is free where the workload's model lives; infinite where it is not known."""
     weights = start(workload, 0).parameters[0]
     if weights.is_cuda:
         return float(torch.cuda.mem_get_info(weights.device)[0])

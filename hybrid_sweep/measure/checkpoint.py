@@ -43,7 +43,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever damaged bytes make of the reader
         what = one_line(error)[:200]
-        raise UserError(f"the checkpoint cannot be read ({what}): start the run anew") from None
+        raise UserError(f"the checkpoint cannot be read ({what}): start the run again") from None
     if not isinstance(state, dict):
-        raise UserError(f"the checkpoint holds {type(state).__name__}, no run: start the run anew")
+        raise UserError(f"the checkpoint holds {type(state).__name__}, no run: start the run again")
     return state

@@ -72,7 +72,7 @@ def compiled(workload: Workload, mode: str, warm_up: Callable[[Workload], object
         why = shorten(str(error).partition("\n\n")[0], 300)  # then come hints to who debugs torch
         raise UserError(
             f"the loss of {type(workload).__name__} cannot be compiled on node {platform.node()} "
-            f"({type(error).__name__}: {why}): mend that (a CPU needs a C++ compiler, such as g++), "
+            f"({type(error).__name__}: {why}): fix that (a CPU needs a C++ compiler, such as g++), "
             "or train uncompiled with compile=none"
         ) from error
     made.stance = "eager_on_recompile"

@@ -38,7 +38,7 @@ AVERAGED_SHARE = 0.25
 RECIPE = ("reference", "truncated", "average", "frozen")
 """Arms that train with the recipe as it is."""
 NORM_BATCHES = 20
-"""Newest batches on which BatchNorm's buffers of averaged weights are estimated anew."""
+"""Newest batches on which BatchNorm's buffers of averaged weights are estimated again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,7 @@ class ControlTraining:
             ) from error
 
     def iter_advance(self) -> StepGenerator[None]:
-        """As `advance`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        """As `advance`, but leave the real steps to the caller, so that many can be taken at once."""
         while True:
             yield from self._advance_one()
             if self.step in self._evaluate_at:
@@ -188,7 +188,7 @@ class ControlTraining:
         return self.curve(test=test)
 
     def iter_finish(self) -> StepGenerator[None]:
-        """Train to the end, but leave the real steps to whoever iterates."""
+        """Train to the end, but leave the real steps to the caller."""
         while not self.done:
             yield from self.iter_advance()
 
@@ -252,7 +252,7 @@ class ControlTraining:
     def _published(self) -> Iterator[None]:
         """Put the weights in place that the arm would hand out; training goes on as if it had not.
 
-        BatchNorm's buffers belong to the weights that moved them, so they are estimated anew, outside the
+        BatchNorm's buffers belong to the weights that moved them, so they are estimated again, outside the
         clock, by forward passes over the newest batches.
         """
         model = self.plain.model

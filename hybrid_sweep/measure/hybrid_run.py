@@ -99,7 +99,7 @@ class HybridRun:
         return run_to_completion(self.iter_report())
 
     def iter_report(self) -> StepGenerator[dict[str, Any] | None]:
-        """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        """As `report`, but leave the real steps to the caller, so that many can be taken at once."""
         more, step = (yield from self._training()), self.trainer.tally.steps
         if more and step < self._report_at:
             return None
@@ -168,7 +168,7 @@ class HybridRun:
             if state.get(name) != value:
                 raise UserError(
                     f"the checkpoint has {name}={state.get(name)!r}, this run {value!r}: "
-                    "go on with what the run began with, or start it anew"
+                    "go on with what the run began with, or start it again"
                 )
         try:
             trainer = self.trainer
@@ -177,7 +177,7 @@ class HybridRun:
             )
         except (RuntimeError, KeyError) as error:  # torch's words for a model that is not the same
             what = one_line(error)
-            raise UserError(f"the checkpoint fits another workload ({what}): start the run anew") from None
+            raise UserError(f"the checkpoint fits another workload ({what}): start the run again") from None
         self._report_at = state["report_at"]
         self._target_reached = state["target_reached"]
         self._evaluated = state["evaluated"]
@@ -203,7 +203,7 @@ class HybridRun:
         return run_to_completion(self.iter_result())
 
     def iter_result(self) -> StepGenerator[dict[str, Any]]:
-        """As `result`, but leave the real steps of the twins to whoever iterates."""
+        """As `result`, but leave the real steps of the twins to the caller."""
         memory = self._memory_ratio()  # before a twin resets the peak
         meter, s = self.trainer.meter, self.trainer.training_statistics()
         if self._evaluated_at != s.steps:  # it is stopped where no report was due

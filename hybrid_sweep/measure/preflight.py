@@ -22,7 +22,7 @@ from hybrid_sweep.trainer.train_step import TrainStep
 from hybrid_sweep.workload import Workload, quality_of
 
 TIMED, TIMED_SECONDS = 20, 3.0
-"""Steps that are timed, and the seconds after which no other one is begun."""
+"""Steps that are timed, and the seconds after which no other one is started."""
 NEAR = 1e-4
 """Share by which a loss with gradients and one without may differ."""
 
@@ -52,7 +52,7 @@ def looked(look: Callable[..., Finding | Iterable[Finding]], *arguments: Any) ->
         yield Finding(about=about, state="problem", said=str(error))
     except Exception as error:  # the user's code
         yield Finding(
-            about=about, state="problem", said=f"the workload raises {named(error)}: mend that first"
+            about=about, state="problem", said=f"the workload raises {named(error)}: fix that first"
         )
     finally:
         set_random_state(before)

@@ -195,7 +195,7 @@ def _held_out(workload: Workload, model: nn.Module) -> list[float]:
     found = held_out(workload, model)
     try:
         found |= {f"test {name}": value for name, value in held_out(workload, model, "test").items()}
-    except Exception as error:  # the user's code; whoever needs the split is told then
+    except Exception as error:  # the user's code; a reader of the split is told then
         found[named(error)] = 0.0
     return [value for _, value in sorted(found.items())]
 

@@ -143,7 +143,7 @@ class SharedPrefixRun:
         return run_to_completion(self.iter_report())
 
     def iter_report(self) -> StepGenerator[dict[str, Any] | None]:
-        """As `report`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        """As `report`, but leave the real steps to the caller, so that many can be taken at once."""
         while self._edge and self._edge.crossing and len(self._told) == len(self._edge.reports):
             self._choose(self._edge.crossing)
         report = self._edge.reports[len(self._told)] if self._edge else (yield from self._own.iter_report())
@@ -177,7 +177,7 @@ class SharedPrefixRun:
     def _own(self) -> HybridRun:
         """The run itself; where others were followed so far, it is trained again from the newest parting."""
         if self._trial is None:
-            self._trial = self._begun()
+            self._trial = self._started()
             self._edge = None
             self._with_me = []
         return self._trial
@@ -192,14 +192,14 @@ class SharedPrefixRun:
             trial.trainer.at_decisions(self._at_decision)
 
     def _choose(self, crossing: DecisionPoint) -> None:
-        """At a parting that others have left behind: follow whoever went the same way, or lead."""
+        """At a parting that others have left behind: follow a run that went the same way, or lead."""
         self._parting = self._key
         self._part(crossing)
         self._edge = self._kept()
         if self._edge is None:
-            self._lead(self._begun())
+            self._lead(self._started())
 
-    def _begun(self) -> HybridRun:
+    def _started(self) -> HybridRun:
         """Return the run as it stands, trained again from the newest parting of which the state is kept."""
         trial, again = self._make(), self._told_before + len(self._told)
         if self._parting:
@@ -208,14 +208,14 @@ class SharedPrefixRun:
                 trial.load_state_dict(state, may_differ=DECIDING)
                 trial.follow()
                 again = len(self._told)
-            except UserError:  # lost or damaged: all of it, and nobody is to follow on this way
+            except UserError:  # lost or damaged: all of it, and no run is to follow on this way
                 trial, self._with_me = self._make(), []
         for _ in range(again):
             trial.report()
         return trial
 
     def _at_decision(self) -> None:
-        """Keep the state where somebody parts, or might."""
+        """Keep the state where another run parts, or might."""
         trainer = self._own.trainer
         crossing = trainer.crossing()
         mine = crossing.next_phase(self._config)

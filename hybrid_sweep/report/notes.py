@@ -41,7 +41,7 @@ def caveats(trials: pd.DataFrame, picture: FrontPicture) -> list[Note]:
         _not_told_apart(trials, picture),
         _unfinished(trials),
         _stopped(trials),
-        _begun_again(trials),
+        _started_again(trials),
         _above_bound(picture),
         _winner(trials, front),
         _behaviours(trials),
@@ -184,11 +184,11 @@ def _stopped(trials: pd.DataFrame) -> Note | None:
     return Note("plain", f"{text}: never on the front.")
 
 
-def _begun_again(trials: pd.DataFrame) -> Note | None:
+def _started_again(trials: pd.DataFrame) -> Note | None:
     again = int((trials["attempts"] > 1).sum())
     if not again:
         return None
-    return Note("plain", f"{_count(again, 'trial')} begun more than once: a worker or the sweep was lost.")
+    return Note("plain", f"{_count(again, 'trial')} started more than once: a worker or the sweep was lost.")
 
 
 def _above_bound(picture: FrontPicture) -> Note | None:

@@ -16,7 +16,7 @@ from hybrid_sweep.trainer.phases import compute_predict_steps
 from hybrid_sweep.trainer.stability import BOUNDED, is_stable
 
 WORST_CASE = 1.5
-"""ηλ_max where nobody has measured it."""
+"""ηλ_max where it was not measured."""
 FLATTEST, STEEPEST = 1e-3, 1.95
 """Least and greatest ηλ_max that a measured one counts as: at 2 no run would train."""
 MASK_DRAWS = 1000

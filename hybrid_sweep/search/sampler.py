@@ -76,7 +76,7 @@ class SamplerStudy:
     """What a sampler has seen: the points that are open, which it keeps away from, and those that were told.
 
     A draw leaves nothing behind but a failed Optuna trial, which no sampler looks at; points enter by `open`
-    alone, whoever chose them. So a memory that is fed the same points in the same order draws the same.
+    alone, no matter who chose them. So a memory that is fed the same points in the same order draws the same.
 
     Args:
         spec: sampler and space.
@@ -114,7 +114,7 @@ class SamplerStudy:
         """Take up a point that has all parameters of the space, until it is told."""
         self._study.enqueue_trial(dict(params))
         trial = self._study.ask({field: self.distributions[field] for field in params})
-        if isinstance(self._sampler, BaseGASampler):  # what a draw settles, for points that nobody drew
+        if isinstance(self._sampler, BaseGASampler):  # what a draw settles, for points that were not drawn
             frozen = self._study.get_trials(deepcopy=False)[trial.number]
             generation = self._sampler.get_trial_generation(self._study, frozen)
             self._sampler.get_parent_population(self._study, generation)

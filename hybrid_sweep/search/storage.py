@@ -43,7 +43,7 @@ _Known = tuple[str | None, int | None, str]
 class StorageView:
     """Adds ended trials to an Optuna study, each once; make one with `open`.
 
-    A trial that cannot be added stops nobody: it waits, and is tried again a minute later with those that
+    A trial that cannot be added stops no run: it waits, and is tried again a minute later with those that
     came after it. Trials are known by the user attributes `trial_id` and `number` and by their state, so
     that a failed trial that was run again stands there twice, as it happened.
     """
@@ -80,7 +80,7 @@ class StorageView:
 
         Args:
             url: `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`; None is a journal file in `folder`,
-                which is made anew where it is damaged.
+                which is made again where it is damaged.
             folder: of the results.
             name: of the study.
             new: the study must not be there yet.
@@ -139,7 +139,7 @@ class StorageView:
 class _LeanFile(JournalFileBackend):
     """A journal file that reads what is there in full, and of what comes then only that it is there.
 
-    Optuna keeps in memory whatever it reads, its own trials too; nobody asks this process for them.
+    Optuna keeps in memory whatever it reads, its own trials too; no one asks this process for them.
     """
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
@@ -165,7 +165,7 @@ def _answers(shown: str, url: str | None) -> Iterator[None]:
             raise
         raise UserError(
             f"storage={shown!r} does not answer within {CONNECT_SECONDS} s ({_why(error, url)}): "
-            "start or mend it, or leave storage out for a journal file in the results folder; "
+            "start or fix it, or leave storage out for a journal file in the results folder; "
             "where a password is missing, which no results folder keeps, give --storage again, or PGPASSWORD"
         ) from None
 
@@ -179,9 +179,9 @@ def without_password(url: str) -> str:
 
 
 def _journal(path: Path) -> JournalStorage:
-    """Open a journal file; one that was torn by a crash, or cannot be read, is begun anew.
+    """Open a journal file; one that was torn by a crash, or cannot be read, is started again.
 
-    The lock that a killed process has left is removed: whoever lives holds it for milliseconds.
+    The lock that a killed process has left is removed: a living process holds it for milliseconds.
     """
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_GRACE_SECONDS)
     for _ in range(LOCK_ATTEMPTS):

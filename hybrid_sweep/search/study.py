@@ -56,7 +56,7 @@ class _Open:
 class Study:
     """Asks for points, takes reports and results, and teaches its sampler with them.
 
-    The sampler is made anew for every ask, with a seed made of the sweep's seed and the number of the ask:
+    The sampler is made again for every ask, with a seed made of the sweep's seed and the number of the ask:
     a study to which a journal's events were applied asks exactly what the one that wrote them would have.
     Not safe for threads.
 
@@ -376,6 +376,6 @@ def _key(event: Mapping[str, Any]) -> Key:
 
 
 def _partial(values: Mapping[str, Any], step: str) -> dict[str, Any]:
-    """Return how far a run has come, for whoever looks at one that was stopped."""
+    """Return how far a run has come, for a reader of one that was stopped."""
     known = {name: finite(values.get(name)) for name in ("speedup_counted", "quality")}
     return {"step": values.get(step), **known}

@@ -20,7 +20,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class VirtualClock:
-    """Seconds that pass only when somebody says so."""
+    """Seconds that pass only when told."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -150,7 +150,7 @@ class SimulatedBackend:
     Args:
         outcome: what a run does, such as `RecordedRuns`.
         slots: how many runs fit at once, while no node is lost.
-        clock: shared with whoever else counts its seconds.
+        clock: shared with others that count its seconds.
         timing: what runs take beside their own seconds.
         faults: what breaks, and when.
     """

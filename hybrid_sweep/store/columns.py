@@ -100,7 +100,7 @@ TRIAL_COLUMNS = (
     Column("followed_seconds", "number", "the part of it that another trial had done for both", 2),
     Column("eval_seconds", "number", "its own evaluation time, outside every speedup", 2),
     Column("steps", "count", "logical steps of the run: N, or where it was stopped"),
-    Column("attempts", "count", "times that it was begun: again where its worker or the sweep was lost"),
+    Column("attempts", "count", "times that it was started: again where its worker or the sweep was lost"),
     Column("number", "count", "the point's place in the order in which the points were chosen"),
     Column("source", "text", "who chose the point: grid, preset, point or the sampler's name"),
     Column("reliability", "text", "count, confidence and accuracy of each tenth of confidence, as JSON"),

@@ -1,4 +1,4 @@
-"""What an event of a journal holds: the model that each line has to fit, whoever wrote it."""
+"""What an event of a journal holds: the model that each line has to fit, no matter who wrote it."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Journal:
 
     @staticmethod
     def events(path: Path | str, *, skip: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-        """Yield the events in order, without those named in `skip`; a journal not begun yet has none.
+        """Yield the events in order, without those named in `skip`; a journal not started yet has none.
 
         Skipped events are not even parsed, so that a table of trials does not pay for every report.
 
@@ -107,7 +107,7 @@ class Journal:
             return
         except OSError as error:
             raise UserError(
-                f"{path} cannot be read ({error.strerror}): mend that, or copy the folder to where you may"
+                f"{path} cannot be read ({error.strerror}): fix that, or copy the folder to where you may"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""What of a manifest is read: the model that the file has to fit, whoever wrote it."""
+"""What of a manifest is read: the model that the file has to fit, no matter who wrote it."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def run_rows(events: Iterable[Event], numbers: Collection[str] = ()) -> dict[Run
     """Return what is known of each run, in the order they started: its columns, where they have a value.
 
     A run without an end is "running", also after its worker was lost; one started again, or a failed one
-    that is opened again, begins anew. A failed run keeps its settings and no numbers; a diverged one has
-    quality 0; one that was stopped keeps what it had reached.
+    that is opened again, starts from step 0. A failed run keeps its settings and no numbers; a diverged one
+    has quality 0; one that was stopped keeps what it had reached.
 
     Beside the columns of the table each row holds `began` and `ended` (the stamps of the journal, ended
     empty while it runs), and how often it was `lost` and `retried`. Its `config` is a mapping where the

@@ -82,7 +82,7 @@ class CostMeter:
         self._pending: deque[tuple[Work, Any, Any]] = deque()
 
     def start(self, *, always: bool = False) -> None:
-        """Set the mark: time before it is nobody's. What is rare has its CPU time read `always`."""
+        """Set the mark: time before it is not charged. What is rare has its CPU time read `always`."""
         if self._gpu:
             if len(self._pending) >= EVENTS_KEPT:
                 self._add_up()
@@ -92,7 +92,7 @@ class CostMeter:
         self._mark_wall = time.perf_counter()
 
     def lap(self, kind: Work, *, count: bool = True) -> None:
-        """Charge the time since the mark to `kind`, as a lap or (not counted) part of one; mark anew."""
+        """Charge the time since the mark to `kind`, as a lap or (not counted) part of one; set a new mark."""
         wall = time.perf_counter()
         self.calls[kind] += count
         if self._mark_cpu is not None:

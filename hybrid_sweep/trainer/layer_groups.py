@@ -43,8 +43,8 @@ class LayerGroups:
 
     The parameters become views into one vector for each kind (type and device) of theirs, so that what is
     done to all of them is one call a kind; zeros fill the gaps between them. A group is a stretch of each
-    vector. Whoever puts other tensors in their place (`model.to`, `p.data = …`) takes them out of the vector
-    again, which `holds` tells.
+    vector. Code that puts other tensors in their place (`model.to`, `p.data = …`) takes them out of the
+    vector again, which `holds` tells.
 
     Attributes:
         vector: the weights [n]; a `Parted` where there are more kinds than one.

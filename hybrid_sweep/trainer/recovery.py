@@ -55,7 +55,7 @@ class Parts:
 
 
 REMEMBERED = 20
-"""Signals that are kept for whoever reads them late."""
+"""Signals that are kept for a late reader."""
 LARGEST_LOSS = 1e150
 """One beyond it, whose square no number holds, counts as infinite."""
 NOTHING_DUE = (Action.CONTINUE, "")
@@ -87,7 +87,7 @@ class Recovery:
         return DivergenceMonitor(self._config, clipped=clipped, shown=True)
 
     def defer(self, taken: Unread) -> Signal:
-        """Take note of a real step within a block, which is read where the block ends or somebody asks.
+        """Take note of a real step within a block, which is read where the block ends or a caller asks.
 
         Returns:
             As `watch`.
@@ -152,7 +152,7 @@ class Recovery:
         return broken or controller.remaining == 0 or step == controller.total_steps
 
     def settle(self) -> None:
-        """Read what is unread, and if a loss was not finite go back now: somebody looks at the weights."""
+        """Read what is unread, and if a loss was not finite go back now: a caller looks at the weights."""
         self.catch_up()
         if self._broken:
             self._act()

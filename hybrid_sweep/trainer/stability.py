@@ -21,7 +21,7 @@ BOUNDED = ("ema", "ema_nesterov", "outer_momentum", "outer_nesterov")
 MAX_STRIDE = 10
 """Most real steps between two updates of the EMA: a tenth of the memory traffic, the same direction."""
 LONGEST_RATIO = 64.0
-"""H/K beyond which nobody looks."""
+"""H/K beyond which no search goes."""
 Matrices = NDArray[np.float64]
 
 

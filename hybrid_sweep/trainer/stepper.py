@@ -50,7 +50,7 @@ class Stepper:
         return run_to_completion(self.iter_advance(load, limit))
 
     def iter_advance(self, load: Callable[[int], Any], limit: int) -> StepGenerator[StepResult]:
-        """As `advance`, but leave the real step to whoever iterates."""
+        """As `advance`, but leave the real step to the caller."""
         decides = self._controller.remaining == 0
         self._meter.start(always=decides or not self._controller.phase.is_real)
         if decides:
@@ -61,11 +61,11 @@ class Stepper:
             return self._predict(load, limit)
         return self._correct_step(load)
 
-    def cycle_is_over(self, begun_at: int) -> bool:
-        """Return whether the cycle that began after logical step `begun_at` is at its end."""
+    def cycle_is_over(self, started_at: int) -> bool:
+        """Return whether the cycle that began after logical step `started_at` is at its end."""
         controller = self._controller
         if controller.phase.is_real:
-            return self._tally.steps - begun_at >= REPORT_STEPS
+            return self._tally.steps - started_at >= REPORT_STEPS
         last = Phase.CORRECT if self._config.correct_steps else Phase.PREDICT
         return controller.phase is last and controller.remaining == 0
 
@@ -276,7 +276,7 @@ class Stepper:
         gradient_norm: float | Callable[[], float | None] | None,
         signal: Signal | None,
     ) -> StepResult:
-        """Tell of a step that was in `phase`, whatever phase an alarm of its has begun since."""
+        """Tell of a step that was in `phase`, whatever phase an alarm of its has started since."""
         return StepResult(
             step=self._tally.steps,
             phase=phase,

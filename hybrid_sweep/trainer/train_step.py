@@ -233,7 +233,7 @@ class PendingStep(NamedTuple):
 
 T = TypeVar("T")
 StepGenerator = Generator[PendingStep, Any, T]
-"""Training that yields each real step, and is sent its loss by whoever has taken it."""
+"""Training that yields each real step, and is sent its loss by the caller that has taken it."""
 
 
 def run_to_completion(steps: StepGenerator[T]) -> T:

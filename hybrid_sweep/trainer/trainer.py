@@ -128,7 +128,7 @@ class HybridTrainer:
 
         Args:
             batches: `batches(step)` with step from 1; or a sequence, wrapped around; or an iterable, which
-                cannot skip: it is drawn from only when a batch is used, and started anew when it ends.
+                cannot skip: it is drawn from only when a batch is used, and restarted when it ends.
             total_steps: N, counted from the first step of all; no jump reaches into the last `stop_fraction`
                 of it.
 
@@ -149,7 +149,7 @@ class HybridTrainer:
         return run_to_completion(self.cycle(load, total_steps))
 
     def cycle(self, load: Callable[[int], Any], total_steps: int) -> StepGenerator[bool]:
-        """As `run_cycle`, but leave the real steps to whoever iterates, so that many can be taken at once."""
+        """As `run_cycle`, but leave the real steps to the caller, so that many can be taken at once."""
         if total_steps < self.tally.steps:
             raise UserError(
                 f"total_steps={total_steps} is not allowed after {self.tally.steps} steps: it counts from "
@@ -233,7 +233,7 @@ class HybridTrainer:
         threshold too: start a run with the one found.
 
         Args:
-            batches: as for `run`; an iterable that cannot be started anew is used up.
+            batches: as for `run`; an iterable that cannot be restarted is used up.
             evaluate: the held-out loss of a model, positive.
             target_quality: at least this passes.
             steps: logical steps of each attempt; two cycles or more show what jumps do.
@@ -320,7 +320,7 @@ class HybridTrainer:
             if not under_new_config:
                 raise UserError(
                     f"the saved run has {name}={theirs!r}, this one {ours!r}: go on with the configuration "
-                    "that it began with, start anew, or load it with under_new_config=True"
+                    "that it began with, start from step 0, or load it with under_new_config=True"
                 )
         parts = Snapshot.from_state(state["parts"])
         if changed:

@@ -52,7 +52,7 @@ def test_paired_ratios_are_averaged_as_ratios():
     assert not row["at_least"]
 
 
-def test_a_seed_that_begins_below_the_target_speaks_for_nobody():
+def test_a_seed_that_begins_below_the_target_speaks_for_no_one():
     row = only(pair(5, 0.0, 0.0), pair(6, 8.0), pair(7, 8.0))
     assert row["speedup_to_target"] == pytest.approx(4.0)
 

@@ -68,7 +68,7 @@ def test_what_runs_and_what_is_left(session: Callable[..., Session]) -> None:
     status = sweep.status(alive=True)
     assert (status.state, status.runs["running"], status.runs["done"]) == ("running", 1, 2)
     assert status.seconds_a_trial == 10
-    assert status.seconds_left == pytest.approx(0 + 7 * 10)  # c is due, seven have not begun
+    assert status.seconds_left == pytest.approx(0 + 7 * 10)  # c is due, seven have not started
     assert status.last_event_seconds == 10
 
 
@@ -142,7 +142,7 @@ def test_points_are_means_over_seeds_and_a_pruned_seed_ends_its_point(
     sweep.run("b", 0, state="pruned", speedup=9.0, quality=1.0)
     status = sweep.status()
     assert (status.state, status.front, status.points) == ("finished", 1, 2)
-    assert sweep.status(alive=True).seconds_left == 0  # b's other seed is never begun
+    assert sweep.status(alive=True).seconds_left == 0  # b's other seed is never started
 
 
 def test_the_budget_on_record_is_what_is_planned(session: Callable[..., Session]) -> None:
@@ -166,7 +166,7 @@ def test_nothing_has_happened_yet(empty: ResultsFolder) -> None:
     assert (status.state, status.ended, status.planned, status.front) == ("interrupted", 0, None, 0)
     assert (status.slope, status.last_event_seconds, status.best) == (None, None, None)
     lines = status_lines(status)
-    assert "interrupted: it has no manifest, so run it anew" in lines[0]
+    assert "interrupted: it has no manifest, so run it again" in lines[0]
     assert "none yet" in "\n".join(lines)
 
 

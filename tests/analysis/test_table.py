@@ -68,13 +68,13 @@ def test_failed_trials_have_no_numbers_and_diverged_ones_quality_0() -> None:
     assert diverged["quality"] == 0
 
 
-def test_a_trial_started_again_begins_anew() -> None:
+def test_a_trial_started_again_begins_again() -> None:
     events = [STARTED, finished("failed", "lost"), STARTED]
     assert trials_table(events)["state"].tolist() == ["running"]
     assert trials_table([*events, finished(quality=0.99)])["quality"].tolist() == [0.99]
 
 
-def begun(attempt: int = 1) -> dict[str, object]:
+def started(attempt: int = 1) -> dict[str, object]:
     return {**STARTED, "attempt": attempt}
 
 
@@ -87,8 +87,8 @@ RETRIED = {"event": "retried", **KEY}
 
 
 def test_a_lost_run_still_runs_and_counts_its_attempts() -> None:
-    assert trials_table([begun(), LOST])["state"].tolist() == ["running"]
-    again = trials_table([begun(), LOST, begun(2), finished(speedup=2.0)])
+    assert trials_table([started(), LOST])["state"].tolist() == ["running"]
+    again = trials_table([started(), LOST, started(2), finished(speedup=2.0)])
     assert again[["state", "attempts", "speedup"]].to_numpy().tolist() == [["done", 2, 2.0]]
 
 
@@ -97,37 +97,39 @@ def test_a_journal_without_attempts_began_each_run_once() -> None:
 
 
 def test_an_interrupted_run_is_pruned_with_what_it_had_reached_until_it_goes_on() -> None:
-    stopped = [begun(), interrupted(steps=700, quality=0.9, speedup=None)]
+    stopped = [started(), interrupted(steps=700, quality=0.9, speedup=None)]
     row = trials_table(stopped).iloc[0]
     assert (row["state"], row["reason"], row["steps"], row["quality"]) == ("pruned", "interrupted", 700, 0.9)
-    row = trials_table([*stopped, begun(2)]).iloc[0]
+    row = trials_table([*stopped, started(2)]).iloc[0]
     assert (row["state"], row["reason"], row["attempts"]) == ("running", "", 2)
     assert pd.isna(row["quality"])
 
 
 def test_a_run_stopped_early_keeps_its_values_at_its_own_step() -> None:
-    row = trials_table([begun(), finished("pruned", "early stopping", steps=260, quality=0.97)]).iloc[0]
+    row = trials_table([started(), finished("pruned", "early stopping", steps=260, quality=0.97)]).iloc[0]
     assert (row["state"], row["steps"], row["quality"]) == ("pruned", 260, 0.97)
 
 
 def test_a_failed_run_is_opened_again() -> None:
-    row = trials_table([begun(), finished("failed", "boom"), RETRIED]).iloc[0]
+    row = trials_table([started(), finished("failed", "boom"), RETRIED]).iloc[0]
     assert (row["state"], row["reason"], row["max_predict_steps"]) == ("running", "", 75)
 
 
 def test_a_point_says_who_chose_it_and_when() -> None:
     asked = {"event": "asked", "trial_id": KEY["trial_id"], "number": 7, "config": CONFIG, "source": "tpe"}
-    never_begun = {**asked, "trial_id": "other"}
+    never_started = {**asked, "trial_id": "other"}
     known = {"event": "known", "config": CONFIG, "values": {}, "from": "earlier"}
-    table = trials_table([known, asked, never_begun, begun(), finished()])
+    table = trials_table([known, asked, never_started, started(), finished()])
     assert table[["trial_id", "number", "source"]].to_numpy().tolist() == [[KEY["trial_id"], 7, "tpe"]]
-    assert trials_table([begun()])["source"].tolist() == [""]
+    assert trials_table([started()])["source"].tolist() == [""]
 
 
 @settings(deadline=None)
 @given(
     st.lists(
-        st.sampled_from([begun(), begun(2), LOST, RETRIED, interrupted(), finished(), finished("failed")]),
+        st.sampled_from(
+            [started(), started(2), LOST, RETRIED, interrupted(), finished(), finished("failed")]
+        ),
         min_size=1,
     )
 )

@@ -94,7 +94,7 @@ def test_a_schedule_is_held_against_the_steps_that_are_asked_for(check):
 def test_what_the_users_code_raises_is_a_line(check):
     code, lines = check("mine.py:Breaks")
     assert code == 2
-    assert lines == {"builds": ("problem", "the workload raises KeyError: 'labels': mend that first")}
+    assert lines == {"builds": ("problem", "the workload raises KeyError: 'labels': fix that first")}
 
 
 def test_of_a_sweep_time_and_memory_are_told(check, tmp_path):

@@ -82,7 +82,7 @@ def test_every_seat_says_what_a_runner_does(shared):
     assert worker._pack.fused.refused == ""
 
 
-def test_seats_are_taken_anew_while_others_train(shared):
+def test_seats_are_taken_again_while_others_train(shared):
     worker, points = (
         BatchedWorker(shared(pack=2)),
         [point(h, seed) for h in (5, 9, 20, 30) for seed in (0, 1)],
@@ -147,7 +147,7 @@ def test_a_step_that_comes_before_its_start_waits_for_it(shared):
     assert first["report"]["step"] == alone(shared(), point(20))[0]["report"]["step"]
 
 
-def test_nothing_is_kept_where_nobody_asks(shared):
+def test_nothing_is_kept_where_no_one_asks(shared):
     async def part():
         worker = BatchedWorker(shared())
         await worker.start(0, point())

@@ -49,7 +49,7 @@ class TestAnInterruptWaits:
     SPEC = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp")
 
     @pytest.mark.parametrize("number", ENDING)
-    def test_until_ray_has_begun_which_then_ends(self, calls, monkeypatch, number):
+    def test_until_ray_has_started_which_then_ends(self, calls, monkeypatch, number):
         def init(**options):
             signal.signal(signal.SIGTERM, lambda *_: calls.append("Ray's own handler"))
             signal.raise_signal(number)
@@ -82,7 +82,7 @@ def test_lines_of_threads_of_ray_are_not_shown(calls, capsys):
     assert capsys.readouterr().out == "ours\n"
 
 
-def test_ends_with_nobody_looking_for_garbage(calls, monkeypatch):
+def test_ends_with_no_one_looking_for_garbage(calls, monkeypatch):
     monkeypatch.setattr(ray, "shutdown", lambda: calls.append(gc.isenabled()))
     with connected(SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp"), None):
         assert gc.isenabled()

@@ -56,7 +56,7 @@ def test_what_goes_in_comes_out(tmp_path_factory, manifest, journal):
         "journal.jsonl": journal,
         "models/H020_I00_C0.60_seed0.pt": b"weights",
     }
-    write(folder / "there", files | {"report.html": b"is made anew", ".driver.lock": b""})
+    write(folder / "there", files | {"report.html": b"is made again", ".driver.lock": b""})
     unpack(log_of(folder / "there"), folder / "here" / "results")
     assert read(folder / "here" / "results") == files
     assert [p.name for p in (folder / "here").iterdir()] == ["results"]
@@ -122,7 +122,7 @@ def test_as_a_command(tmp_path):
     words = [sys.executable, "-m", "hybrid_sweep.cluster.job_archive", str(tmp_path)]
     none = subprocess.run(words, capture_output=True, text=True)
     assert none.returncode == 2
-    assert none.stderr == f"error: {tmp_path} has no manifest.json yet: wait until its trials have begun\n"
+    assert none.stderr == f"error: {tmp_path} has no manifest.json yet: wait until its trials have started\n"
     write(tmp_path, {"manifest.json": b"{}", "journal.jsonl": b""})
     some = subprocess.run(words, capture_output=True, text=True, check=True)
     unpack(some.stdout, tmp_path / "copy")

@@ -158,7 +158,7 @@ def test_a_job_is_fetched_while_it_runs_and_stopped_gently(jobs, project, home, 
     many = f"space.max_predict_steps={list(range(20, 60))}"
     workload = "workload=neighbour_of_toy.py:Slow"
     job = jobs.submit("quick", ["--steps", "200", "--concurrency", "1", "--set", workload, "--set", many])
-    with pytest.raises(UserError, match=r"has no results yet: fetch them when its trials have begun"):
+    with pytest.raises(UserError, match=r"has no results yet: fetch them when its trials have started"):
         jobs.fetch(job, tmp_path / "early")
     there = home / "hybrid-sweep-results" / job
 
@@ -233,7 +233,7 @@ class TestRefused:
             Jobs(cluster.address)
 
 
-def test_an_address_where_nobody_answers_is_refused_at_once():
+def test_an_address_where_no_one_answers_is_refused_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -340,17 +340,17 @@ class TestRefusedBeforeAnythingIsWritten:
     @pytest.mark.parametrize(
         ("keywords", "message"),
         [
-            ({"troubles": {0: "raise"}}, r"plain training .*: RuntimeError: the toy is broken; mend"),
+            ({"troubles": {0: "raise"}}, r"plain training .*: RuntimeError: the toy is broken; fix"),
             ({"troubles": {0: "nan"}}, r"held-out loss of nan at step \d+: lower the learning rate"),
-            ({"troubles": {0: "die"}}, r"plain training of .*:Toy fails: the worker's process [^:]*; mend"),
+            ({"troubles": {0: "die"}}, r"plain training of .*:Toy fails: the worker's process [^:]*; fix"),
             ({"colour": "red"}, r"takes no keyword 'colour'"),
             (
                 {"troubles": {0: "exit"}},
-                r"^plain training of \S+:Toy fails: SystemExit: 3; mend the workload first$",
+                r"^plain training of \S+:Toy fails: SystemExit: 3; fix the workload first$",
             ),
             (
                 {"troubles": {0: "own"}},
-                r"^plain training of \S+:Toy fails: BadShard: shard caf\\udce9, row 7; mend the workload",
+                r"^plain training of \S+:Toy fails: BadShard: shard caf\\udce9, row 7; fix the workload",
             ),
         ],
         ids=["raises", "nan", "dies", "keyword", "exits", "raises its own"],
@@ -370,7 +370,7 @@ class TestRefusedBeforeAnythingIsWritten:
             run_sweep(spec, out)
         assert "\n" not in str(refusal.value)
         assert not out.exists()
-        # The workers are ended, whoever holds the error.
+        # The workers are ended, also where a caller holds the error.
         until(lambda: ray.available_resources().get("CPU") == 2)
 
 
@@ -390,7 +390,7 @@ def test_a_storage_that_does_not_answer_is_refused_before_ray_is_started_again(m
     assert not told
 
 
-def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path):
+def test_an_address_where_no_one_answers_is_refused_at_once(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -76,6 +76,6 @@ def test_more_than_one_gpu_a_trial_is_refused_by_the_sweep_file():
         ({"early_stopping": {}, "sampler": "random", "space": {"max_predict_steps": [5, 50]}}, 1, 0.0),
     ],
 )
-def test_reports_that_somebody_waits_for_travel_alone(fields, pack, seconds):
+def test_reports_that_someone_waits_for_travel_alone(fields, pack, seconds):
     spec = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp", **fields)
     assert report_seconds(spec, pack) == seconds

@@ -43,20 +43,20 @@ def node(monkeypatch, tmp_path):
 
 
 def until_held(store):
-    """Wait for what another node has put: nobody waits for that otherwise."""
+    """Wait for what another node has put: no one waits for that otherwise."""
     while store.get(KEY) is None:
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_what_was_put_is_there_until_it_is_put_anew(node, directory, alone):
+def test_what_was_put_is_there_until_it_is_put_again(node, directory, alone):
     store = node("a", None if alone else directory)
     assert store.get(KEY) is None
     store.put(KEY, DATA)
     store.put(OTHER, b"small")
     assert (store.get(KEY), store.get(OTHER)) == (DATA, b"small")
-    store.put(KEY, b"anew")
-    assert store.get(KEY) == b"anew"
+    store.put(KEY, b"again")
+    assert store.get(KEY) == b"again"
 
 
 def test_another_node_finds_it_and_then_has_it_on_its_disk(node, directory):
@@ -89,8 +89,8 @@ def test_without_the_directory_there_is_the_disk(node):
     ray.kill(directory)
     for store in (first, second):
         store.put(OTHER, DATA)
-        store.put(OTHER, b"anew")
-        assert (store.get(KEY), store.get(OTHER)) == (DATA, b"anew")
+        store.put(OTHER, b"again")
+        assert (store.get(KEY), store.get(OTHER)) == (DATA, b"again")
     third = node("c", directory)
     assert third.get(KEY) is None
     third.put(KEY, DATA)

@@ -1,4 +1,4 @@
-"""A crew: preparations side by side on workers that stay."""
+"""A pool: preparations side by side on workers that stay."""
 
 import os
 import sys
@@ -126,7 +126,7 @@ def test_a_failure_is_told_while_others_still_work(pool, tmp_path):
 
 
 def test_workers_that_have_no_place_get_no_work():
-    """Somebody else has one of the two CPUs."""
+    """Another process has one of the two CPUs."""
     other = actor_factory(Preparer, {"cpu": 1, "gpu": 0})()
     ray.get(other.prepare.remote(bool))
     pool = PreparationPool(actor_factory(Preparer, {"cpu": 1, "gpu": 0}), 2)
@@ -165,7 +165,7 @@ def test_what_preparations_say_of_themselves_is_told_while_they_last(tmp_path, m
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Return what makes a crew with a limit, and what it is told."""
+    """Return what makes a pool with a limit, and what it is told."""
     monkeypatch.setattr(board, "FIRST_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(module, "LOOK_EVERY_SECONDS", 0.05)
     crews = []

@@ -1,4 +1,4 @@
-"""A local Ray answers to nobody else: real processes try."""
+"""A local Ray answers no one else: real processes try."""
 
 import os
 import re

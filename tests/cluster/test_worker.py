@@ -93,7 +93,7 @@ def test_a_checkpoint_does_not_wait_for_other_reports(shared):
 
 
 def test_what_was_reported_before_a_failure_is_told(shared, monkeypatch):
-    iter_report, told = trial_module.Trial.iter_report, []
+    iter_report, told = trial_module.HybridRun.iter_report, []
 
     def broken(trial):
         if len(told) == 2:
@@ -101,7 +101,7 @@ def test_what_was_reported_before_a_failure_is_told(shared, monkeypatch):
         told.append((yield from iter_report(trial)))
         return told[-1]
 
-    monkeypatch.setattr(trial_module.Trial, "iter_report", broken)
+    monkeypatch.setattr(trial_module.HybridRun, "iter_report", broken)
     said = started(replace(shared(), report_seconds=60.0), config()).step()
     assert said["finished"]["state"] == "failed"
     assert said["earlier"] == told
@@ -270,7 +270,7 @@ class TestStopping:
         assert losses(rest) == losses(expected[1:])
         assert unclocked(rest[-1]["finished"]) == unclocked(expected[-1]["finished"])
 
-    def test_nothing_is_kept_where_nobody_asks(self, shared):
+    def test_nothing_is_kept_where_no_one_asks(self, shared):
         worker = started(shared(), config())
         worker.step()
         assert worker.stop_now(keep=False)["checkpoint"] is None
@@ -302,7 +302,7 @@ def test_a_trial_that_runs_out_of_gpu_memory_is_to_be_tried_again(shared, monkey
     def full(trial):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.HybridRun.reporting", full)
+    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.HybridRun.iter_report", full)
     assert started(shared(), config()).step() == {
         "lost": "out of GPU memory: CUDA out of memory. Tried to allocate"
     }
@@ -316,7 +316,7 @@ def test_memory_is_given_back_once_nothing_holds_it(shared, monkeypatch):
         taken.append(weakref.ref(activations))
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.HybridRun.reporting", full)
+    monkeypatch.setattr("hybrid_sweep.measure.hybrid_run.HybridRun.iter_report", full)
     worker = started(shared(), config())
     worker.ready()
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(taken[0]() is not None))

@@ -80,7 +80,7 @@ class TestBuild:
         assert order(dropout=0.125).build() is built
         assert order(dropout=0.25).build() is not built
 
-    def test_a_file_that_was_edited_is_built_anew(self, tmp_path):
+    def test_a_file_that_was_edited_is_built_again(self, tmp_path):
         file, text = tmp_path / "mine.py", Path(toy.__file__).read_text()
         file.write_text(text)
         before = order(f"{file}:Toy").build()

@@ -171,7 +171,7 @@ class TestManifests:
             assert {mount["name"] for mount in mounts} == set(volumes)
             assert all(v["persistentVolumeClaim"]["claimName"] == claim for v in volumes.values())
 
-    def test_nobody_is_root(self, name):
+    def test_no_one_is_root(self, name):
         user = int(re.search(r"--uid (\d+)", (ROOT / "docker" / "Dockerfile").read_text()).group(1))
         for pod in pods(read(name)):
             context = pod["spec"]["securityContext"]

@@ -171,20 +171,20 @@ def test_a_limit_that_cannot_be_one_is_refused(value):
 def test_a_run_goes_on_from_a_checkpoint_that_came_without_a_report(sweep):
     class Silent(SimulatedBackend):
         def start(self, run, checkpoint=None):
-            begun.append(checkpoint)
+            started.append(checkpoint)
             super().start(run, checkpoint)
 
         def wait(self, seconds):
             heard = super().wait(seconds)
             return [replace(each, report=None) if isinstance(each, Reported) else each for each in heard]
 
-    begun = []
+    started = []
     _, told, folder = sweep(space={"max_predict_steps": [10]}, early_stopping={})
     backend = Silent(outcome, 1, timing=TIMING, faults=[WorkerDeath(at=2.5, slot=0)])
     ended = carry_on(folder, recorded_spec(folder), lambda: backend, told.append, finish=lambda _: None)
     assert ended.counts == {"done": 1}
-    assert begun[0] is None
-    assert json.loads(begun[1])["step"] == 50
+    assert started[0] is None
+    assert json.loads(started[1])["step"] == 50
     assert not [event for event in told if isinstance(event, TrialReported)]
 
 
@@ -266,7 +266,7 @@ def test_an_interrupted_sweep_goes_on_from_its_checkpoints(sweep):
     assert all(list(reached) == [25, 50, 75, 100] for reached in steps)
 
 
-def test_a_refused_sitting_changes_nothing(sweep):
+def test_a_refused_session_changes_nothing(sweep):
     sit, _, folder = sweep(slots=1, faults=[WorkerDeath(at=1.5, slot=0)], max_retries=0)
     sit()
     before = folder.journal.path.read_bytes()
@@ -292,13 +292,13 @@ class TestControls:
         result = {"speedup_counted": 9.0, "quality": 9.0, "backward_calls": run.config["steps"], "steps": 100}
         return SimulatedRun(reports=reports, result=result)
 
-    def begun(self, told):
+    def started(self, told):
         return [event.trial_id for event in told if isinstance(event, TrialStarted)]
 
     def test_they_run_after_the_points_and_are_counted_apart(self, sweep):
         sit, told, folder = sweep(controls="basic", outcome=self.outcome, repeats=2)
         assert sit().counts == {"done": 12 + 32}
-        assert all(trial_id.startswith("H") for trial_id in self.begun(told)[:12])
+        assert all(trial_id.startswith("H") for trial_id in self.started(told)[:12])
         total = next(event.total for event in told if isinstance(event, SweepStarted))
         assert total == sum(isinstance(event, TrialFinished) for event in told) == 44
         assert {event.arm for event in told if isinstance(event, TrialFinished)} == {"", "lr", "truncated"}
@@ -326,7 +326,7 @@ class TestControls:
         assert sweep_status(folder, alive=False).state == "interrupted"
         told = []
         assert sit(on_event=told.append).counts == {"done": 6 + 16}
-        again = self.begun(told)
+        again = self.started(told)
         assert "lr_x3" in again and "truncated_x2" not in again
         events = Journal.read(folder.journal.path)
         ended = [event["trial_id"] for event in events if event["event"] == "finished"]
@@ -344,14 +344,14 @@ class TestControls:
         sit, told, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome)
         sit()
         best = folder.table("front")["trial_id"].iloc[0]
-        last = self.begun(told)[-5:]
+        last = self.started(told)[-5:]
         assert last == [f"{best}_{name}" for name in ABLATIONS]
         trials = folder.trials().set_index("trial_id")
         assert set(trials.loc[last, "arm"]) == {"ablation"}
         assert sweep_status(folder, alive=False).state == "finished"
         told.clear()
         sit()
-        assert self.begun(told) == []
+        assert self.started(told) == []
 
     def test_ablations_of_an_earlier_best_point_stay_and_are_counted(self, sweep):
         sit, _, folder = sweep(controls="full", tuning_trials=1, outcome=self.outcome, trials=1)

@@ -1,4 +1,4 @@
-"""Who works and gives no sign of life for too long is found, and nobody else."""
+"""Who works and gives no sign of life for too long is found, and no other worker."""
 
 import pytest
 
@@ -27,5 +27,5 @@ def test_a_driver_that_stood_still_has_not_listened():
 
 
 @pytest.mark.parametrize("limit", [float("inf"), 1e9])
-def test_without_a_limit_nobody_is(limit):
+def test_without_a_limit_no_one_is(limit):
     assert over(limit, [(now, {"a": 1}) for now in range(0, 100_000, 50)]) == {}

@@ -1,4 +1,4 @@
-"""A sweep's folder: begun whole or not at all, and not gone on from where it is damaged."""
+"""A sweep's folder: started whole or not at all, and not gone on from where it is damaged."""
 
 import errno
 
@@ -54,7 +54,7 @@ def test_a_manifest_without_its_steps_goes_no_further(tmp_path, steps):
             read(folder)
 
 
-def test_arms_are_those_of_controls_that_were_begun():
+def test_arms_are_those_of_controls_that_were_started():
     events = [{"event": "started", "trial_id": "a", "arm": "lr"}, {"event": "later", "arm": "no trial"}]
     assert started_arms(events) == {"a": "lr"}
 

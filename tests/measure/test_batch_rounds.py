@@ -1,4 +1,4 @@
-"""Trials that are trained together are those that would have been trained alone, whoever is beside them."""
+"""Trials that are trained together are those that would have been trained alone."""
 
 import math
 

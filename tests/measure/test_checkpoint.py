@@ -67,7 +67,7 @@ class TestBytes:
 
     @pytest.mark.parametrize("data", [b"", b"nothing", to_bytes({"a": 1})[:60], to_bytes(torch.ones(2))])
     def test_damaged_bytes_are_refused(self, data):
-        with pytest.raises(UserError, match="start the run anew"):
+        with pytest.raises(UserError, match="start the run again"):
             from_bytes(data)
 
 

@@ -76,7 +76,7 @@ def test_a_busy_machine_changes_no_ratio(workload, runs):
     assert step_ratios(workload, 0, ARMS, 300, runs, fresh=True)["tuned adamw"] == pytest.approx(2.0)
 
 
-def test_a_second_sweep_takes_what_the_first_has_timed_unless_told_to_time_it_anew(workload, runs):
+def test_a_second_sweep_takes_what_the_first_has_timed_unless_told_to_time_it_again(workload, runs):
     step_ratios(workload, 0, ARMS, 120, runs, fresh=False)
     workload.batch = None
     assert step_ratios(workload, 0, ARMS, 120, runs, fresh=False)["tuned adamw"] == pytest.approx(2.0)

@@ -1,4 +1,4 @@
-"""Unit costs are measured once a machine, and anew for whatever could change them."""
+"""Unit costs are measured once a machine, and again after what could change them."""
 
 import platform
 
@@ -49,7 +49,7 @@ def test_fresh_measures_and_keeps_that(measured, costs):
     assert costs() == again
 
 
-def test_another_workload_setting_or_machine_is_measured_anew(measured, costs, monkeypatch):
+def test_another_workload_setting_or_machine_is_measured_again(measured, costs, monkeypatch):
     costs()
     costs(lr=0.1)
     costs(CONFIG.replace(predictor_members=2))

@@ -30,7 +30,7 @@ def make(**keywords):
 
 
 def content_key(workload, keywords, **parts):
-    """Look anew at everything that a key depends on."""
+    """Look again at everything that a key depends on."""
     return Fingerprint(workload, keywords).key(**parts)
 
 

@@ -31,7 +31,7 @@ class Unused(Toy):
         return Spare(super().build_model(seed))
 
 
-def test_lazy_layers_get_shapes_and_weights_of_the_seed_whoever_asks_and_nothing_else_moves():
+def test_lazy_layers_get_shapes_and_weights_of_the_seed_and_nothing_else_moves():
     torch.manual_seed(11)
     before = torch.get_rng_state()
     expected = Lazy().build_model(3).state_dict().keys()

@@ -27,7 +27,7 @@ CLOCKED = ("speedup", "seconds", "train_seconds", "loading_share")
 
 
 class Watched(Toy):
-    """Counts what is loaded, whoever loads it."""
+    """Counts what is loaded by any caller."""
 
     loaded = 0
 

@@ -168,7 +168,7 @@ def test_a_parting_whose_state_is_lost_is_trained_again_from_the_start(reference
         assert finished(shared(config, reference, store, workload)) == alone[config]
 
 
-def test_nobody_else_nothing_kept(reference):
+def test_no_one_else_nothing_kept(reference):
     store = Store()
     config = BASE.replace(full_steps=11)  # differs from its first step on
     finished(shared(config, reference, store, Counting(dropout=0.2)))

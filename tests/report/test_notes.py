@@ -139,7 +139,7 @@ def test_stopped_interrupted_and_repeated_trials_are_said(grid60: ResultsFolder)
     texts = texts_of(trials)
     assert "2 trials stopped early" in texts
     assert "1 trial had not finished" in texts
-    assert "3 trials begun more than once" in texts
+    assert "3 trials started more than once" in texts
 
 
 def test_same_behaviour_counts_others_of_the_same_seed() -> None:

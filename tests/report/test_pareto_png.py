@@ -35,7 +35,7 @@ def test_any_kind_of_quality(grid60: ResultsFolder, tmp_path: Path, kind: str) -
     assert front_figure(picture)["layout"]["yaxis"]["title"]["text"] == QUALITY_LABELS[kind]
 
 
-def test_controls_that_nobody_ran_are_not_in_the_legend(grid60: ResultsFolder, tmp_path: Path) -> None:
+def test_controls_that_no_one_ran_are_not_in_the_legend(grid60: ResultsFolder, tmp_path: Path) -> None:
     trials = grid60.trials()
     without = trials.assign(quality_vs_frozen=float("nan"), quality_vs_lr_matched=float("nan"))
     shown = {len(front_figure(front_picture(rows, grid60.manifest))["data"]) for rows in (trials, without)}

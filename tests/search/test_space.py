@@ -59,7 +59,7 @@ def test_a_value_out_of_range_is_named_with_its_range():
         grid(sweep({}, {"warmup_steps": "no"}))
 
 
-def test_a_grid_that_nobody_could_run_is_refused_before_it_is_listed():
+def test_a_grid_that_no_one_could_run_is_refused_before_it_is_listed():
     many, few = list(range(1, 101)), list(range(1, 12))
     space = {"max_predict_steps": many, "correction_interval": many, "correct_steps": few}
     with pytest.raises(UserError, match="the grid has 110,000 points, and at most 100,000"):

@@ -107,7 +107,7 @@ def test_a_lost_view_is_made_again(tmp_path: Path) -> None:
     "damage",
     [b'{"op_code": 4, "study', b"\x00\xff\n{}\n", b'{"op_code": 99}\n', b"[]\n", b'{"op_code": 4}\n'],
 )
-def test_a_damaged_journal_file_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_journal_file_is_started_again(tmp_path: Path, damage: bytes) -> None:
     StorageView.open(None, tmp_path, NAME, new=True).add(trial(0))
     with (tmp_path / storage.FILE).open("ab") as file:
         file.write(damage)
@@ -192,7 +192,7 @@ def test_what_cannot_be_added_waits_and_is_told_once() -> None:
         ("mysql+pymysql://me:hush@host/db", r"'mysql\+pymysql://me:\*\*\*@host/db' is not allowed"),
         ("sqlite://", "'sqlite://' is not allowed: write sqlite:///FILE"),
         ("sqlite:///:memory:", "is not allowed"),
-        ("sqlite:////nowhere/at/all/study.db", r"unable to open database file.*start or mend it"),
+        ("sqlite:////nowhere/at/all/study.db", r"unable to open database file.*start or fix it"),
         ("postgresql://me:hush@h:port/db", r"'postgresql://me:\*\*\*@h:port/db' is no URL"),
         ("postgresql://me:hu@sh@host/db", r"'postgresql://me:\*\*\*@host/db' holds more than one @.*%40"),
         (
@@ -261,7 +261,7 @@ def postgres():
         pgserver.get_server(folder, cleanup_mode="delete").cleanup()
 
 
-def test_postgresql_holds_the_study_and_its_outage_stops_nobody(postgres, tmp_path: Path) -> None:
+def test_postgresql_holds_the_study_and_its_outage_stops_no_one(postgres, tmp_path: Path) -> None:
     url, stop, start = postgres
     notes, now = [], [0.0]
     view = StorageView.open(url, tmp_path, NAME, new=True, on_error=notes.append, clock=lambda: now[0])

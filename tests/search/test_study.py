@@ -380,7 +380,7 @@ def test_a_study_makes_no_noise(caplog):
 
 
 def continues_alike(spec, seed, cuts, **options):
-    """Play a sitting; wherever it is cut, a restored study asks what the unbroken one asked."""
+    """Play a session; wherever it is cut, a restored study asks what the unbroken one asked."""
     events = Session(spec, random.Random(seed), **options).run()
     asks = [index for index, event in enumerate(events) if event["event"] == "asked"]
     for cut in {asks[round(share * (len(asks) - 1))] for share in cuts}:

@@ -217,15 +217,15 @@ class AnyDriver(RuleBasedStateMachine):
         self.running: dict = {}
         self.checkpoints: dict = {}
         self.steps: dict = {}
-        self.begun = 0
+        self.started = 0
 
     @precondition(lambda self: self.backend.free)
     @rule(reports=st.integers(0, 5), every=st.floats(0, 3), again=st.booleans())
     def start(self, reports: int, every: float, again: bool) -> None:
         key = next(iter(self.checkpoints), None) if again else None
         if key is None:
-            self.begun += 1
-            fresh = run(f"t{self.begun}", reports=reports, every=every)
+            self.started += 1
+            fresh = run(f"t{self.started}", reports=reports, every=every)
             self.running[fresh.key] = fresh
             self.backend.start(fresh)
             return
@@ -239,7 +239,7 @@ class AnyDriver(RuleBasedStateMachine):
         before = self.backend.now()
         for update in self.backend.wait(seconds):
             key = update.key
-            assert key in self.running  # nothing of a run that is over, or was never begun
+            assert key in self.running  # nothing of a run that is over, or was never started
             if isinstance(update, Reported):
                 assert update.report["step"] > self.steps.get(key, 0)
                 self.steps[key] = update.report["step"]

@@ -38,7 +38,7 @@ def test_events_come_back_in_order_with_their_time(path: Path) -> None:
     assert second["event"] == "finished"
 
 
-def test_a_journal_not_begun_is_empty(path: Path) -> None:
+def test_a_journal_not_started_is_empty(path: Path) -> None:
     assert Journal.read(path) == []
 
 

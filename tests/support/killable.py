@@ -1,4 +1,4 @@
-"""A simulated sweep in a process of its own, to be killed: by somebody else, or by itself in mid-write."""
+"""A simulated sweep in a process of its own, to be killed: by another process, or by itself in mid-write."""
 
 import os
 import random
@@ -34,7 +34,7 @@ class DawdlingClock(VirtualClock):
 
 
 def outcome(run):
-    """Be worth what the settings say: longer horizons are faster and worse, corrections cost and mend.
+    """Be worth what the settings say: longer horizons are faster and worse, corrections cost and help.
 
     A control is faster and better than all of them.
     """

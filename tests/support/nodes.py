@@ -20,7 +20,7 @@ import psutil
 from support.patience import HANG_SECONDS
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
-MARK = "HYBRID_SWEEP_TEST_NODE"  # inherited by every process of a node, whoever its parent is by then
+MARK = "HYBRID_SWEEP_TEST_NODE"  # inherited by every process of a node, also where its parent has ended
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _GIVEN = set()
 
@@ -143,7 +143,7 @@ def nodes(count, *, cpus=1, gpus=0, **settings):
 
 
 def free_port():
-    """Return a port that nobody listens on, below those that the system hands out to anybody meanwhile."""
+    """Return a port on which nothing listens, below those that the system hands out to anybody meanwhile."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as free:

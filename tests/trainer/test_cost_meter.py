@@ -31,7 +31,7 @@ def test_laps_are_charged_to_their_kind(clock):
     meter.lap(Work.BATCH)
     clock(15.0, 4.5)
     meter.lap(Work.PLAIN)
-    clock(100.0, 50.0)  # an evaluation: nobody's time
+    clock(100.0, 50.0)  # an evaluation: no one's time
     meter.start()
     clock(102.0, 51.0)
     meter.lap(Work.PLAIN)
@@ -123,7 +123,7 @@ def test_what_is_read_is_a_copy():
 class Gpus:
     """Two GPUs that stand in for CUDA's: a time line each, in ms, of which they have done all but the newest.
 
-    The current device is the first, as long as nobody has set another one.
+    The current device is the first, unless another one is set.
     """
 
     def __init__(self):
@@ -179,7 +179,7 @@ def test_a_gpu_that_is_not_the_current_one_is_timed_by_its_own_line(gpus):
     assert meter.seconds()[Work.PLAIN] == 0.04
 
 
-def test_a_long_run_on_a_gpu_that_nobody_reads_keeps_few_events(gpus):
+def test_a_long_run_on_a_gpu_that_no_one_reads_keeps_few_events(gpus):
     meter = CostMeter("cuda:0")
     for _ in range(10_000):
         meter.start()

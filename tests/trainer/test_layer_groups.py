@@ -75,7 +75,7 @@ def test_what_is_done_to_the_vector_is_done_to_the_model_and_back():
     assert groups.vector.abs().sum() == 0
 
 
-def test_the_vector_can_be_moved_under_whoever_holds_it():
+def test_the_vector_can_be_moved_while_it_is_held():
     net = model()
     groups = LayerGroups.from_model(net)
     held, before = groups.vector, groups.vector.clone()

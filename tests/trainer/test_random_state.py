@@ -33,7 +33,7 @@ def test_a_seed_fixes_all_of_them():
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_a_gpu_that_nobody_has_used_is_left_alone(monkeypatch, used):
+def test_a_gpu_that_no_one_has_used_is_left_alone(monkeypatch, used):
     """Asking for its random numbers would take memory on it, and fails in a forked process."""
     asked = [torch.zeros(16, dtype=torch.uint8)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -1,4 +1,4 @@
-"""What the monitor says is acted on at the end of a block, whoever listens in between."""
+"""What the monitor says is acted on at the end of a block, no matter what listens in between."""
 
 import pytest
 import torch
@@ -117,7 +117,7 @@ def test_a_nan_is_acted_on_at_once(problem, at):
 
 
 @pytest.mark.parametrize("at", [71, 75, 80])
-def test_a_nan_on_a_gpu_is_acted_on_at_the_end_of_its_block_whoever_listens(far, at):
+def test_a_nan_on_a_gpu_is_acted_on_at_the_end_of_its_block(far, at):
     def listen(trainer, step):
         assert (trainer.state().loss != trainer.state().loss) == (at <= step <= 80)
 
@@ -136,7 +136,7 @@ def test_a_nan_on_a_gpu_is_acted_on_at_the_end_of_its_block_whoever_listens(far,
         lambda trainer: trainer.take_checkpoint(),
     ],
 )
-def test_nobody_builds_on_broken_weights(far, problem, look):
+def test_no_one_builds_on_broken_weights(far, problem, look):
     _, rollbacks = poisoned(problem, 83, 140, lambda trainer, step: step == 84 and look(trainer))
     assert rollbacks[83] == 0
     assert rollbacks[84] == rollbacks[140] == 1

@@ -128,7 +128,7 @@ class TestLoader:
         load = as_loader(["a", "b", "c"])
         assert [load(step) for step in (1, 3, 4, 8)] == ["a", "c", "a", "b"]
 
-    def test_a_loader_is_drawn_from_only_when_asked_and_started_anew(self):
+    def test_a_loader_is_drawn_from_only_when_asked_and_started_again(self):
         data = torch.utils.data.DataLoader(torch.arange(3.0), batch_size=1)
         load = as_loader(data)
         assert [float(load(step)) for step in (1, 50, 51, 52)] == [0.0, 1.0, 2.0, 0.0]

@@ -128,7 +128,7 @@ class LossTracker:
 
 
 class StepHistory:
-    """The newest real steps, appended in O(1) and turned into features when somebody asks.
+    """The newest real steps, appended in O(1) and turned into features when asked.
 
     Steps whose loss or gradient norm is not finite are left out: they carry no trend.
 

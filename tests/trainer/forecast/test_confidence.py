@@ -160,7 +160,7 @@ def test_within_a_jump_each_outcome_moves_the_next_confidence() -> None:
         confidence.score(2.0, 1.0)
     issued = [at for at, _ in confidence.scores]
     assert issued == pytest.approx([start * 0.7**i for i in range(4)])
-    assert confidence.update([], 0.1, steps([1.0])) == start, "a new decision starts anew"
+    assert confidence.update([], 0.1, steps([1.0])) == start, "a new decision starts from the beginning"
 
 
 def overconfident(calibration: Calibration) -> Confidence:
