@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from hybrid_sweep.analysis.cells import settings_in
 from hybrid_sweep.analysis.comparison import Confirmation
 from hybrid_sweep.analysis.export import encode, write_table
 from hybrid_sweep.analysis.objectives import MIN_QUALITY, quality_kind, speedup_column
-from hybrid_sweep.analysis.pareto import compared_arms, pareto_front, rivals
+from hybrid_sweep.analysis.pareto import compared_arms, pareto_front, recommended, rivals
 from hybrid_sweep.analysis.seed_file import claims_table, seed_file_name, seed_records
 from hybrid_sweep.analysis.summary import analyze
 from hybrid_sweep.analysis.table import hybrid_runs, read_trials, steps_table
@@ -63,6 +61,10 @@ class ResultsFolder(SweepFolder):
             beaten=rivals(front, trials, speedup, kind),
             compared=compared_arms(trials),
         )
+
+    def best(self, trials: pd.DataFrame) -> pd.Series[Any] | None:
+        """Return the row of the front that is recommended of `trials`; None where none is done."""
+        return recommended(trials, speedup_column(self.manifest), quality_kind(self.manifest))
 
     def analyzer_lines(self, trials: pd.DataFrame) -> list[str]:
         """Return the seed's four lines for the best point of `trials`, which `trials` has returned."""
@@ -178,39 +180,3 @@ class ResultsFolder(SweepFolder):
 def _lines(records: list[dict[str, Any]]) -> str:
     """Return JSON with a record a line."""
     return "[" + ",\n".join(map(json.dumps, records)) + "]\n"
-
-
-@dataclass(frozen=True)
-class Results:
-    """A sweep as it was when it was read, for a notebook; each table is read at its first use."""
-
-    folder: ResultsFolder
-
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """The resolved sweep and where it ran."""
-        return self.folder.manifest
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        """One row a trial and seed."""
-        return self.folder.trials()
-
-    @cached_property
-    def steps(self) -> pd.DataFrame:
-        """One row a report."""
-        return self.folder.steps()
-
-    @cached_property
-    def pareto(self) -> pd.DataFrame:
-        """The front, fastest first."""
-        return pareto_front(self.trials, speedup_column(self.manifest))
-
-
-def load_results(path: Path | str) -> Results:
-    """Read the results of a sweep; needs neither torch nor ray.
-
-    Raises:
-        UserError: `path` is not a results folder.
-    """
-    return Results(ResultsFolder.open(path))

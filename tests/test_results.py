@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hybrid_sweep.api import load_results
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.results import ResultsFolder, load_results
+from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.store.atomic import replacing
 from hybrid_sweep.store.folder import LOCK, Taken
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 import pandas as pd
@@ -65,6 +67,22 @@ def front_figure(picture: FrontPicture) -> Figure:
         "height": 560,
     }
     return {"data": traces, "layout": layout}
+
+
+def in_light_colours(figure: Figure) -> Figure:
+    """Return a figure whose colours, the names of the report's, are those of its light page."""
+    css = (files("hybrid_sweep.report") / "templates/report.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"(--[a-z-]+): ([^;]+);", css.partition("@media")[0]))
+    found: Figure = _coloured(figure, colours)
+    return found
+
+
+def _coloured(value: Any, colours: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _coloured(inner, colours) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_coloured(inner, colours) for inner in value]
+    return colours.get(value, value) if isinstance(value, str) else value
 
 
 def settings_figure(picture: FrontPicture, names: Sequence[str]) -> Figure:

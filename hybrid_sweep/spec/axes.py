@@ -7,10 +7,10 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from hybrid_sweep import limits
-from hybrid_sweep.errors import EXACT_AS_FLOAT, Section, shown, whole
+from hybrid_sweep.errors import EXACT_AS_FLOAT, Section, UserError, sentence, shown, whole
 
 _SHOWN_VALUES = 50
 
@@ -71,6 +71,16 @@ class Choice(_Conditional):
 
 class Range(_Conditional):
     """Numbers from `low` to `high`, both included; whole ones where both ends are whole."""
+
+    def __init__(self, *ends: float, **fields: Any) -> None:
+        if len(ends) > 2:
+            raise UserError(f"Range takes low and high, and got {len(ends)} numbers: name the others")
+        try:
+            super().__init__(**fields | dict(zip(("low", "high"), ends, strict=False)))
+        except ValidationError as error:
+            if not ends:
+                raise  # the sentence of the whole sweep file says more
+            raise UserError(sentence(error, type(self))) from None
 
     low: Number
     high: Number
