@@ -26,6 +26,10 @@ NO_METRICS = {
 """Two servers of metrics that know no switch are given a port that cannot be, and do without."""
 
 
+_imported_here: set[str] = set()
+"""Holds "ray" where Ray was imported with the variables of `private_ray`: another sweep may start here."""
+
+
 @contextmanager
 def private_ray() -> Iterator[None]:
     """Have a Ray that starts within answer only to holders of its token, on 127.0.0.1.
@@ -38,6 +42,7 @@ def private_ray() -> Iterator[None]:
     values = {**NO_METRICS, **token()}
     if "ray" not in sys.modules:
         values[SEVERAL_MACHINES] = "0"
+        _imported_here.add("ray")
     with folder_for_ray(), environment(values):
         yield
 
@@ -50,7 +55,7 @@ def token() -> dict[str, str]:
     Raises:
         UserError: Ray was imported without a word on tokens, so that any user of the machine could join.
     """
-    if "ray" in sys.modules and os.environ.get(MODE) != "token":
+    if "ray" in sys.modules and not _imported_here and os.environ.get(MODE) != "token":
         if os.environ.get(MODE) == "disabled":
             return {}
         raise UserError(

@@ -23,7 +23,11 @@ import os, sys
 from hybrid_sweep.cluster.connection import connected
 from hybrid_sweep.spec.sweep import SweepSpec
 
-with connected(SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp"), None):
+spec = SweepSpec(name="x", workload="trainables.mnist_mlp:MnistMlp")
+if sys.argv[1] == "second":
+    with connected(spec, None):
+        pass
+with connected(spec, None):
     import ray
     ray.get(ray.remote(lambda: 1).remote())
     context = ray.get_runtime_context()
@@ -58,6 +62,7 @@ class TestToken:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.delitem(sys.modules, "ray", raising=False)
+        monkeypatch.setattr("hybrid_sweep.cluster.private_ray._imported_here", set())
 
     def test_is_a_random_one_but_for_the_users_own(self, monkeypatch):
         assert len(token()["RAY_AUTH_TOKEN"]) == 64
@@ -75,11 +80,11 @@ class TestToken:
         assert len(token()["RAY_AUTH_TOKEN"]) == 64
 
 
-@pytest.fixture(scope="module")
-def holder(tmp_path_factory):
-    """A process with a local Ray, the address of its GCS, its folder and its token."""
+@pytest.fixture(scope="module", params=["first", "second"])
+def holder(tmp_path_factory, request):
+    """A process with its first or second local Ray, the address of its GCS, its folder and its token."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-c", HOLDER]
+    command = [sys.executable, "-c", HOLDER, request.param]
     with subprocess.Popen(
         command, env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
