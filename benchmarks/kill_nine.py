@@ -61,7 +61,7 @@ def victims(kind: str, driver: psutil.Process) -> list[psutil.Process]:
     """Return the processes of a kind that a driver has at this moment."""
     if kind == "driver":
         return [driver]
-    names = {"raylet": ("raylet",), "worker": ("ray::Runner",)}[kind]
+    names = {"raylet": ("raylet",), "worker": ("ray::TrialWorker",)}[kind]
     found = []
     for process in driver.children(recursive=True):
         with suppress(psutil.Error):

@@ -102,6 +102,13 @@ Whole = BeforeValidator(whole)
 """Of a strict int: takes a whole number in any spelling."""
 
 
+class SweepBroken(RuntimeError):
+    """What a sweep runs on has died; what was written is kept, and the message says how to go on.
+
+    The exit code is 1.
+    """
+
+
 class Settings(BaseModel):
     """Immutable, keyword-only values that refuse nonsense in one sentence.
 

@@ -63,13 +63,13 @@ def _run(output: Output) -> int:
         app(obj=output)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1 if end.code else 0
-    except ValueError as error:
-        from hybrid_sweep.errors import UserError, one_line
+    except (ValueError, RuntimeError) as error:
+        from hybrid_sweep.errors import SweepBroken, UserError, one_line
 
-        if not isinstance(error, UserError):
+        if not isinstance(error, UserError | SweepBroken):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, SweepBroken) else 2
     return 0
 
 

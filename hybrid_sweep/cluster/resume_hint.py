@@ -19,6 +19,12 @@ CAUSE = (
 )
 
 
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with the sweep in `folder`, as a shell takes it."""
+    name = str(folder)
+    return shlex.join(["hybrid-sweep", "resume", name if name.isprintable() else ascii(name)[1:-1]])
+
+
 class ResumeHint:
     """Within its block, a helper says on standard error what to do next if this process ends abruptly."""
 
@@ -45,10 +51,7 @@ class ResumeHint:
 
     def resume(self, folder: Path) -> None:
         """Have the helper name the command that goes on with the sweep in `folder`."""
-        name = str(folder)
-        shown = name if name.isprintable() else ascii(name)[1:-1]
-        command = shlex.join(["hybrid-sweep", "resume", shown])
-        self._say(f"{CAUSE}; what was written is kept: go on with `{command}`")
+        self._say(f"{CAUSE}; what was written is kept: go on with `{resume_command(folder)}`")
 
     def _say(self, line: str) -> None:
         if self._helper.stdin:

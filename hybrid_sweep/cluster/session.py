@@ -31,12 +31,13 @@ from hybrid_sweep.cluster.preparations import (
     prepare_step_ratios,
 )
 from hybrid_sweep.cluster.ray_errors import summarize_ray_error
+from hybrid_sweep.cluster.resume_hint import resume_command
 from hybrid_sweep.cluster.worker import TrialWorker
 from hybrid_sweep.cluster.worker_context import Shared, cost_classes
 from hybrid_sweep.control import ControlConfig
 from hybrid_sweep.driver.events import Note, OnEvent, SweepEnded, SweepEvent, TrialFinished
 from hybrid_sweep.driver.sweep import SweepOutcome, begin, carry_on, preparation_timeout
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import SweepBroken, UserError
 from hybrid_sweep.measure.batch_size import BatchSize
 from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.curvature import Curvature
@@ -207,7 +208,7 @@ def _carry_on(
                 BatchedWorker if shared.pack > 1 else TrialWorker,
                 (ray.put(shared),),
                 place.share,
-                partial(place.slots, spec, shared.pack),
+                partial(place.slots_now, spec, shared.pack, folder.path),
                 shared.pack,
                 pool.hand_over() if pool else (),
                 preparation_timeout(spec),
@@ -261,6 +262,7 @@ class ResourceRequest:
 
     order: WorkloadOrder
     share: dict[str, float]
+    own_ray: bool = True
 
     @classmethod
     def from_spec(cls, spec: SweepSpec, address: str | None) -> ResourceRequest:
@@ -274,7 +276,8 @@ class ResourceRequest:
         share = {"cpu": 1.0, "gpu": spec.gpus_per_trial if device == "cuda" else 0.0}
         travel = travelling(spec.workload.name) if address else None
         name = travel[1] if travel else None
-        place = cls(order=WorkloadOrder.from_spec(spec, device, name), share=share)
+        order = WorkloadOrder.from_spec(spec, device, name)
+        place = cls(order=order, share=share, own_ray=address is None)
         if spec.device == "cuda" and not gpus:
             raise UserError("device=cuda is not available: Ray sees no GPU; use --device cpu")
         if not place.slots(spec):
@@ -295,6 +298,20 @@ class ResourceRequest:
             for node in nodes()
         )
         return min(fit * pack, spec.concurrency or fit * pack)
+
+    def slots_now(self, spec: SweepSpec, pack: int, folder: Path) -> int:
+        """Count as `slots` does, while the sweep in `folder` runs.
+
+        Raises:
+            SweepBroken: the one node of a Ray that this process has started is gone; no other will come.
+        """
+        found = self.slots(spec, pack)
+        if not found and self.own_ray:
+            raise SweepBroken(
+                "Ray on this machine has died (its raylet was killed, or memory ran out); what was written "
+                f"is kept: go on with `{resume_command(folder)}`"
+            )
+        return found
 
 
 def _shares(have: float, need: float) -> int:

@@ -1,10 +1,13 @@
 """How many trials fit on which nodes, and what fits nowhere is refused at once."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import ray
 
 from hybrid_sweep.cluster.session import REPORT_EVERY_SECONDS, ResourceRequest, report_seconds
-from hybrid_sweep.errors import UserError
+from hybrid_sweep.errors import SweepBroken, UserError
 from hybrid_sweep.spec.sweep import SweepSpec
 
 
@@ -39,6 +42,15 @@ def test_slots_are_counted_node_by_node(place, nodes, fields, slots):
     made, spec = place(nodes, **fields)
     assert made.slots(spec) == slots
     assert made.share["gpu"] == (spec.gpus_per_trial if made.order.device == "cuda" else 0)
+
+
+def test_a_ray_of_our_own_without_a_node_ends_the_sweep_and_a_cluster_waits(place, monkeypatch):
+    made, spec = place([{"CPU": 2}])
+    assert made.slots_now(spec, 1, Path("out")) == 2
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False, "Resources": {"CPU": 2}}])
+    with pytest.raises(SweepBroken, match="go on with `hybrid-sweep resume out`"):
+        made.slots_now(spec, 1, Path("out"))
+    assert replace(made, own_ray=False).slots_now(spec, 1, Path("out")) == 0
 
 
 def test_workers_compile_what_the_sweep_says(place):
