@@ -1,4 +1,4 @@
-"""What each idea of the seed's Phase 2 is worth, over seeds that no setting was chosen on.
+"""What each idea of the original's Phase 2 is worth, over seeds that no setting was chosen on.
 
     python benchmarks/phase2.py [bptt] [schedule] [calibration] [--data bundled] [--seeds 5]
 

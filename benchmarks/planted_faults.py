@@ -5,7 +5,7 @@
 Each fault begins at one of three steps of a run of 400 on the bundled digits and lasts. It is found where its
 signal fires within 20 observed real steps. Faults of gradients are planted as a user's would be: by hooks on
 the parameters, by a loss that is scaled in its gradient alone, and by one that is scaled as a whole. The
-settings are a gate that never opens, those of search_spaces/quick.yaml, and the seed's aggressive preset,
+settings are a gate that never opens, those of search_spaces/quick.yaml, and the original's aggressive preset,
 each with clipping and without. False alarms are counted in the same runs without a fault.
 """
 

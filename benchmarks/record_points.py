@@ -2,7 +2,7 @@
 
     nice -n 10 python benchmarks/record_points.py [--workers 2] [--to benchmarks/data/points.parquet]
 
-The seed's test model on the bundled digits, 500 steps, one seed, no frozen control. A row is a point: its
+The original's test model on the bundled digits, 500 steps, one seed, no frozen control. A row is a point: its
 settings, state, `speedup_counted` and `quality`, and its reports as three lists. Unit costs are measured
 once, before the first point, and stand in the file's metadata. About ten minutes on two cores.
 """

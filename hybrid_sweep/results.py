@@ -67,7 +67,7 @@ class ResultsFolder(SweepFolder):
         return recommended(trials, speedup_column(self.manifest), quality_kind(self.manifest))
 
     def analyzer_lines(self, trials: pd.DataFrame) -> list[str]:
-        """Return the seed's four lines for the best point of `trials`, which `trials` has returned."""
+        """Return the original's four lines for the best point of `trials`, which `trials` has returned."""
         return analyze(
             trials,
             speedup_column(self.manifest),

@@ -1,4 +1,4 @@
-"""The seed's eight-item adoption checklist, each item measured, and the recommendation that follows."""
+"""The original's eight-item adoption checklist, each item measured, and the recommendation that follows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Item(NamedTuple):
 
 
 def check(row: Row, peers: pd.DataFrame, *, speedup: str = "speedup") -> list[Item]:
-    """Return the eight items for one configuration (seed, validation checklist).
+    """Return the eight items for one configuration (original, validation checklist).
 
     Args:
         row: A trial, or a front's row of means over seeds.

@@ -1,4 +1,4 @@
-"""The seed's own results file, `parameter_sweep_<time>.json`: a list of records, one a trial and seed."""
+"""The original's own results file, `parameter_sweep_<time>.json`: a list of records, one a trial and seed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ _SEED_NAMES = {"speedup": "speedup_factor", "quality": "quality_score"}
 
 
 class SweepRecord(Settings):
-    """One trial as the seed's analyzer reads it; `source` keeps it apart from what the seed only claims."""
+    """One trial as the original's analyzer reads it; `source` keeps it apart from what is only claimed."""
 
     trial_id: str
     seed: int

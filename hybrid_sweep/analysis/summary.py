@@ -1,4 +1,4 @@
-"""The seed's four analyzer lines: which configuration, how fast, how good, and what to do about it."""
+"""The original's four analyzer lines: which configuration, how fast, how good, and what to do about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def analyze(
     verdict: str = UNCONFIRMED,
     kind: str = "loss_ratio",
 ) -> list[str]:
-    """Return the four lines from a table of trials (seed, analyze_sweep.py).
+    """Return the four lines from a table of trials (original, analyze_sweep.py).
 
     What is recommended is the verdict, which compares with controls on fresh seeds; the checklist, which
     looks at the sweep's own runs, is told beside it by its name.

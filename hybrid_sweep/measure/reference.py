@@ -23,7 +23,7 @@ from hybrid_sweep.trainer.trainer import HybridTrainer
 from hybrid_sweep.workload import Workload, metric_of, quality_of
 
 TARGET_STEPS_RATIO = 1.10
-"""A hybrid run may take this many times the reference's steps to the target loss (seed, checklist 2)."""
+"""A hybrid run may take this many times the reference's steps to the target loss (original, checklist 2)."""
 
 
 OnProgress = Callable[[int, int], object]

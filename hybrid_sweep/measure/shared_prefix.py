@@ -2,7 +2,7 @@
 
 Horizon, interval and threshold matter only where a phase is decided. Until the first decision in which two
 configurations part they are one run: a threshold that the confidence never comes near, an interval longer
-than the realised horizon (inventory C-41) are the same run to its end. So a sweep is a tree. Its edges lead
+than the realised horizon are the same run to its end. So a sweep is a tree. Its edges lead
 from one parting to the next and hold the reports on the way; its nodes hold the state of the run there.
 """
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 
 class DivergenceLevel(IntEnum):
-    """How bad it is (seed, Divergence monitoring), by Python's names and by the seed's."""
+    """How bad it is (original, Divergence monitoring), by Python's names and by the original's."""
 
     NORMAL = Normal = 0
     CAUTION = Caution = 1
@@ -18,7 +18,7 @@ class DivergenceLevel(IntEnum):
 
 
 class Action(IntEnum):
-    """What to do about it; where two are asked for, the greater one is done (inventory C-17)."""
+    """What to do about it; where two are asked for, the greater one is done (docs/design-notes.md)."""
 
     CONTINUE = 0
     REDUCE_RATIO = 1

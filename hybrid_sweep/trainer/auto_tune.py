@@ -14,7 +14,7 @@ STEP = 0.05
 def lowest_passing(quality: Callable[[float], float], target_quality: float) -> float | None:
     """Return the last threshold of 0.85, 0.80 … 0.05 before the first whose quality misses the target.
 
-    None where 0.85 misses already. Each threshold is tried at most once; the seed's loop would end on an
+    None where 0.85 misses already. Each threshold is tried at most once; the original's loop would end on an
     untried 0.90 there, and never end where every threshold passes.
 
     Args:

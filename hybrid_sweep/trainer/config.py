@@ -20,7 +20,7 @@ OpenUnit = Annotated[float, Field(gt=0, lt=1)]
 
 
 class HybridConfig(Settings):
-    """Settings of one hybrid training run; defaults are the seed's where it names one.
+    """Settings of one hybrid training run; defaults are the original's where it names one.
 
     Attributes:
         warmup_steps: real steps before anything else; they set the baselines.
@@ -164,11 +164,11 @@ class HybridConfig(Settings):
 
 
 HybridTrainerConfig = HybridConfig
-"""The seed's name for `HybridConfig`."""
+"""The original's name for `HybridConfig`."""
 
 
 class ConfigBuilder:
-    """The seed's fluent form: one call a field, then `build()`, which validates."""
+    """The original's fluent form: one call a field, then `build()`, which validates."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from hybrid_sweep.trainer.train_step import TrainStep
 PARTS = 8
 """Parameters that are watched, at most."""
 LARGEST_PART = 4096
-"""Elements of one: reading every gradient would cost 2.6 % of a step of the seed's test model."""
+"""Elements of one: reading every gradient would cost 2.6 % of a step of the original's test model."""
 WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 """Types in which sums of squares are safe."""
 STRIDE_ON_DEVICES = 3

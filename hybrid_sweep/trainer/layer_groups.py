@@ -15,7 +15,7 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.parted import Parted, common_type, parts_of
 
 MAX_GROUPS = 8
-"""Layer groups that the weight-delta head scales (seed, Weight Delta Prediction)."""
+"""Layer groups that the weight-delta head scales (original, Weight Delta Prediction)."""
 CPU_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 64, 512
 """Where a parameter may begin: as torch's own allocator has it, so that every kernel goes the same way."""
 

@@ -13,13 +13,13 @@ from hybrid_sweep.trainer.config import HybridConfig
 MAX_CONSECUTIVE_PREDICTS = 5
 """Predict phases in a row that `cycle_mode="rust"` allows (Rust library, phases.rs)."""
 HORIZON_FLOOR = 10
-"""Shortest useful horizon, unless `max_predict_steps` itself is smaller (seed, Adaptive horizon)."""
+"""Shortest useful horizon, unless `max_predict_steps` itself is smaller (original, Adaptive horizon)."""
 FULL_STEPS_GROWTH = 4
 """A Full phase grows to at most this multiple of `full_steps` when gradients vanish."""
 
 
 class Phase(StrEnum):
-    """What a logical step does, by Python's names and by the seed's."""
+    """What a logical step does, by Python's names and by the original's."""
 
     WARMUP = Warmup = "warmup"
     FULL = Full = "full"
@@ -53,7 +53,7 @@ class PhaseDecision:
 
 
 def _f32(value: float) -> float:
-    """Round to single precision, as the seed's formula is evaluated."""
+    """Round to single precision, as the original's formula is evaluated."""
     return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
@@ -61,7 +61,7 @@ def compute_predict_steps(max_steps: int, confidence: float, consecutive: int) -
     """Return the adaptive horizon: H shrunk by confidence² and by repeated prediction.
 
     a = ⌊H·c²⌋, p = 1 − min(0.1·n, 0.5), result = min(max(⌊a·p⌋, 10), H), in single precision
-    (seed, Adaptive Prediction Horizon).
+    (original, Adaptive Prediction Horizon).
 
     Args:
         max_steps: H, logical steps.
@@ -139,7 +139,7 @@ class PhaseController:
         return asked and trusted and not repeats and self._room(step) >= HORIZON_FLOOR
 
     def select_next_phase(self, state: TrainingState) -> PhaseDecision:
-        """Return what would follow now, by the seed's name for `decide`; `steps` is the actual horizon."""
+        """Return what would follow, by the original's name for `decide`; `steps` is the actual horizon."""
         return self.decide(state.step, state.confidence)
 
     def horizon(self, step: int, confidence: float) -> int:

@@ -33,7 +33,7 @@ PRESETS: dict[str, HybridConfig] = {
     "aggressive_threshold_only": HybridConfig(
         confidence_threshold=0.40, max_predict_steps=100, correction_interval=20
     ),
-    # "Model-Specific Tuning"; the seed's gradient checkpointing for `large` is left off: it is not built.
+    # "Model-Specific Tuning"; the original's gradient checkpointing for `large` is left off: it is not built.
     "small": _config(50, 15, 50, 10, 0.70),
     "medium": _config(100, 20, 75, 15, 0.60),
     "large": _config(150, 25, 100, 20, 0.50),
@@ -56,12 +56,12 @@ def preset(name: str) -> HybridConfig:
 
 
 def preset_for_size(parameters: int) -> HybridConfig:
-    """Return the seed's preset for a model of `parameters` weights (bounds 10⁸ and 10⁹)."""
+    """Return the original's preset for a model of `parameters` weights (bounds 10⁸ and 10⁹)."""
     return PRESETS["small" if parameters < 1e8 else "medium" if parameters < 1e9 else "large"]
 
 
 def preset_for_loss(loss: float) -> HybridConfig:
-    """Return the seed's preset for the stage of training that `loss` suggests (bounds 1.0 and 0.1).
+    """Return the original's preset for the stage of training that `loss` suggests (bounds 1.0 and 0.1).
 
     A loss of exactly 1.0 counts as mid training, one of exactly 0.1 too.
     """

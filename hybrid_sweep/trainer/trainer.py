@@ -227,7 +227,7 @@ class HybridTrainer:
     ) -> float | None:
         """Return the lowest `confidence_threshold` that keeps quality over the next `steps` steps.
 
-        From 0.85 down in steps of 0.05 (seed, Adaptive Threshold Tuning) each threshold trains `steps`
+        From 0.85 down in steps of 0.05 (original, Adaptive Threshold Tuning) each threshold trains `steps`
         logical steps from here, and so does plain training; quality is the ratio of their held-out losses.
         A schedule that ends meanwhile stands still. Afterwards everything is as it was, the trainer's own
         threshold too: start a run with the one found.

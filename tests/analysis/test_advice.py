@@ -1,4 +1,4 @@
-"""The seed's debugging rules: each speaks of its symptom, and of nothing else."""
+"""The original's debugging rules: each speaks of its symptom, and of nothing else."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Each checklist item at its boundary (seed, validation checklist), and the recommendation."""
+"""Each checklist item at its boundary (original, validation checklist), and the recommendation."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""parameter_sweep_<time>.json: the seed's file, one checked record a trial."""
+"""parameter_sweep_<time>.json: the original's file, one checked record a trial."""
 
 import json
 import re

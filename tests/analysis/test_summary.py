@@ -1,4 +1,4 @@
-"""The seed's four lines, for the right point of the front."""
+"""The original's four lines, for the right point of the front."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""The seed's perceptron: architecture, data order, random state, evaluation, refused values."""
+"""The original's perceptron: architecture, data order, random state, evaluation, refused values."""
 
 from __future__ import annotations
 

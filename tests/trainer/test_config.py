@@ -1,4 +1,4 @@
-"""HybridConfig: the seed's defaults and presets to the digit, its text forms, and what it refuses."""
+"""HybridConfig: the original's defaults and presets to the digit, its text forms, and what it refuses."""
 
 import pytest
 from hypothesis import given

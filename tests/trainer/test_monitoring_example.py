@@ -1,4 +1,4 @@
-"""The seed's "How to Monitor Divergence Signals", in Python, on runs that go well and others."""
+"""The original's "How to Monitor Divergence Signals", in Python, on runs that go well and others."""
 
 import pytest
 from support.problem import Problem

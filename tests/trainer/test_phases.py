@@ -11,7 +11,7 @@ from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.phases import Phase, PhaseController, compute_predict_steps
 
 CONFIDENCES = (0.30, 0.40, 0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95, 1.00)
-GOLDEN = {  # (H, n): horizons by confidence; seed inventory, Appendix A
+GOLDEN = {  # (H, n): horizons by confidence; as the original library gives them
     (5, 0): (5,) * 11,
     (5, 7): (5,) * 11,
     (25, 0): (10, 10, 10, 10, 12, 14, 16, 18, 20, 22, 25),

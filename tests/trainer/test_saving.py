@@ -66,7 +66,7 @@ CASES = {
     "schedule of NumPy's numbers": (Problem, {"correction_interval": 7}, {"schedule": numpys}),
     "schedule of milestones": (Problem, {}, {"schedule": milestones}),
     "momentum of Full phases": (Problem, {"predictor": "outer_momentum", "cycle_mode": "rust"}, {}),
-    "the seed's gates and confidence": (
+    "the original's gates and confidence": (
         Problem,
         {"gates": "seed", "confidence_rule": "seed", "horizon_rule": "seed"},
         {},

@@ -1,4 +1,4 @@
-"""DivergenceLog: one CSV row a logical step, as the seed's guide writes it."""
+"""DivergenceLog: one CSV row a logical step, as the original's guide writes it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DivergenceLog:
 def log_row(step: int, loss: float | None, gradient_norm: float | None, signal: DivergenceSignal) -> str:
     """Return one row of `divergence_log.csv` below `LOG_HEADER`, without a line end.
 
-    Four decimals, the level as an integer 0 to 3, and nothing where nothing is known (seed, Logging
+    Four decimals, the level as an integer 0 to 3, and nothing where nothing is known (original, Logging
     divergence metrics, which writes 0.0 there).
     """
     deviation = None if math.isnan(signal.deviation_sigmas) else signal.deviation_sigmas

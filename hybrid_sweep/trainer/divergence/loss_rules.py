@@ -1,4 +1,4 @@
-"""When is a loss out of the ordinary? Two rules that learn from the losses they see: the seed's, and ours.
+"""When is a loss out of the ordinary? Two rules that learn from the losses: the original's, and ours.
 
 Both answer `observe(loss)` with a `LossReading`, in constant time and from plain numbers, so that a monitor
 can ask on every training step.
@@ -106,7 +106,7 @@ class SeedLossRule:
 
 @dataclass(slots=True)
 class CalibratedLossRule:
-    """One-sided, on the smoothed loss, against its trend and its measured noise (inventory C-14, C-19).
+    """One-sided, on the smoothed loss, against its trend and its measured noise (docs/design-notes.md).
 
     Trend: Brown's double exponential smoothing of the losses up to `LAG` steps ago, extrapolated to now with
     half of its slope (a damped trend, Gardner and McKenzie 1985). The lag keeps a fault out of its own

@@ -43,9 +43,8 @@ class _Asked:
 class DivergenceMonitor:
     """Watches the steps that are measured, and says what to do.
 
-    The signals, their limits and recoveries are the seed's (Divergence Detection); under rule `calibrated`
-    the severity of a deviation is Rust's: caution at 0.7 of the threshold, warning at 1, critical at 2
-    (inventory 3.7).
+    Signals, limits and recoveries are the original's (Divergence Detection); under rule `calibrated`
+    the severity of a deviation is Rust's: caution at 0.7 of the threshold, warning at 1, critical at 2.
 
     | signal | fires when | level and action |
     | --- | --- | --- |
@@ -246,7 +245,7 @@ class DivergenceMonitor:
         )
 
     def check_divergence(self, state: TrainingState, loss: float) -> DivergenceSignal:
-        """Judge the loss of the step that led to `state` (the seed's call, once a step).
+        """Judge the loss of the step that led to `state` (the original's call, once a step).
 
         A monitor of the caller's own learns from these calls, from the first one of a step alone. One that is
         shown its losses otherwise, as the trainer's is, learns nothing here.

@@ -19,7 +19,7 @@ MARGIN, LASTING = 3, 8
 
 @dataclass(slots=True)
 class SeedNormRule:
-    """The seed's limits on the mean of the first norms, which is the baseline for good (Rust: of 50).
+    """The original's limits on the mean of the first norms, which is the baseline for good (Rust: of 50).
 
     Args:
         explosion: a norm above this multiple of the baseline is out of the ordinary.

@@ -32,7 +32,7 @@ class ReliabilityBin(NamedTuple):
 class Calibrator:
     """Turns a raw confidence into the share of predictions of that confidence that came true.
 
-    "binned" is the seed's histogram (Enhancement 6): the share of a raw confidence's bin that came true,
+    "binned" is the original's histogram (Enhancement 6): the share of a raw confidence's bin that came true,
     shrunk towards the share of all outcomes, and that towards the raw confidence, so that few outcomes say
     little. "isotonic" fits the nearest curve that never falls through the shares of the bins (Zadrozny and
     Elkan 2002), each as heavy as its outcomes, and reads between them. Once losses have been measured after a

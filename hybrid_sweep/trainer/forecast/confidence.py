@@ -71,7 +71,7 @@ class Confidence:
         Args:
             errors: one-step-ahead errors, relative to the loss.
             spread: disagreement of the predictions, relative to the loss.
-            steps: the newest real steps, oldest first; the seed's rule looks at 20 of them.
+            steps: the newest real steps, oldest first; the original's rule looks at 20 of them.
         """
         self._errors.extend(errors)
         if not steps:

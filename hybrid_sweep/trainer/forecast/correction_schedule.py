@@ -13,13 +13,13 @@ MINIMUM_FACTOR, MAXIMUM_FACTOR = 0.5, 2.0
 
 
 class CorrectionSchedule:
-    """Sets the interval between micro-corrections, once a cycle (seed, Enhancement 5).
+    """Sets the interval between micro-corrections, once a cycle (original, Enhancement 5).
 
     The adaptive interval is base · clamp(2/(1 + V/V_ref), ½, 2), with V = 0.9·V + 0.1·(mean squared residual
     of the newest jump) and V_ref that of the first jump: small errors lengthen it, large ones shorten it,
-    and losses in another unit leave it alone. The seed's own 1/(1 + V) never exceeds 1 and depends on the
-    unit (C-21). The errors of Warmup are no reference: one step ahead they are so much smaller than a jump's
-    that the interval would stay at its minimum.
+    and losses in another unit leave it alone. The original's own 1/(1 + V) never exceeds 1 and depends on the
+    unit (docs/design-notes.md). The errors of Warmup are no reference: one step ahead they are so much
+    smaller than a jump's that the interval would stay at its minimum.
 
     Args:
         base: I, logical steps; 0 keeps micro-corrections off.

@@ -61,7 +61,7 @@ class Corrector:
         self._weights = [weight + gain * value for weight, value in zip(self._weights, inputs, strict=True)]
 
     def loss_correction(self, level: float, features: Sequence[float], step: int) -> float:
-        """Return what to add to RSSM-lite's losses (seed, Correct phase; shares from upstream).
+        """Return what to add to RSSM-lite's losses (original, Correct phase; shares from upstream).
 
         0.7 · weighted mean of the similar loss residuals + 0.3 · linear model, within ±max_correction ·
         |level|.

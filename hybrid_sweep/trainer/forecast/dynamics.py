@@ -46,7 +46,7 @@ class Gates:
 
     Attributes:
         size: factor of the whole displacement, 1 + tanh ŷ₀, in [0, 2].
-        groups: factor of each layer group, 2σ(ŷ) in [0, 2]; the seed's literal σ(ŷ) in [0, 1].
+        groups: factor of each layer group, 2σ(ŷ) in [0, 2]; the original's literal σ(ŷ) in [0, 1].
     """
 
     size: float
@@ -58,13 +58,13 @@ class DeltaHead:
 
     It starts at zero: size 1, every group at 1 (literal: at ½). A lesson moves the
     outputs, before their activations, all the way to what the targets ask for at that state (normalised
-    least mean squares). The literal head takes the seed's gradient steps instead, normalised by the state
+    least mean squares). The literal head takes the original's gradient steps instead, normalised by the state
     and by the steepest slope of each activation.
 
     Args:
         hidden_size: of the state.
         groups: layer groups; the head has 1 + groups outputs.
-        literal: the seed's own group gates and lessons.
+        literal: the original's group gates and lessons.
     """
 
     def __init__(self, hidden_size: int, groups: int, literal: bool) -> None:
@@ -119,7 +119,7 @@ class RssmLite:
         bptt_steps: steps back through which the gradient of a prediction error goes.
         seed: of the initial weights.
         groups: layer groups of the weight-delta head, whose output has 1 + groups dimensions.
-        literal: the seed's own group gates, σ(ŷ) taught towards clamp(t − 0.5, ±0.4) + 0.5.
+        literal: the original's group gates, σ(ŷ) taught towards clamp(t − 0.5, ±0.4) + 0.5.
 
     Raises:
         UserError: when `hidden_size`, `members` or `bptt_steps` is out of range.
@@ -282,7 +282,7 @@ class RssmLite:
 def delta_head_gradient(outputs: Sequence[float], targets: Sequence[float]) -> list[float]:
     """Return the gradient of ½‖squash(ŷ) − t‖² by ŷ, for outputs ŷ and targets t of the weight-delta head.
 
-    The seed's rule: e₀ = (tanh ŷ₀ − t₀)(1 − tanh² ŷ₀) and eᵢ = (σ(ŷᵢ) − tᵢ) σ'(ŷᵢ).
+    The original's rule: e₀ = (tanh ŷ₀ − t₀)(1 − tanh² ŷ₀) and eᵢ = (σ(ŷᵢ) − tᵢ) σ'(ŷᵢ).
     """
     size, *rest = _squash(outputs)
     slopes = [1 - size * size] + [value * (1 - value) for value in rest]

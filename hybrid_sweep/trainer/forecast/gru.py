@@ -91,7 +91,7 @@ class Gru:
     def gradient(self, trace: Trace, slopes: Array, bptt_steps: int = 1) -> Array:
         """Return the gradient by `vector` of a loss whose slopes by the first n levels are `slopes` [n].
 
-        Truncated backpropagation through time (seed, Enhancement 4): each level reaches back through
+        Truncated backpropagation through time (original, Enhancement 4): each level reaches back through
         `bptt_steps` steps, and the state before them counts as a constant. The slopes by the states of all
         rows go back together, one step a pass, and the weights see their sum.
         """

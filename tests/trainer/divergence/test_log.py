@@ -1,4 +1,4 @@
-"""A row of the divergence log, as the seed's guide has it and pandas reads it."""
+"""A row of the divergence log, as the original's guide has it and pandas reads it."""
 
 import csv
 import io

@@ -318,7 +318,7 @@ def literal_readings(seed: int) -> list[LossReading]:
     return [rule.observe(loss) for loss in np.random.default_rng(seed).standard_normal(10_000).tolist()]
 
 
-def test_the_literal_rates_on_iid_noise_are_those_of_the_inventory() -> None:
+def test_the_literal_rates_on_iid_noise_are_those_of_the_design_notes() -> None:
     readings = [reading for seed in range(3) for reading in literal_readings(seed)]
     deviating = np.mean([reading.severity > 1 for reading in readings])
     oscillating = np.mean([reading.oscillating for reading in readings])
@@ -365,7 +365,7 @@ def test_what_lasts_is_the_new_baseline_in_the_calibrated_rule_alone(rule: Any, 
 
 
 def test_the_literal_rule_is_the_documents_table_and_no_more() -> None:
-    """Nothing but a value that is not finite rolls back, however much, however often (seed, Divergence)."""
+    """Nothing but a value that is not finite rolls back, however large, however often (original)."""
     rng = np.random.default_rng(0)
     monitor = DivergenceMonitor(rule="seed")
     allowed = {
