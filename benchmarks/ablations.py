@@ -22,13 +22,13 @@ ROWS = {
     "base": {},
     "micro-corrections, I = 15": {"correction_interval": 15},
     "gates off": {"gates": "off"},
-    "gates taught the realised ratio (seed)": {"gates": "seed"},
+    "gates taught the realised ratio (seed)": {"gates": "original"},
     "momentum of whole Full phases": {"predictor": "outer_momentum"},
     "velocity decay 0.9": {"velocity_decay": 0.9},
     "zero displacement": {"predictor": "frozen"},
     "no Correct phase": {"correct_steps": 0},
-    "cycle mode rust": {"cycle_mode": "rust"},
-    "literal divergence rule": {"divergence_rule": "seed"},
+    "cycle mode rust": {"cycle_mode": "chained"},
+    "literal divergence rule": {"divergence_rule": "original"},
 }
 
 

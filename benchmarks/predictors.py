@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--momentum", type=float, default=0.0, help="of SGD; optimizer_replay needs some")
     parser.add_argument("--horizon", type=int, default=100, help="H, logical steps")
-    parser.add_argument("--gates", default="learned", choices=["learned", "seed", "off"])
+    parser.add_argument("--gates", default="learned", choices=["learned", "original", "off"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     workload = MnistMlp(data=options.data, momentum=options.momentum)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from hybrid_sweep.search.space import Point
 from hybrid_sweep.store.runs import need
+from hybrid_sweep.trainer.config import current_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,8 @@ class AskedPoint:
         """
         return cls(
             number=need(event, "number", int),
-            point=Point(trial_id=event["trial_id"], config=need(event, "config", dict)),
-            params=need(event, "params", dict),
+            point=Point(trial_id=event["trial_id"], config=current_values(need(event, "config", dict))),
+            params=current_values(need(event, "params", dict)),
             source=need(event, "source", str),
             masked=tuple(event.get("masked", ())),
         )
@@ -76,7 +77,8 @@ class PriorPoint:
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Self:
         """Read a `known` event of a journal."""
-        config, params, values = event["config"], event["params"], event["values"]
+        config, params, values = current_values(event["config"]), event["params"], event["values"]
+        params = params and current_values(params)
         return cls(config=config, params=params, values=values, source=event["from"])
 
     def event(self) -> dict[str, Any]:

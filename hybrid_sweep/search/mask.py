@@ -28,7 +28,7 @@ def unstable(mask: Mask | None, config: Mapping[str, Any]) -> bool:
 
     The horizon is that of the highest confidence, times the smallest gate that `mask` expects, against the
     bound of the predictor (`trainer/stability.py`); predictors without a bound are never masked. With
-    cycle mode "rust" jumps may follow each other: only one is counted, for confidence decides how many.
+    cycle mode "chained" jumps may follow each other: only one is counted, for confidence decides how many.
 
     Args:
         mask: what is expected of the workload; None masks nothing.
@@ -38,7 +38,7 @@ def unstable(mask: Mask | None, config: Mapping[str, Any]) -> bool:
     if mask is None or settings.predictor not in BOUNDED:
         return False
     horizon = settings.max_predict_steps
-    if settings.horizon_rule == "seed":
+    if settings.horizon_rule == "original":
         horizon = compute_predict_steps(horizon, CEILING, 0)
     gate = 1.0 if settings.gates == "off" else mask.learned_gate
     return not is_stable(

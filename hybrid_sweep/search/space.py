@@ -16,7 +16,7 @@ from hybrid_sweep import limits
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.spec.axes import values_of
 from hybrid_sweep.spec.sweep import SweepSpec
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.config import EARLIER_VALUES, HybridConfig
 from hybrid_sweep.trainer.presets import PRESETS
 
 IN_EVERY_ID = ("max_predict_steps", "correction_interval", "confidence_threshold")
@@ -114,8 +114,16 @@ def complete_hash(config: Mapping[str, Any]) -> str:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that depend on the values alone: not on their order, nor on 1 or 1.0."""
-    text = json.dumps(_canonical(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        _canonical(_as_first_named(config)), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_first_named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the first names of their values: journals of that time keep their hashes."""
+    first = {name: {new: old for old, new in names.items()} for name, names in EARLIER_VALUES.items()}
+    return {k: first.get(k, {}).get(v, v) if isinstance(v, str) else v for k, v in config.items()}
 
 
 def _point(spec: SweepSpec, swept: dict[str, Any]) -> Point:

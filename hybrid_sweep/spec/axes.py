@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from hybrid_sweep import limits
 from hybrid_sweep.errors import EXACT_AS_FLOAT, Section, UserError, sentence, shown, whole
+from hybrid_sweep.trainer.config import current_value
 
 _SHOWN_VALUES = 50
 
@@ -133,6 +134,20 @@ def _axis(value: Any) -> Any:
 
 Axis = Annotated[Any, BeforeValidator(_axis)]
 """A list of values, a `Choice` or a `Range`."""
+
+
+def in_current_values(axis: Any, field: str) -> Any:
+    """Return the axis of a setting with values that were called otherwise before by their present names."""
+    changes: dict[str, Any] = {}
+    if when := condition(axis):
+        changes["when"] = {
+            other: Values([current_value(other, value) for value in allowed])
+            for other, allowed in when.items()
+        }
+    if isinstance(axis, Range):
+        return axis.model_copy(update=changes)
+    values = Values([current_value(field, value) for value in values_of(axis) or []])
+    return axis.model_copy(update={**changes, "values": values}) if isinstance(axis, Choice) else values
 
 
 def in_whole_numbers(axis: Any, field: str) -> Any:

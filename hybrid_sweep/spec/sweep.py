@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,16 +17,18 @@ from hybrid_sweep.paths import FolderName, text_of, user_path
 from hybrid_sweep.spec.axes import (
     Axis,
     condition,
+    in_current_values,
     in_whole_numbers,
     samples_of,
     validate_conditions,
     values_of,
 )
 from hybrid_sweep.spec.yaml import parse_yaml
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.config import EARLIER_VALUES, HybridConfig, current_values
 from hybrid_sweep.trainer.presets import PRESETS
 from hybrid_sweep.workload import locate_workload
 
+logger = logging.getLogger(__name__)
 PACKAGED = "search_spaces"  # reached by name, as content: never imported as code
 DEFAULT_TRIALS = 50
 Cost = Annotated[float, Field(ge=0)]
@@ -244,9 +247,20 @@ class SweepSpec(Settings):
         """The column of the results that the front is made of."""
         return "speedup_counted" if self.timing == "counted" else "speedup"
 
+    @field_validator("trainer", mode="after")
+    @classmethod
+    def _trainer_in_words_of_today(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        return current_values(trainer)
+
+    @field_validator("points", mode="after")
+    @classmethod
+    def _points_in_words_of_today(cls, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [current_values(point) for point in points]
+
     @field_validator("space")
     @classmethod
     def _whole_where_the_setting_is(cls, space: dict[str, Any]) -> dict[str, Any]:
+        space = {name: in_current_values(axis, name) for name, axis in space.items()}
         counts = [name for name, field in HybridConfig.model_fields.items() if field.annotation is int]
         return {
             name: in_whole_numbers(axis, name) if name in counts else axis for name, axis in space.items()
@@ -353,10 +367,26 @@ def load_spec(name_or_path: str | Path, overrides: Mapping[str, Any] | None = No
         read = parse_yaml(value, f"{dotted}={value!r}") if isinstance(value, str) else value
         _override(values, dotted, read)
     locate_workload(values, Path())
+    _tell_of_earlier_values(values, source)
     try:
         return SweepSpec(**values)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def _tell_of_earlier_values(values: Mapping[str, Any], source: str) -> None:
+    """Log, in a line, the values of settings that have another name by now."""
+    sections = [values.get("trainer"), values.get("space"), *(values.get("points") or [])]
+    found = {}
+    for section in sections:
+        for field, value in section.items() if isinstance(section, dict) else ():
+            listed = value.get("values", []) if isinstance(value, dict) else value
+            for each in listed if isinstance(listed, list) else [listed]:
+                if isinstance(each, str) and each in EARLIER_VALUES.get(field, {}):
+                    found[f"{field}={each}"] = EARLIER_VALUES[field][each]
+    if found:
+        said = ", ".join(f"{old} is {new}" for old, new in found.items())
+        logger.warning("%s: values have new names (%s); the old ones are read as those", source, said)
 
 
 def _read(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,26 @@ from hybrid_sweep.paths import text_of, user_path
 Count = Annotated[int, Whole, Field(ge=0, le=STEPS, strict=True)]
 Positive = Annotated[int, Whole, Field(ge=1, le=STEPS, strict=True)]
 OpenUnit = Annotated[float, Field(gt=0, lt=1)]
+
+
+EARLIER_VALUES = {
+    "cycle_mode": {"seed": "original", "rust": "chained"},
+    **{
+        name: {"seed": "original"} for name in ("horizon_rule", "gates", "divergence_rule", "confidence_rule")
+    },
+}
+"""What values of settings were called before, by setting: files of that time are read."""
+
+
+def current_value(field: str, value: Any) -> Any:
+    """Return a value of a setting by its present name."""
+    names = EARLIER_VALUES.get(field, {})
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def current_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with their values by their present names."""
+    return {field: current_value(field, value) for field, value in config.items()}
 
 
 class HybridConfig(Settings):
@@ -34,21 +55,21 @@ class HybridConfig(Settings):
         correct_steps: forward-only logical steps after a Predict phase.
         stop_fraction: share of the run, at its end, that is never predicted.
         tail: "average" puts the mean of the weights over that share into the model at the end of the run.
-        cycle_mode: "seed" goes Correct → Full; "rust" may predict again, up to five times.
-        horizon_rule: "seed" shrinks H by confidence² and repetition; "fixed" takes H as it is.
+        cycle_mode: "original" goes Correct → Full; "chained" may predict again, up to five times.
+        horizon_rule: "original" shrinks H by confidence² and repetition; "fixed" takes H as it is.
         predictor: where the displacement of a jump comes from (`trainer/predictors/`); "frozen", "random",
             "sign_flipped", "shuffled" and "oracle" are controls.
         velocity_decay: β of the EMA of real updates (or of Full-phase displacements).
-        gates: "learned" scales a jump by the weight-delta head, "seed" by its literal clamp, "off" by one.
+        gates: "learned" scales a jump by the weight-delta head, "original" by its clamp, "off" by one.
         minimum_cosine: no jump while successive cycles' velocities agree less than this.
         guard_tolerance: a probe ends a jump only above this multiple of the loss before it (and above
             `divergence_threshold`), so that where there is no noise not every rise does.
-        divergence_rule: "calibrated" signals stay quiet on plain noise; "seed" is the literal rule.
+        divergence_rule: "calibrated" signals stay quiet on plain noise; "original" is the literal rule.
         force_full_steps: real steps that a warning enforces.
         max_rollbacks: a run that needs more is declared diverged.
         checkpoint_interval: real steps from one checkpoint to the next where no jump makes one; each costs
             up to a plain step.
-        confidence_rule: "three_term" is normalised by the scale of the loss; "seed" is 0.7/0.3 stability.
+        confidence_rule: "three_term" is normalised by the scale of the loss; "original" is 0.7/0.3 stability.
         calibration: "binned" and "isotonic" correct the confidence by how often it has been right.
         predictor_hidden_size: width of RSSM-lite's deterministic state.
         predictor_members: ensemble size of RSSM-lite.
@@ -67,8 +88,8 @@ class HybridConfig(Settings):
     correct_steps: Count = 5
     stop_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     tail: Literal["stop", "average"] = "stop"
-    cycle_mode: Literal["seed", "rust"] = "seed"
-    horizon_rule: Literal["seed", "fixed"] = "seed"
+    cycle_mode: Literal["original", "chained"] = "original"
+    horizon_rule: Literal["original", "fixed"] = "original"
     predictor: Literal[
         "ema",
         "ema_nesterov",
@@ -84,20 +105,25 @@ class HybridConfig(Settings):
         "oracle",
     ] = "ema"
     velocity_decay: OpenUnit = 0.97
-    gates: Literal["learned", "seed", "off"] = "learned"
+    gates: Literal["learned", "original", "off"] = "learned"
     minimum_cosine: Annotated[float, Field(ge=-1, lt=1)] = -0.7
     guard_tolerance: Annotated[float, Field(gt=1)] = 1.25
-    divergence_rule: Literal["calibrated", "seed"] = "calibrated"
+    divergence_rule: Literal["calibrated", "original"] = "calibrated"
     force_full_steps: Positive = 50
     max_rollbacks: Count = 3
     checkpoint_interval: Positive = 100
-    confidence_rule: Literal["three_term", "seed"] = "three_term"
+    confidence_rule: Literal["three_term", "original"] = "three_term"
     calibration: Literal["none", "binned", "isotonic"] = "binned"
     predictor_hidden_size: Annotated[int, Whole, Field(ge=1, le=64, strict=True)] = 32
     predictor_members: Annotated[int, Whole, Field(ge=1, le=8, strict=True)] = 1
     bptt_steps: Positive = 3
     predictor_seed: Annotated[int, Whole, Field(strict=True)] = 0
     gradient_checkpointing: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_words_of_today(cls, values: Any) -> Any:
+        return current_values(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _validate_built(self) -> Self:

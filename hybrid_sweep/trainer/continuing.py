@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.config import HybridConfig, current_values
 from hybrid_sweep.trainer.phases import FULL_STEPS_GROWTH, Phase
 from hybrid_sweep.trainer.predictors import PREDICTORS
 from hybrid_sweep.trainer.predictors.windowed import Windowed
@@ -17,8 +17,8 @@ OF_DYNAMICS = ("predictor_hidden_size", "predictor_members", "predictor_seed")
 
 def changes(before: Mapping[str, Any], now: HybridConfig) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ, each as it was and as it is."""
-    ours = now.model_dump()
-    return {name: (value, ours.get(name)) for name, value in before.items() if ours.get(name) != value}
+    ours, saved = now.model_dump(), current_values(before)
+    return {name: (value, ours.get(name)) for name, value in saved.items() if ours.get(name) != value}
 
 
 def starts_afresh(changed: Mapping[str, tuple[Any, Any]], now: HybridConfig) -> dict[str, list[str]]:
@@ -28,7 +28,7 @@ def starts_afresh(changed: Mapping[str, tuple[Any, Any]], now: HybridConfig) -> 
     do the weights of another network, and the limits of another rule.
     """
     windowed = issubclass(PREDICTORS[now.predictor], Windowed)
-    literal = "seed" in changed.get("gates", ())
+    literal = "original" in changed.get("gates", ())
     causes = {
         "predictor": ["predictor", *["full_steps"] * windowed],
         "dynamics": [*OF_DYNAMICS, *["gates"] * literal],

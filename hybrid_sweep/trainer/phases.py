@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from hybrid_sweep.trainer.config import HybridConfig
 
 MAX_CONSECUTIVE_PREDICTS = 5
-"""Predict phases in a row that `cycle_mode="rust"` allows (Rust library, phases.rs)."""
+"""Predict phases in a row that `cycle_mode="chained"` allows (Rust library, phases.rs)."""
 HORIZON_FLOOR = 10
 """Shortest useful horizon, unless `max_predict_steps` itself is smaller (original, Adaptive horizon)."""
 FULL_STEPS_GROWTH = 4
@@ -120,7 +120,7 @@ class PhaseController:
             case Phase.FULL:
                 return self._predict_or_full(step, confidence, trusted)
             case _:
-                if self.config.cycle_mode == "seed":
+                if self.config.cycle_mode == "original":
                     return self._full("a cycle is over")
                 return self._predict_or_full(step, confidence, trusted)
 
@@ -134,7 +134,7 @@ class PhaseController:
             trusted: False where a veto forbids a jump.
         """
         ends = Phase.CORRECT if self.config.correct_steps else Phase.PREDICT
-        asked = self.phase is Phase.FULL or (self.config.cycle_mode == "rust" and self.phase is ends)
+        asked = self.phase is Phase.FULL or (self.config.cycle_mode == "chained" and self.phase is ends)
         repeats = self.consecutive_predicts >= MAX_CONSECUTIVE_PREDICTS
         return asked and trusted and not repeats and self._room(step) >= HORIZON_FLOOR
 
@@ -145,7 +145,7 @@ class PhaseController:
     def horizon(self, step: int, confidence: float) -> int:
         """Return the length of a Predict phase that would start after `step`; 0 where none fits."""
         limit = self.config.max_predict_steps
-        if self.config.horizon_rule == "seed":
+        if self.config.horizon_rule == "original":
             limit = compute_predict_steps(limit, confidence, self.consecutive_predicts)
         steps = max(int(limit * self.horizon_multiplier), 1)
         room = self._room(step)

@@ -113,7 +113,7 @@ class JumpPlanner:
             bptt_steps=self.config.bptt_steps,
             seed=self.config.predictor_seed,
             groups=MAX_GROUPS,
-            literal=self.config.gates == "seed",
+            literal=self.config.gates == "original",
         )
         self.mixture = LossForecast()
 
@@ -356,7 +356,7 @@ class JumpPlanner:
         plan = self._plan
         if plan is None:
             return realised.ratios
-        if self.config.gates == "seed":
+        if self.config.gates == "original":
             targets = literal_targets(realised)
         else:
             targets = gate_targets(plan.used, realised)

@@ -42,7 +42,7 @@ def test_every_kind_of_work_has_a_price_that_a_sweep_file_can_freeze():
     [
         {},
         {"correct_steps": 0, "confidence_threshold": 0.999, "minimum_cosine": 0.9},
-        {"correction_interval": 5, "horizon_rule": "seed", "stop_fraction": 0.5, "guard_tolerance": 1.01},
+        {"correction_interval": 5, "horizon_rule": "original", "stop_fraction": 0.5, "guard_tolerance": 1.01},
     ],
 )
 def test_measuring_meets_every_kind_of_work_whatever_the_sweep_fixes(settings):
@@ -79,7 +79,7 @@ def clock(monkeypatch):
         {"correction_interval": 4},
         {"correct_steps": 0},
         {"confidence_threshold": 0.999},
-        {"cycle_mode": "rust"},
+        {"cycle_mode": "chained"},
     ],
     ids=str,
 )

@@ -135,7 +135,7 @@ def test_seeds_that_do_not_agree(sound):
 
 def test_warnings_on_many_steps():
     """The literal rule fires on plain noise (on 45 % of its steps, docs/design-notes.md)."""
-    row, table = planted(Steady(), SOUND.replace(divergence_rule="seed", warmup_steps=60))
+    row, table = planted(Steady(), SOUND.replace(divergence_rule="original", warmup_steps=60))
     assert row["warning_rate"] >= 0.05
     assert "divergence" in failed(row, table)
     assert any("warned of divergence: raise warmup_steps to 200" in text for text in advice(row))

@@ -4,7 +4,7 @@ import pytest
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.asked import AskedPoint
-from hybrid_sweep.search.space import Point
+from hybrid_sweep.search.space import Point, complete_hash
 
 ASKED = AskedPoint(
     number=3,
@@ -27,3 +27,10 @@ def test_what_a_study_cannot_go_on_without_is_named(name, value):
         del event[name]
     with pytest.raises(UserError, match=rf"journal is corrupt: a 'asked' event has {name}="):
         AskedPoint.from_event(event)
+
+
+def test_a_journal_of_earlier_names_is_read_in_those_of_today():
+    event = ASKED.event() | {"config": {"gates": "seed"}, "params": {"cycle_mode": "rust"}}
+    read = AskedPoint.from_event(event)
+    assert (read.point.config, read.params) == ({"gates": "original"}, {"cycle_mode": "chained"})
+    assert complete_hash({"gates": "seed"}) == complete_hash({"gates": "original"})

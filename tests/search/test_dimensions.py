@@ -84,7 +84,7 @@ def test_the_combinations_are_the_whole_product_and_an_axis_is_there_only_where_
         distinct[dict(point)["gates"]].add(point)
     assert {gates: len(found) for gates, found in distinct.items()} == {
         "learned": 2 * 7 * 3,
-        "seed": 2 * 7,
+        "original": 2 * 7,
         "off": 2,
     }
     assert all(is_whole(space, dict(point)) for point in points)
@@ -92,11 +92,11 @@ def test_the_combinations_are_the_whole_product_and_an_axis_is_there_only_where_
 
 def test_where_a_configuration_lies_in_a_space():
     space = sweep(space=CONDITIONAL).space
-    inside = HybridConfig(gates="seed", max_predict_steps=75, minimum_cosine=0.3).model_dump()
-    assert placed(space, inside) == {"gates": "seed", "max_predict_steps": 75, "minimum_cosine": 0.3}
+    inside = HybridConfig(gates="original", max_predict_steps=75, minimum_cosine=0.3).model_dump()
+    assert placed(space, inside) == {"gates": "original", "max_predict_steps": 75, "minimum_cosine": 0.3}
     assert is_whole(space, placed(space, inside))
     beside = placed(space, inside | {"max_predict_steps": 1000, "minimum_cosine": 0.31})
-    assert beside == {"gates": "seed"}
+    assert beside == {"gates": "original"}
     assert not is_whole(space, beside)
     assert is_whole(space, placed(space, inside | {"gates": "off"}))
 

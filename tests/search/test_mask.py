@@ -45,7 +45,7 @@ def test_learned_gates_may_go_twice_as_far_and_the_adaptive_horizon_counts():
     assert unstable(MASK, point(max_predict_steps=170, gates="learned"))
     assert unstable(Mask(eta_lambda=1.5, learned_gate=1), point(max_predict_steps=150, gates="learned"))
     assert unstable(MASK, point(max_predict_steps=80))
-    assert not unstable(MASK, point(max_predict_steps=80, horizon_rule="seed"))  # 78 at most
+    assert not unstable(MASK, point(max_predict_steps=80, horizon_rule="original"))  # 78 at most
 
 
 def test_the_edge_of_stability_matters_for_short_full_phases():

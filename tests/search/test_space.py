@@ -80,7 +80,7 @@ SPACES = st.fixed_dictionaries(
             st.floats(0, 1, exclude_min=True, exclude_max=True), min_size=1, max_size=4, unique=True
         ),
         "divergence_threshold": st.lists(st.floats(0.1, 100), min_size=1, max_size=3, unique=True),
-        "cycle_mode": st.lists(st.sampled_from(["seed", "rust"]), min_size=1, unique=True),
+        "cycle_mode": st.lists(st.sampled_from(["original", "chained"]), min_size=1, unique=True),
         "stop_fraction": st.lists(st.floats(0, 0.5), min_size=1, max_size=3, unique=True),
     },
 )

@@ -116,9 +116,9 @@ def test_a_finite_space_is_asked_to_its_last_point_and_none_twice(sampler):
 
 def test_a_finite_space_with_conditions_too():
     space = {
-        "gates": ["off", "learned", "seed"],
+        "gates": ["off", "learned", "original"],
         "predictor_hidden_size": {"values": [8, 16], "when": {"gates": ["learned"]}},
-        "minimum_cosine": {"low": -0.5, "high": 0.5, "step": 0.5, "when": {"gates": ["learned", "seed"]}},
+        "minimum_cosine": {"low": -0.5, "high": 0.5, "step": 0.5, "when": {"gates": ["learned", "original"]}},
     }
     found = ask_all(study(space=space, trials=100, presets=["balanced"]))
     assert len({complete_hash(asked.point.config) for asked in found}) == len(found) == 1 + 1 + 2 * 3 + 3

@@ -195,3 +195,22 @@ def test_changes_are_split_at_the_first_equal_sign():
 def test_a_change_without_a_key_and_a_value_lists_the_keys(change):
     with pytest.raises(UserError, match=r"KEY=VALUE; the keys are about, .*steps.*workload"):
         parse_changes([change])
+
+
+def test_earlier_names_of_values_are_read_and_told_once(tmp_path, caplog):
+    (file := tmp_path / "mine.yaml").write_text(
+        "workload: a.b:C\ntrainer: {horizon_rule: seed}\npoints: [{gates: seed}]\nsampler: tpe\n"
+        "space: {cycle_mode: [seed, rust], divergence_rule: {values: [seed], when: {cycle_mode: [rust]}}}\n"
+    )
+    spec = load_spec(file)
+    assert spec.trainer == {"horizon_rule": "original"}
+    assert spec.points == [{"gates": "original"}]
+    assert spec.space["cycle_mode"] == ["original", "chained"]
+    assert spec.space["divergence_rule"].values == ["original"]
+    assert spec.space["divergence_rule"].when == {"cycle_mode": ["chained"]}
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "cycle_mode=rust is chained" in said
+    assert "gates=seed is original" in said
+    caplog.clear()
+    load_spec("explore")
+    assert not caplog.records

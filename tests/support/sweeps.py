@@ -15,9 +15,9 @@ SPACE = {
     "divergence_threshold": {"low": 1.5, "high": 6.0, "log": True},
 }
 CONDITIONAL = {
-    "gates": ["learned", "off", "seed"],
+    "gates": ["learned", "off", "original"],
     "max_predict_steps": {"low": 20, "high": 300},
-    "minimum_cosine": {"low": -0.9, "high": 0.9, "step": 0.3, "when": {"gates": ["learned", "seed"]}},
+    "minimum_cosine": {"low": -0.9, "high": 0.9, "step": 0.3, "when": {"gates": ["learned", "original"]}},
     "predictor_hidden_size": {"values": [8, 16, 32], "when": {"gates": ["learned"]}},
 }
 

@@ -1,11 +1,14 @@
 """HybridConfig: the original's defaults and presets to the digit, its text forms, and what it refuses."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer import PRESETS, HybridConfig, HybridTrainerConfig
+from hybrid_sweep.trainer.config import EARLIER_VALUES
 from hybrid_sweep.trainer.presets import preset, preset_for_loss, preset_for_size
 
 OPEN_UNIT = st.floats(0, 1, exclude_min=True, exclude_max=True)
@@ -18,7 +21,7 @@ CONFIGS = st.builds(
     divergence_threshold=st.floats(0, 1e9, exclude_min=True),
     correct_steps=st.integers(0, 100),
     stop_fraction=st.floats(0, 1, exclude_max=True),
-    cycle_mode=st.sampled_from(["seed", "rust"]),
+    cycle_mode=st.sampled_from(["original", "chained"]),
     predictor=st.sampled_from(["ema", "outer_momentum", "frozen"]),
     minimum_cosine=st.floats(-1, 1, exclude_max=True),
     predictor_seed=st.integers(-(2**31), 2**31),
@@ -212,3 +215,12 @@ class TestRefusing:
         assert config.full_steps == 20
         with pytest.raises(UserError, match="full_steps"):
             config.replace(full_steps=0)
+
+
+@pytest.mark.parametrize(("field", "names"), EARLIER_VALUES.items())
+def test_a_value_by_its_earlier_name_is_the_one_of_today(field, names):
+    for old, new in names.items():
+        assert HybridConfig(**{field: old}) == HybridConfig(**{field: new})
+        assert HybridConfig.from_json(json.dumps({field: old})).model_dump()[field] == new
+    with pytest.raises(UserError, match=field):
+        HybridConfig(**{field: "sead"})

@@ -78,7 +78,7 @@ def weights(problem):
 @pytest.mark.parametrize("net", [Trunk, Waves])
 @pytest.mark.parametrize("predictor", sorted(PREDICTORS))
 def test_every_predictor_trains_it_and_a_saved_run_goes_on_to_the_bit(net, predictor):
-    config = CONFIG.replace(predictor=predictor, tail="average", cycle_mode="rust")
+    config = CONFIG.replace(predictor=predictor, tail="average", cycle_mode="chained")
     one, other = (problem_of(net, momentum=0.9) for _ in range(2))
     first, second = trainer_of(one, config), trainer_of(other, config)
     first.run_cycle(one.batch, 120)

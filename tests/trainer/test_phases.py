@@ -89,10 +89,10 @@ TRANSITIONS = {
     ("seed", Phase.FULL): {Phase.FULL, Phase.PREDICT},
     ("seed", Phase.PREDICT): {Phase.CORRECT},
     ("seed", Phase.CORRECT): {Phase.FULL},
-    ("rust", Phase.WARMUP): {Phase.FULL},
-    ("rust", Phase.FULL): {Phase.FULL, Phase.PREDICT},
-    ("rust", Phase.PREDICT): {Phase.CORRECT},
-    ("rust", Phase.CORRECT): {Phase.FULL, Phase.PREDICT},
+    ("chained", Phase.WARMUP): {Phase.FULL},
+    ("chained", Phase.FULL): {Phase.FULL, Phase.PREDICT},
+    ("chained", Phase.PREDICT): {Phase.CORRECT},
+    ("chained", Phase.CORRECT): {Phase.FULL, Phase.PREDICT},
 }
 
 
@@ -107,7 +107,7 @@ def test_transitions(mode, phase):
 
 
 def test_rust_mode_predicts_at_most_five_times_in_a_row_with_shrinking_horizons():
-    controller = PhaseController(HybridConfig(cycle_mode="rust", max_predict_steps=75))
+    controller = PhaseController(HybridConfig(cycle_mode="chained", max_predict_steps=75))
     letters = "".join(p.value[0] for p in run(controller, 800))
     between = re.split(r"f+", letters[100:])[1]
     assert [len(run) for run in re.findall(r"p+", between)] == [75, 67, 60, 52, 45]
@@ -173,7 +173,7 @@ def test_a_horizon_is_clipped_to_the_run():
     st.integers(1, 40),
     st.integers(1, 120),
     st.integers(0, 8),
-    st.sampled_from(["seed", "rust"]),
+    st.sampled_from(["original", "chained"]),
     st.lists(st.floats(0, 1), min_size=1, max_size=30),
 )
 def test_any_run_keeps_the_state_machine(warmup, full, horizon, correct, mode, confidences):

@@ -13,7 +13,7 @@ ALARMED = HybridConfig(
     warmup_steps=60,
     max_predict_steps=30,
     confidence_threshold=0.01,
-    divergence_rule="seed",  # fires on plain noise
+    divergence_rule="original",  # fires on plain noise
     max_rollbacks=99,
 )
 
@@ -72,7 +72,7 @@ def test_a_signal_is_forgotten_after_a_while():
     assert results[-1].signal.level is DivergenceLevel.NORMAL
 
 
-@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("rule", ["calibrated", "original"])
 @pytest.mark.parametrize("at_hand", [True, False])
 def test_losses_whose_squares_no_number_holds_are_a_divergence(monkeypatch, rule, at_hand):
     monkeypatch.setattr(stepper, "is_at_hand", lambda loss: at_hand)

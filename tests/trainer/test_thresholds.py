@@ -30,4 +30,4 @@ def test_so_does_the_guards_tolerance():
 
 
 def test_the_rule_decides_too():
-    assert differ(1, {"divergence_rule": "calibrated"}, {"divergence_rule": "seed"}) == 1
+    assert differ(1, {"divergence_rule": "calibrated"}, {"divergence_rule": "original"}) == 1

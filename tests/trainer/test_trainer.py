@@ -189,7 +189,7 @@ class TestPhases:
             trainer.force_phase(Phase.FULL, 0)
 
     def test_rust_mode_predicts_again_after_correct(self, problem):
-        trainer = trainer_for(problem, EASY.replace(cycle_mode="rust"))
+        trainer = trainer_for(problem, EASY.replace(cycle_mode="chained"))
         trainer.run(problem.batch, 600)
         assert "pc" + "ccccp" in letters(trainer)
 

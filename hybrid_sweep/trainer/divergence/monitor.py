@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 from hybrid_sweep.errors import UserError, unknown_name
 from hybrid_sweep.trainer.alarms import LEVEL_ACTION, Action, Alarm, DivergenceLevel, DivergenceSignal
-from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.trainer.config import HybridConfig, current_value
 from hybrid_sweep.trainer.divergence.loss_rules import (
     BURST,
     RECENT,
@@ -23,7 +23,7 @@ from hybrid_sweep.trainer.phases import Phase, TrainingState
 
 __all__ = ["LEVEL_ACTION", "Action", "DivergenceLevel", "DivergenceMonitor", "DivergenceSignal"]
 
-Rule = Literal["calibrated", "seed"]
+Rule = Literal["calibrated", "original"]
 
 
 Waiting = tuple[int, float, int | None, float | None]
@@ -65,7 +65,7 @@ class DivergenceMonitor:
     Args:
         config: whose `divergence_threshold` and `divergence_rule` are taken; None takes the two below.
         threshold: standard deviations of loss that count as divergence, > 0.
-        rule: `calibrated` or `seed`.
+        rule: `calibrated` or `original`.
         gradient_explosion: multiple of the baseline, > 1.
         gradient_vanishing: multiple of the baseline, in (0, 1).
         prediction_error: |predicted - measured| / |measured|, > 0.
@@ -92,6 +92,7 @@ class DivergenceMonitor:
     ) -> None:
         if config is not None:
             threshold, rule = config.divergence_threshold, config.divergence_rule
+        rule = current_value("divergence_rule", rule)
         if rule not in get_args(Rule):
             raise unknown_name("divergence rule", rule, list(get_args(Rule)))
         for name, value, allowed, good in (
@@ -106,7 +107,7 @@ class DivergenceMonitor:
         self.rule = rule
         self.prediction_error = prediction_error
         self.grace_steps = grace_steps
-        self._literal = rule == "seed"
+        self._literal = rule == "original"
         self._clipped = clipped
         self._critical_explosion = 10 * gradient_explosion
         self._loss = SeedLossRule(threshold) if self._literal else CalibratedLossRule(threshold)
@@ -195,7 +196,7 @@ class DivergenceMonitor:
             predicted_loss,
             confidence,
             settled=settled,
-            ignore_progress=warmup,
+            unheard=warmup,
             young=young,
             bursts=real,
         )
@@ -209,7 +210,7 @@ class DivergenceMonitor:
         *,
         settled: bool,
         young: bool,
-        ignore_progress: bool,
+        unheard: bool,
         bursts: bool,
     ) -> DivergenceSignal:
         alarms: list[Alarm] = []
@@ -221,16 +222,16 @@ class DivergenceMonitor:
             if settled or self._literal:
                 reading = self._loss.observe(loss)
                 deviation = reading.deviation
-                if not ignore_progress and (reading.oscillating or reading.severity >= 0.7):
+                if not unheard and (reading.oscillating or reading.severity >= 0.7):
                     alarms += self._loss_alarms(loss, reading)
-            elif bursts and not ignore_progress and self._loss.is_absurd(loss):
+            elif bursts and not unheard and self._loss.is_absurd(loss):
                 alarms += self._loss_alarms(loss, BURST)
             for rule, measured in ((self._sample, sample), (self._norm, norm)):
                 if measured is not None:
-                    off = rule.observe(measured, settled=settled, young=young, heard=not ignore_progress)
-                    if off is not None and not ignore_progress:
+                    off = rule.observe(measured, settled=settled, young=young, heard=not unheard)
+                    if off is not None and not unheard:
                         alarms.append(self._gradient_alarm(measured, off))
-            if predicted_loss is not None and not ignore_progress:
+            if predicted_loss is not None and not unheard:
                 error = abs(predicted_loss - loss) / max(abs(loss), 1e-8)
                 if not error <= self.prediction_error:
                     alarms.append(self._prediction_alarm(predicted_loss, loss, error))
@@ -277,7 +278,7 @@ class DivergenceMonitor:
             predicted,
             state.confidence,
             settled=settled,
-            ignore_progress=False,
+            unheard=False,
             young=False,
             bursts=True,
         )
@@ -299,7 +300,7 @@ class DivergenceMonitor:
         Raises:
             UserError: the state of a monitor with the other rule.
         """
-        if state["rule"] != self.rule:
+        if current_value("divergence_rule", state["rule"]) != self.rule:
             raise UserError(
                 f"the saved monitor has divergence_rule={state['rule']!r}, this one {self.rule!r}: "
                 "resume with the rule that the run began with"

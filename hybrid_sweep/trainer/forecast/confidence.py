@@ -17,7 +17,7 @@ from hybrid_sweep.trainer.forecast.calibration import (
 from hybrid_sweep.trainer.forecast.features import RealStep
 from hybrid_sweep.trainer.skill import Skill
 
-ConfidenceRule = Literal["three_term", "seed"]
+ConfidenceRule = Literal["three_term", "original"]
 
 CEILING = 0.99
 """No confidence is higher."""
@@ -45,8 +45,8 @@ class Confidence:
     confidence in the next prediction.
 
     Args:
-        rule: "three_term" (later upstream, normalised by the scale of the loss) or "seed" (0.7 loss stability
-            + 0.3 gradient stability).
+        rule: "three_term" (later upstream, normalised by the scale of the loss) or "original" (0.7 loss
+            stability + 0.3 gradient stability).
         calibration: how outcomes so far correct what the rule says.
     """
 
@@ -76,7 +76,7 @@ class Confidence:
         self._errors.extend(errors)
         if not steps:
             value = 0.0
-        elif self._rule == "seed":
+        elif self._rule == "original":
             newest = steps[-STABILITY_WINDOW:]
             value = 0.7 * stability([step.loss for step in newest])
             value += 0.3 * stability([step.gradient_norm for step in newest])

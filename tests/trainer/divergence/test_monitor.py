@@ -133,7 +133,7 @@ def test_a_planted_fault_is_found_within_20_steps_in_95_percent_of_runs(
     assert found >= 190
 
 
-@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("rule", ["calibrated", "original"])
 @pytest.mark.parametrize(("noise", "level"), NOISE)
 def test_a_prediction_that_is_half_off_is_found(
     rule: Any, noise: Callable[..., Series], level: Callable[..., Series]
@@ -208,7 +208,7 @@ def test_forward_passes_after_a_jump_are_not_held_against_it() -> None:
     assert math.isnan(monitor.observe(1.8, 1.0, steps_since_jump=41).deviation_sigmas)
 
 
-@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("rule", ["calibrated", "original"])
 def test_a_higher_threshold_fires_less_often_on_the_same_noise(rule: Any) -> None:
     rng = np.random.default_rng(0)
     losses = rng.normal(1, 0.1, 4000) + 0.15 * np.repeat(rng.integers(0, 3, 40), 100)
@@ -247,13 +247,13 @@ def test_a_sudden_fall_of_the_loss_is_no_fault(fall: float) -> None:
 # Gradient norms
 
 
-@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("rule", ["calibrated", "original"])
 @pytest.mark.parametrize(
     ("factor", "name", "action"),
     [
         (9.9, "none", Action.CONTINUE),
         (10.1, "gradient_explosion", Action.REDUCE_RATIO),
-        (101.0, "gradient_explosion", {"calibrated": Action.ROLLBACK, "seed": Action.REDUCE_RATIO}),
+        (101.0, "gradient_explosion", {"calibrated": Action.ROLLBACK, "original": Action.REDUCE_RATIO}),
         (0.011, "none", Action.CONTINUE),
         (0.009, "gradient_vanishing", Action.INCREASE_FULL),
     ],
@@ -307,7 +307,7 @@ def test_a_converged_quadratic_has_not_vanished() -> None:
 def test_the_literal_rule_sends_a_spike_of_4_sigma_to_full() -> None:
     losses = np.random.default_rng(3).normal(1, 0.1, 300)
     losses[250] = 1.4
-    signal = watch(losses, rule="seed")[250]
+    signal = watch(losses, rule="original")[250]
     assert signal.name == "loss_deviation"
     assert signal.action >= Action.FORCE_FULL
     assert signal.deviation_sigmas == pytest.approx(4, abs=0.5)
@@ -329,23 +329,23 @@ def test_the_literal_rates_on_iid_noise_are_those_of_the_design_notes() -> None:
 def test_the_literal_average_is_not_numb_after_a_large_first_loss() -> None:
     losses = np.random.default_rng(0).normal(100, 0.1, 80)
     losses[70] = 101
-    assert watch(losses, rule="seed")[70].level >= WARNING
+    assert watch(losses, rule="original")[70].level >= WARNING
 
 
 def test_the_literal_rule_sees_a_drop_as_deviation() -> None:
     losses = np.random.default_rng(1).normal(1, 0.1, 200)
     losses[150] = 0.5
-    assert watch(losses, rule="seed")[150].name == "loss_deviation"
+    assert watch(losses, rule="original")[150].name == "loss_deviation"
 
 
 @pytest.mark.parametrize(
     ("rule", "error", "level", "action"),
     [
-        ("seed", 0.21, DivergenceLevel.CAUTION, Action.FORCE_CORRECT),
-        ("seed", 0.19, DivergenceLevel.NORMAL, Action.CONTINUE),
+        ("original", 0.21, DivergenceLevel.CAUTION, Action.FORCE_CORRECT),
+        ("original", 0.19, DivergenceLevel.NORMAL, Action.CONTINUE),
         ("calibrated", 0.21, DivergenceLevel.CAUTION, Action.CONTINUE),
         ("calibrated", 0.19, DivergenceLevel.NORMAL, Action.CONTINUE),
-        ("seed", math.nan, DivergenceLevel.CAUTION, Action.FORCE_CORRECT),
+        ("original", math.nan, DivergenceLevel.CAUTION, Action.FORCE_CORRECT),
     ],
 )
 @pytest.mark.parametrize("loss", [2.0, -2.0])
@@ -356,7 +356,7 @@ def test_a_prediction_error_of_20_percent_is_the_limit(
     assert (signal.level, signal.action) == (level, action)
 
 
-@pytest.mark.parametrize(("rule", "levels"), [("seed", [2] * 6), ("calibrated", [2, 2, 2, 0, 0, 0])])
+@pytest.mark.parametrize(("rule", "levels"), [("original", [2] * 6), ("calibrated", [2, 2, 2, 0, 0, 0])])
 def test_what_lasts_is_the_new_baseline_in_the_calibrated_rule_alone(rule: Any, levels: list[int]) -> None:
     signals = watch([1.0] * 66, [1.0] * 60 + [15.0] * 6, rule=rule)
     assert [int(signal.level) for signal in signals[60:]] == levels
@@ -367,7 +367,7 @@ def test_what_lasts_is_the_new_baseline_in_the_calibrated_rule_alone(rule: Any, 
 def test_the_literal_rule_is_the_documents_table_and_no_more() -> None:
     """Nothing but a value that is not finite rolls back, however large, however often (original)."""
     rng = np.random.default_rng(0)
-    monitor = DivergenceMonitor(rule="seed")
+    monitor = DivergenceMonitor(rule="original")
     allowed = {
         "none": {(0, Action.CONTINUE)},
         "loss_deviation": {(2, Action.FORCE_FULL)},
@@ -392,7 +392,7 @@ def test_the_literal_rule_is_the_documents_table_and_no_more() -> None:
 # Values that are not numbers, and warm-up
 
 
-@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("rule", ["calibrated", "original"])
 @pytest.mark.parametrize("warmup", [True, False])
 @pytest.mark.parametrize(
     ("loss", "norm"), [(math.nan, 1.0), (math.inf, None), (1.0, math.nan), (1.0, math.inf)]
@@ -410,7 +410,7 @@ def test_a_value_that_is_not_finite_is_critical_at_once_and_never_learned(
     assert monitor.state_dict() == untouched.state_dict()
 
 
-@pytest.mark.parametrize("rule", ["calibrated", "seed"])
+@pytest.mark.parametrize("rule", ["calibrated", "original"])
 def test_warmup_learns_without_a_word(rule: Any) -> None:
     monitor = DivergenceMonitor(rule=rule)
     rng = np.random.default_rng(0)
@@ -422,7 +422,7 @@ def test_warmup_learns_without_a_word(rule: Any) -> None:
 @given(
     st.lists(st.floats(width=32), max_size=150),
     st.floats(0.5, 6),
-    st.sampled_from(["calibrated", "seed"]),
+    st.sampled_from(["calibrated", "original"]),
 )
 def test_any_losses_are_survived_and_judged_alike(losses: list[float], threshold: float, rule: Any) -> None:
     signals = [watch(losses, np.abs(losses), rule=rule, threshold=threshold) for _ in range(2)]
@@ -457,7 +457,7 @@ def test_the_order_of_levels_is_total(a: DivergenceLevel, b: DivergenceLevel, c:
 
 
 def test_the_stronger_of_two_recoveries_is_done() -> None:
-    monitor = DivergenceMonitor(rule="seed")
+    monitor = DivergenceMonitor(rule="original")
     for loss in np.random.default_rng(0).normal(1, 0.1, 60):
         monitor.observe(loss, 1.0)
     signal = monitor.observe(1.4, 11.0, predicted_loss=9.0)
@@ -465,7 +465,7 @@ def test_the_stronger_of_two_recoveries_is_done() -> None:
     assert signal.action is Action.FORCE_FULL
 
 
-@given(st.integers(0, 400), st.integers(0, 1000), st.sampled_from(["calibrated", "seed"]))
+@given(st.integers(0, 400), st.integers(0, 1000), st.sampled_from(["calibrated", "original"]))
 def test_a_monitor_goes_on_from_its_state_as_if_never_stopped(cut: int, seed: int, rule: Any) -> None:
     rng = np.random.default_rng(seed)
     losses = rng.lognormal(0, 0.3, 430) * np.repeat(rng.choice([0.5, 1.0, 3.0], 43), 10)
@@ -495,14 +495,14 @@ def test_the_state_is_a_copy() -> None:
 
 
 def test_the_state_of_the_other_rule_is_refused() -> None:
-    with pytest.raises(UserError, match=r"divergence_rule='seed'.*resume with"):
-        DivergenceMonitor().load_state_dict(DivergenceMonitor(rule="seed").state_dict())
+    with pytest.raises(UserError, match=r"divergence_rule='original'.*resume with"):
+        DivergenceMonitor().load_state_dict(DivergenceMonitor(rule="original").state_dict())
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"rule": "strict"}, "unknown divergence rule 'strict'.*calibrated, seed"),
+        ({"rule": "strict"}, "unknown divergence rule 'strict'.*calibrated, original"),
         ({"threshold": 0.0}, r"threshold=0.0 is not allowed \(allowed: > 0\)"),
         ({"threshold": math.nan}, "threshold=nan"),
         ({"gradient_explosion": 1.0}, "gradient_explosion=1.0"),

@@ -60,7 +60,7 @@ def test_history_forgets_all_but_the_newest_fifty_errors() -> None:
 
 
 def test_the_seeds_rule() -> None:
-    confidence = Confidence("seed")
+    confidence = Confidence("original")
     assert confidence.update([], 0.0, steps([1.0] * 20)) == CEILING
     rng = random.Random(0)
     noisy = confidence.update([], 0.0, steps([max(rng.gauss(1, 0.5), 0.01) for _ in range(20)]))
@@ -69,8 +69,8 @@ def test_the_seeds_rule() -> None:
 
 def test_loss_weighs_more_than_gradient_in_the_seeds_rule() -> None:
     scattered = [1.0, 2.0] * 10
-    loss = Confidence("seed").update([], 0.0, steps(scattered))
-    gradient = Confidence("seed").update([], 0.0, steps([1.0] * 20, scattered))
+    loss = Confidence("original").update([], 0.0, steps(scattered))
+    gradient = Confidence("original").update([], 0.0, steps([1.0] * 20, scattered))
     assert loss < gradient
 
 
@@ -88,7 +88,7 @@ def test_stability_is_a_share(values: list[float]) -> None:
 def test_confidence_is_always_below_a_threshold_that_shuts_the_gate(
     rule: str, errors: list[float], spread: float, losses: list[float]
 ) -> None:
-    confidence = Confidence("seed" if rule == "seed" else "three_term")
+    confidence = Confidence("original" if rule == "original" else "three_term")
     value = confidence.update(errors, spread, steps(losses))
     assert 0 <= value <= CEILING < 0.999
     assert value == confidence.value

@@ -531,7 +531,7 @@ class TestOracle:
             correct_steps=0,
             stop_fraction=0,
             predictor="oracle",
-            gates="seed",
+            gates="original",
             **changes,
         )
         run = Run("oracle", optimizer=optimizer)
