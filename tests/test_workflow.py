@@ -22,13 +22,16 @@ def faults(file: Path) -> int:
     return subprocess.run(words, capture_output=True).returncode
 
 
-def test_one_job_runs_the_checks_with_no_right_but_to_read():
+def test_jobs_run_the_checks_on_each_python_and_the_lowest_versions_with_no_right_but_to_read():
     workflow = yaml.safe_load(FILE.read_text())
-    (job,) = workflow["jobs"].values()
+    holds, lowest = workflow["jobs"].values()
     assert workflow["permissions"] == {"contents": "read"}
-    assert "permissions" not in job
-    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
-    assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in job["steps"] if "uses" in step)
+    assert [step["run"] for step in holds["steps"] if "run" in step] == [".ci/run"]
+    assert holds["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert any("--resolution lowest-direct" in step.get("run", "") for step in lowest["steps"])
+    for job in (holds, lowest):
+        assert "permissions" not in job
+        assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in job["steps"] if "uses" in step)
     words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", FILE]
     assert subprocess.run(words, capture_output=True).returncode == 0
     assert faults(FILE) == 0
@@ -40,5 +43,5 @@ def test_a_slip_would_be_seen(slip, tmp_path):
     assert slip[0] in text
     file = tmp_path / ".github" / "workflows" / "ci.yml"
     file.parent.mkdir(parents=True)
-    file.write_text(text.replace(*slip))
+    file.write_text(text.replace(*slip, 1))
     assert faults(file) > 0

@@ -7,7 +7,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +28,10 @@ _LARGEST = 10**300  # whole numbers above become text: Python's JSON refuses 4,3
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+_READERS = {name.encode(): (name, model.validator.validate_json) for name, model in MODELS.items()}
+"""By the name of an event, as a line begins with it."""
 
 
 class Journal:
@@ -151,22 +154,23 @@ def _event(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none, or does not fit.
     """
-    kind = line[len(_HEAD) :].partition(b'"')[0] if line.startswith(_HEAD) and _is_plain(line) else b""
-    model = MODELS.get(kind.decode())
-    event = None
-    if model:  # read and validated at once; what is wrong with another line is found below
-        with suppress(ValidationError):
-            event = model.validate_json(line)
-    if event is None or event["event"].encode() != kind:
-        parsed = _parse(line)
-        try:
-            event = MODELS.get(parsed["event"], ANY).validate_python(parsed)
-        except ValidationError as error:
-            first = error.errors()[0]
-            missing = first["type"] == "missing"
-            told = "" if missing else f"={shown(first['input'])}"
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}{told}: {first['msg']}") from None
-    return event
+    if line.startswith(_HEAD) and _is_plain(line):
+        name, read = _READERS.get(line[len(_HEAD) : line.find(b'"', len(_HEAD))], ("", None))
+        if read:  # read and validated at once; what is wrong with another line is found below
+            try:
+                event: dict[str, Any] = read(line)
+                if event["event"] == name:
+                    return event
+            except ValidationError:
+                pass
+    parsed = _parse(line)
+    try:
+        return MODELS.get(parsed["event"], ANY).validate_python(parsed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        missing = first["type"] == "missing"
+        told = "" if missing else f"={shown(first['input'])}"
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}{told}: {first['msg']}") from None
 
 
 def _validate_id(event: Mapping[str, Any], where: str) -> None:

@@ -71,11 +71,12 @@ def _after(
         row |= {"state": need(event, "state", str), "reason": event.get("reason") or ""}
     row["ended"] = event.get("at") or ""
     if row["state"] != "failed":
-        result = {k: v for k, v in need(event, "result", Mapping).items() if k not in ("trial_id", "seed")}
+        result = need(event, "result", Mapping)
         if numbers:
             row |= {name: value for name in numbers if (value := result.get(name)) is not None}
         else:
-            row |= {name: value for name, value in result.items() if value is not None}
+            own = ("trial_id", "seed")
+            row |= {name: value for name, value in result.items() if value is not None and name not in own}
             for old in _OLD_NAMES.keys() & result.keys() & row.keys():
                 row[_OLD_NAMES[old]] = row.pop(old)
     if row["state"] == "diverged":
