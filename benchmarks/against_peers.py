@@ -156,7 +156,7 @@ def measure(arm: ControlConfig, changes: dict[str, str], concurrency: int) -> Me
     """
     from peers.process import run  # only where the extra is installed
 
-    from hybrid_sweep.spec.sweep import load_spec
+    from hybrid_sweep.spec.files import load_spec
 
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         out, log = Path(scratch, "out"), Path(scratch, "log")

@@ -34,7 +34,7 @@ from hybrid_sweep.results import TABLES, ResultsFolder
 from hybrid_sweep.search.study import Study
 from hybrid_sweep.search.warm_start import known_points
 from hybrid_sweep.simulation.recorded import RecordedRuns
-from hybrid_sweep.spec.sweep import PACKAGED, load_spec, packaged_sweeps
+from hybrid_sweep.spec.files import PACKAGED, load_spec, packaged_sweeps
 from hybrid_sweep.spec.yaml import parse_yaml
 from hybrid_sweep.store.journal import Journal
 

@@ -20,7 +20,7 @@ from hybrid_sweep.measure.costs import COST_NAMES, UnitCosts
 from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.search.space import grid
-from hybrid_sweep.spec.sweep import load_spec
+from hybrid_sweep.spec.files import load_spec
 from hybrid_sweep.trainer import HybridConfig
 from trainables.mnist_mlp import MnistMlp
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hybrid_sweep.driver.callback import Callback
     from hybrid_sweep.errors import UserError
     from hybrid_sweep.spec.axes import Choice, Range
-    from hybrid_sweep.spec.sweep import SweepSpec, load_spec
+    from hybrid_sweep.spec.files import load_spec
+    from hybrid_sweep.spec.sweep import SweepSpec
     from hybrid_sweep.trainer.config import HybridConfig
     from hybrid_sweep.trainer.presets import PRESETS
     from hybrid_sweep.trainer.trainer import HybridTrainer
@@ -37,7 +38,7 @@ _HOME = {
     "UserError": "errors",
     "confirm_sweep": "confirm.sweep",
     "load_results": "api",
-    "load_spec": "spec.sweep",
+    "load_spec": "spec.files",
     "pareto_front": "analysis.pareto",
     "resume": "api",
     "resume_sweep": "cluster.launch",

@@ -17,7 +17,8 @@ from hybrid_sweep.analysis.pareto import pareto_front
 from hybrid_sweep.by_value import import_string
 from hybrid_sweep.driver.callback import Callback, tell_all
 from hybrid_sweep.results import ResultsFolder
-from hybrid_sweep.spec.sweep import SweepSpec, load_spec
+from hybrid_sweep.spec.files import load_spec
+from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.search.space import grid
 from hybrid_sweep.search.study import Study
-from hybrid_sweep.spec.sweep import load_spec
+from hybrid_sweep.spec.files import load_spec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.presets import PRESETS
 
@@ -303,7 +303,7 @@ def test_ctrl_c_before_anything_is_written_makes_exit_code_130(hybrid_sweep, mon
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybrid_sweep.spec.sweep.load_spec", interrupt)
+    monkeypatch.setattr("hybrid_sweep.spec.files.load_spec", interrupt)
     assert hybrid_sweep("run", "quick")[0] == 130
 
 
@@ -311,7 +311,7 @@ def test_a_fault_of_ours_is_not_dressed_as_a_mistake_of_the_user(monkeypatch):
     def fault(*_, **__):
         raise ValueError("ours")
 
-    monkeypatch.setattr("hybrid_sweep.spec.sweep.load_spec", fault)
+    monkeypatch.setattr("hybrid_sweep.spec.files.load_spec", fault)
     monkeypatch.setattr(sys, "argv", ["hybrid-sweep", "run", "quick"])
     with pytest.raises(ValueError, match="ours"):
         cli.main()

@@ -18,7 +18,8 @@ from hybrid_sweep.measure.costs import UnitCosts
 from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import reference_run
 from hybrid_sweep.measure.workload_builder import warm_up
-from hybrid_sweep.spec.sweep import SweepSpec, load_spec
+from hybrid_sweep.spec.files import load_spec
+from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.store.columns import TRIAL_COLUMNS
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.presets import PRESETS

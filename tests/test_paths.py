@@ -14,7 +14,8 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.cache import Cache
 from hybrid_sweep.paths import text_of, user_path, validate_identifier
 from hybrid_sweep.search.storage import StorageView
-from hybrid_sweep.spec.sweep import SweepSpec, load_spec
+from hybrid_sweep.spec.files import load_spec
+from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.store.atomic import write_text
 from hybrid_sweep.store.folder import FILES, FOLDERS, SweepFolder
 from hybrid_sweep.trainer.config import HybridConfig

@@ -18,7 +18,8 @@ from hybrid_sweep.measure.costs import UnitCosts, measure_unit_costs
 from hybrid_sweep.measure.hybrid_run import HybridRun
 from hybrid_sweep.measure.reference import Reference, reference_run
 from hybrid_sweep.spec.axes import values_of
-from hybrid_sweep.spec.sweep import SweepSpec, load_spec, parse_changes
+from hybrid_sweep.spec.files import load_spec, parse_changes
+from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.workload import Workload, load_workload
 

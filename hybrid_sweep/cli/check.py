@@ -57,7 +57,8 @@ def check(
 
 def _spec(what: str, changes: list[str], given: dict[str, Any]) -> SweepSpec:
     """Return the sweep, or one of a single run where there is but a workload."""
-    from hybrid_sweep.spec.sweep import SweepSpec, load_spec, parse_changes
+    from hybrid_sweep.spec.files import load_spec, parse_changes
+    from hybrid_sweep.spec.sweep import SweepSpec
 
     changed = {**parse_changes(changes), **given}
     if ":" not in what:

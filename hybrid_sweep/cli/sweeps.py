@@ -27,7 +27,7 @@ def list_content(
 ) -> None:
     """List the sweeps, workloads and presets that come with the package."""
     from hybrid_sweep.cli import render
-    from hybrid_sweep.spec.sweep import load_spec, packaged_sweeps
+    from hybrid_sweep.spec.files import load_spec, packaged_sweeps
     from hybrid_sweep.trainer.presets import PRESETS
     from hybrid_sweep.workload import packaged_workloads
 
@@ -108,7 +108,7 @@ def run(
     from hybrid_sweep.cli import render
     from hybrid_sweep.paths import user_path
     from hybrid_sweep.search.space import grid
-    from hybrid_sweep.spec.sweep import load_spec, parse_changes
+    from hybrid_sweep.spec.files import load_spec, parse_changes
     from hybrid_sweep.store.folder import SweepFolder
 
     earlier = [str(user_path(folder).absolute()) for folder in warm_start or []]

@@ -29,7 +29,7 @@ from hybrid_sweep.cluster.job_archive import unpack
 from hybrid_sweep.errors import UserError, one_line
 from hybrid_sweep.paths import user_path
 from hybrid_sweep.results import ResultsFolder
-from hybrid_sweep.spec.sweep import load_spec, packaged_sweeps, parse_changes
+from hybrid_sweep.spec.files import load_spec, packaged_sweeps, parse_changes
 from hybrid_sweep.workload import SEPARATOR, travelling
 
 OURS, RESULTS, FETCHED = "hybrid_sweep", "results", "hybrid_sweep_fetched"

@@ -43,7 +43,7 @@ def gate_targets(used: Sequence[float], realised: Realised) -> GateTargets:
 
 
 def literal_targets(realised: Realised) -> GateTargets:
-    """Return the realised gates themselves, a*_g in [0, 3] (predictive-training §4a), with size 1."""
+    """Return the realised gates themselves, a*_g in [0, 3] (docs/design-notes.md, Formulas), with size 1."""
     ratios = (min(max(ratio, 0.0), LIMIT) for ratio in realised.ratios)
     return GateTargets(1.0, tuple(ratios))
 

@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Assessment(NamedTuple):
+    """What a finished Full phase says about predicting now.
+
+    Attributes:
+        confidence: in [0, 0.99].
+        trusted: False while there is no direction, or successive directions disagree.
+        paid: whether the last jump had paid off by the end of this phase; None where there was none.
+        finite: whether the weights still are.
+        learned: whether the phase was learned from.
+    """
+
+    confidence: float
+    trusted: bool
+    paid: bool | None
+    finite: bool
+    learned: bool = True
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import sqrt
 from statistics import fmean, pstdev
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from hybrid_sweep.trainer.config import HybridConfig
 from hybrid_sweep.trainer.forecast.confidence import CEILING, Confidence
@@ -21,7 +21,7 @@ from hybrid_sweep.trainer.forecast.residuals import LayerResidual, Residual, Res
 from hybrid_sweep.trainer.gating import gate_targets, literal_targets
 from hybrid_sweep.trainer.parted import parts_of
 from hybrid_sweep.trainer.phases import Phase
-from hybrid_sweep.trainer.plan import Plan
+from hybrid_sweep.trainer.plan import Assessment, Plan
 from hybrid_sweep.trainer.predictors import MAX_GROUPS, PREDICTORS, LayerGroups, Realised
 from hybrid_sweep.trainer.skill import Skill, relative_error
 from hybrid_sweep.trainer.train_step import TrainStep
@@ -46,24 +46,6 @@ STATEFUL = (
     "corrector",
     "schedule",
 )
-
-
-class Assessment(NamedTuple):
-    """What a finished Full phase says about predicting now.
-
-    Attributes:
-        confidence: in [0, 0.99].
-        trusted: False while there is no direction, or successive directions disagree.
-        paid: whether the last jump had paid off by the end of this phase; None where there was none.
-        finite: whether the weights still are.
-        learned: whether the phase was learned from.
-    """
-
-    confidence: float
-    trusted: bool
-    paid: bool | None
-    finite: bool
-    learned: bool = True
 
 
 class JumpPlanner:
@@ -400,7 +382,7 @@ class JumpPlanner:
         """Return whether most of the last jumps had paid off after the real steps that followed.
 
         A jump pays unless the later half of the next Full phase is worse than the level before the jump by
-        more than two standard errors (predictive-training §4, post-recovery audit).
+        more than two standard errors (docs/design-notes.md, Formulas: audit).
         """
         losses = [real.loss for real in self.history.newest(max(count // 2, 1))]
         margin = 2 * pstdev(losses) / len(losses) ** 0.5

@@ -3,7 +3,7 @@
 On a noiseless mode of curvature λ a step of gradient descent multiplies the distance θ to the minimum by
 r = 1 − ηλ. A cycle (K real steps, then a jump of H steps) is then a linear map of θ and the predictor's
 buffers, and training is stable where its spectral radius is at most 1 for every mode up to the largest ηλ
-(predictive-training §2.5, computed there for an average that is updated every step).
+(docs/design-notes.md, Formulas, for an average that is updated every step).
 """
 
 from __future__ import annotations

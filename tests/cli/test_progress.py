@@ -20,7 +20,7 @@ from hybrid_sweep.driver.events import (
     TrialStarted,
     Waiting,
 )
-from hybrid_sweep.spec.sweep import load_spec
+from hybrid_sweep.spec.files import load_spec
 
 
 def started(total=4, slots=2, done=0):

@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_sweep.cluster import launch
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec.sweep import load_spec
+from hybrid_sweep.spec.files import load_spec
 
 
 class Stopped(datetime):

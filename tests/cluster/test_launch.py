@@ -28,7 +28,8 @@ from hybrid_sweep.errors import UserError
 from hybrid_sweep.measure.costs import COST_NAMES
 from hybrid_sweep.measure.curvature import measure_curvature
 from hybrid_sweep.search.mask import with_curvature
-from hybrid_sweep.spec.sweep import SweepSpec, load_spec
+from hybrid_sweep.spec.files import load_spec
+from hybrid_sweep.spec.sweep import SweepSpec
 
 FILES = ("manifest.json", "journal.jsonl", "trials.csv", "trials.parquet", "steps.parquet", "pareto.csv")
 FILES += ("pareto.json", "pareto.png", "report.html")

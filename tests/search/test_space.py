@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.search.space import config_hash, grid
-from hybrid_sweep.spec.sweep import SweepSpec, load_spec
+from hybrid_sweep.spec.files import load_spec
+from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from hybrid_sweep.errors import UserError
-from hybrid_sweep.spec.sweep import SweepSpec, UnitCosts, load_spec, packaged_sweeps, parse_changes
+from hybrid_sweep.spec.files import load_spec, packaged_sweeps, parse_changes
+from hybrid_sweep.spec.sweep import SweepSpec, UnitCosts
 
 MINIMAL = "workload: some.module:Net\nspace: {max_predict_steps: [50, 75]}\n"
 

@@ -5,7 +5,7 @@ import pytest
 from hybrid_sweep.errors import UserError
 from hybrid_sweep.trainer.stability import BOUNDED, is_stable, max_stable_ratio, spectral_radius, stride
 
-# predictive-training §2.5: persistent EMA updated every step, at ηλ ≤ 1.5 and at the edge of stability;
+# docs/design-notes.md, Formulas: persistent EMA updated every step, at ηλ ≤ 1.5 and at the edge of stability;
 # cells that are lower bounds there ("≥ 16") are left out
 TABLE = {
     0.90: [(5, 4.5, 0.5), (10, 2.75, 0.75), (20, 2.25, 1.0), (40, 2.25, 1.75)],

@@ -55,10 +55,10 @@ class DivergenceMonitor:
     | `gradient_vanishing` | norm < 0.01 x baseline | warning, more Full steps |
     | `prediction_error` | relative error of the predicted loss > 20 % | caution, force Correct |
 
-    Rule `seed` is the document's table and no more: only what is not finite is critical. Rule `calibrated`
-    judges the loss only on real steps, from the `grace_steps`-th after a jump on (predictive-training,
-    Divergence monitor mapping), except for one that is beyond anything seen; an explosion by 100 x is
-    critical, unless gradients are clipped and it has done no harm; a prediction error is only logged.
+    Rule `original` is the original's table and no more: only what is not finite is critical. Rule
+    `calibrated` judges the loss only on real steps, from the `grace_steps`-th after a jump on, except for
+    one that is beyond anything seen; an explosion by 100 x is critical, unless gradients are clipped and it
+    has done no harm; a prediction error is only logged.
 
     Not safe to share between threads.
 

@@ -22,7 +22,7 @@ class DynamicModes(Windowed):
     prediction is a combination of the columns of X. A mode of eigenvalue λ a window goes on with λ^(1/q) a
     step; one that would grow goes on as it is (λ clipped to 1), and one that oscillates (λ complex or
     negative) is dropped. Increments instead of centred snapshots, so that the fixed point need not be
-    guessed (after predictive-training §4c; Tano et al., 2006.14371).
+    guessed (Tano et al. 2020, arXiv:2006.14371).
 
     Clipped, no mode goes further than straight ahead, as a mean over the window would: H/K ≤ 1 is safe where
     a mode is misread as slow. Needs K ≥ 3. Memory: ten copies of the weights (eight increments, mean,

@@ -23,7 +23,7 @@ class OptimizerReplay(Predictor):
     SGD with momentum: m ← μm, θ ← θ − ηm (with Nesterov's look-ahead once more μ). Adam and AdamW: m ← β₁m
     with v, the bias corrections and the learning rate as they are, and no weight decay. A step is worth
     a fraction ρ = μ or β₁ of the one before, so H steps are worth ρ(1−ρ^H)/(1−ρ) of the last one: nine at
-    ρ = 0.9, however long the horizon (predictive-training §4b). Replaying m without its decay instead makes
+    ρ = 0.9, however long the horizon (docs/design-notes.md). Replaying m without its decay instead makes
     losses explode (Leap+Verify, 2602.19580).
 
     Stable as far as ρ/(1−ρ) steps of a stale direction are; no H makes it worse. Memory: none.

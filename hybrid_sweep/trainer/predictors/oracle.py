@@ -23,7 +23,7 @@ from hybrid_sweep.trainer.train_step import TrainStep
 class Oracle(Predictor):
     """The true displacement: a copy of model, optimizer and schedule trains on the very batches to come.
 
-    A bound on what any prediction of the weights could reach (predictive-training §4h), never a speedup:
+    A bound on what any prediction of the weights could reach (docs/design-notes.md), never a speedup:
     every step of the copy is counted as the plain step that it is, backward pass and all. The optimizer's
     state and BatchNorm's buffers stay behind, as in any jump, so even this is not plain training. The
     schedule is in the displacement, and neither gates nor veto judge it.

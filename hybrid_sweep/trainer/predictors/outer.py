@@ -14,7 +14,7 @@ from hybrid_sweep.trainer.predictors.base import Linear
 class OuterMomentum(Linear):
     """m ← μm + (1−μ) d/K once a Full phase of K real steps with displacement d, μ = β^K, bias-corrected.
 
-    The block form of the EMA of updates (predictive-training §4g): every step of a phase weighs the same.
+    The block form of the EMA of updates (docs/design-notes.md): every step of a phase weighs the same.
     Stable for H/K up to 3.4 (β 0.97, K = 20) or 6.6 (K = 10). Memory: two copies of the weights (m and the
     start of the phase). Cost: two passes over the weights a cycle, none in a real step.
     """

@@ -22,7 +22,7 @@ CAP = 1e-3
 class ReducedRank(Windowed):
     """θ* = Σ cᵢ θᵢ over the window means of the last Full phase, Σc = 1, ‖Σ cᵢ uᵢ‖ least; capped.
 
-    Reduced-rank extrapolation (Anderson's type 2) on up to four increments u, as in predictive-training §4d:
+    Reduced-rank extrapolation (Anderson's type 2) on up to four increments u, as in docs/design-notes.md:
     it goes 0.9 of the way from the weights to θ*, at most 0.1 % of each layer group's norm, and all of it in
     the first sub-jump, whatever the horizon: a fixed point has no speed. With noisy gradients every c is
     positive and θ* an average, so expect a calmer tail and not an acceleration.

@@ -19,7 +19,7 @@ class Windowed(Predictor):
     """Keeps how the weights' mean over a window of K/5 real steps changed from each window to the next.
 
     Averaging comes before fitting, for in single snapshots the noise of the gradients drowns what is slow
-    (predictive-training §4c). A jump breaks the chain: no increment reaches across one.
+    (docs/design-notes.md, Formulas). A jump breaks the chain: no increment reaches across one.
 
     Args:
         groups: the weights, shared with the trainer.

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from hybrid_sweep.cluster.session import REPORT_EVERY_SECONDS, ResourceRequest, report_seconds
+from hybrid_sweep.cluster.resources import ResourceRequest
+from hybrid_sweep.cluster.session import REPORT_EVERY_SECONDS, report_seconds
 from hybrid_sweep.errors import SweepBroken, UserError
 from hybrid_sweep.spec.sweep import SweepSpec
 
