@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hybrid_sweep.results import ResultsFolder
 from hybrid_sweep.spec.files import load_spec
 from hybrid_sweep.spec.sweep import SweepSpec
 from hybrid_sweep.trainer.config import HybridConfig
+from hybrid_sweep.user_code import stop_within_import
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -192,7 +194,7 @@ class Sweep:
     ) -> None:
         name = import_string(workload)
         fields = {
-            "name": name.rpartition(":")[2] or "sweep",
+            "name": re.sub(r"[^A-Za-z0-9_.-]", "", name.rpartition(":")[2]).lstrip("_.-")[:100] or "sweep",
             "workload": {**(keywords or {}), "name": name},
             "space": {field: _axis(values) for field, values in (space or {}).items()},
             "trials": trials,
@@ -232,6 +234,7 @@ class Sweep:
         """
         from hybrid_sweep.cluster.launch import run_sweep
 
+        stop_within_import()
         with _listening(callbacks, self.spec) as on_event:
             outcome = run_sweep(
                 self.spec,
@@ -271,6 +274,7 @@ def resume(
     from hybrid_sweep.cluster.launch import resume_sweep
     from hybrid_sweep.driver.sweep import recorded_spec
 
+    stop_within_import()
     spec = recorded_spec(ResultsFolder.open(path), changes)
     with _listening(callbacks, spec) as on_event:
         outcome = resume_sweep(

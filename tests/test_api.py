@@ -10,6 +10,7 @@ import hybrid_sweep as hs
 from hybrid_sweep.api import Results
 from hybrid_sweep.driver.events import Note, SweepEnded
 from hybrid_sweep.driver.sweep import SweepOutcome
+from hybrid_sweep.user_code import _SweepWithin
 
 
 class Listener(hs.Callback):
@@ -46,6 +47,12 @@ def launched(monkeypatch, grid60):
     return calls
 
 
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    """Where classes are written that are in no file."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
 class TestSweep:
     def test_it_is_the_sweep_of_the_issue(self):
         space = {"max_predict_steps": [20, 40, 80], "confidence_threshold": hs.Range(0.3, 0.9)}
@@ -78,6 +85,19 @@ class TestSweep:
     def test_a_mistake_is_told_in_a_sentence(self, fields, said):
         with pytest.raises(hs.UserError, match=said):
             hs.Sweep(**{"workload": Toy, **fields})
+
+    @pytest.mark.parametrize(("called", "name"), [("_Net", "Net"), ("Modèle", "Modle"), ("_é", "sweep")])
+    def test_a_name_that_no_folder_may_have_is_made_one(self, called, name):
+        assert hs.Sweep(type(called, (Toy,), {})).spec.name == name
+
+    def test_none_runs_while_a_worker_imports_the_script(self, launched, monkeypatch, grid60):
+        calls = []
+        monkeypatch.setattr("hybrid_sweep.user_code._importing", ["script.py"])
+        with pytest.raises(_SweepWithin):
+            hs.Sweep(Toy).run(callbacks=[Listener(calls)])
+        with pytest.raises(_SweepWithin):
+            hs.resume("nowhere", callbacks=[Listener(calls)])
+        assert calls == launched == []
 
     def test_a_packaged_one_with_changes(self):
         assert hs.Sweep.from_file("grid60", steps=7).spec == hs.load_spec("grid60", {"steps": 7})

@@ -53,6 +53,12 @@ def _settings(row: Row) -> str:
     if any(pd.isna(value) for value in values):
         return str(row["trial_id"])
     horizon, interval, threshold = values
-    text = f"H={horizon:.0f}, I={interval:.0f}, σ={threshold:.2f}"
+    text = f"H={horizon:.0f}, I={interval:.0f}, σ={_shown(threshold)}"
     says_it_all = row["trial_id"] == f"H{horizon:03.0f}_I{interval:02.0f}_C{threshold:.2f}"
     return text if says_it_all else f"{text} ({row['trial_id']})"
+
+
+def _shown(threshold: float) -> str:
+    """Return a threshold with two decimals, or with as many as it has: 0.001 is not 0.00."""
+    text = f"{threshold:.2f}"
+    return text if float(text) == threshold else f"{threshold:g}"

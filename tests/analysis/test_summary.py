@@ -61,3 +61,9 @@ def test_nothing_done_is_said(grid60: ResultsFolder, state: str) -> None:
         "Recommendation",
     ]
     assert "CONFIRM FIRST" in lines[3]
+
+
+@pytest.mark.parametrize(("threshold", "shown"), [(0.6, "σ=0.60"), (0.001, "σ=0.001"), (0.999, "σ=0.999")])
+def test_a_threshold_is_shown_as_it_is(grid60: ResultsFolder, threshold: float, shown: str) -> None:
+    trials = grid60.trials().assign(confidence_threshold=threshold)
+    assert shown in analyze(trials)[0]
