@@ -1,8 +1,13 @@
-"""A hook of mkdocs: tables of fields, commands and columns, from the code that they describe."""
+"""Write the tables of fields, commands and columns into the pages, from the code that they describe.
+
+    python docs/generate.py
+
+A test compares the pages with what this writes.
+"""
 
 import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import typer
 from pydantic import BaseModel
@@ -12,13 +17,16 @@ from hybrid_sweep.spec import axes, sweep
 from hybrid_sweep.store.columns import TRIAL_COLUMNS
 from hybrid_sweep.trainer.config import HybridConfig
 
-MARKER = re.compile(r"<!-- generated: (\w+) -->")
+PAGES = Path(__file__).parent
+PART = re.compile(r"<!-- generated: (\w+) -->.*?<!-- end -->", re.DOTALL)
 SECTIONS = (sweep.Constraints, sweep.Mask, sweep.EarlyStopping, sweep.ReferencePoint, axes.Range, axes.Choice)
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put a generated table in the place of each marker."""
-    return MARKER.sub(lambda marker: GENERATED[marker[1]](), markdown)
+def filled(page: str) -> str:
+    """Return a page with each generated part as it is now."""
+    return PART.sub(
+        lambda part: f"<!-- generated: {part[1]} -->\n\n{GENERATED[part[1]]()}\n\n<!-- end -->", page
+    )
 
 
 def sweep_fields() -> str:
@@ -45,7 +53,7 @@ def default_of(model: type[BaseModel], name: str) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "see below"
-    return f"`{'null' if value is None else value}`"
+    return f"`{'null' if value is None else value if value != '' else repr(value)}`"
 
 
 def attributes(docstring: str) -> dict[str, str]:
@@ -91,3 +99,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "cli": commands,
     "columns": columns,
 }
+
+if __name__ == "__main__":
+    for page in PAGES.glob("*.md"):
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,9 +1,9 @@
 """What the README and the pages show works as it stands there."""
 
+import importlib.util
 import re
 import shlex
 import shutil
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -185,7 +185,6 @@ def site(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("site")
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(place), strict=True))
-    sys.modules.pop("generate", None)
     return place
 
 
@@ -208,16 +207,25 @@ def test_the_site_loads_nothing_from_the_network(site):
 )
 def test_generated_tables_have_every_name(site, page, names):
     text = (site / f"{page}.html").read_text(encoding="utf-8")
-    assert "<!-- generated" not in text
     assert not [name for name in names if name not in text]
 
 
-def test_every_field_of_a_sweep_has_a_meaning():
-    import importlib.util
-
+@pytest.fixture(scope="module")
+def generate():
+    """The script that writes the tables."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_tables_are_those_of_the_code(generate, page):
+    text = page.read_text(encoding="utf-8")
+    assert generate.filled(text) == text, "run: python docs/generate.py"
+
+
+def test_every_field_of_a_sweep_has_a_meaning(generate):
     for model in (SweepSpec, HybridConfig):
         rows = generate.fields_of(model).splitlines()[2:]
         assert not [row for row in rows if row.rstrip(" |").endswith("|") or row.split("|")[3].strip() == ""]
