@@ -27,7 +27,8 @@ def user_path(path: Path | str) -> Path:
         ) from None
 
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,199}")
+IDENTIFIER = r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,199}"
+_IDENTIFIER = re.compile(IDENTIFIER)
 
 
 def validate_identifier(value: Any, where: str) -> None:

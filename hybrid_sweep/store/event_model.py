@@ -7,9 +7,13 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
+from hybrid_sweep.paths import IDENTIFIER
+
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Attempt = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
+TrialId = Annotated[str, Field(pattern=rf"^({IDENTIFIER})?$")]
+"""Of a configuration; controls of a confirmation have an empty one."""
 State = Literal["done", "diverged", "pruned", "failed"]
 Mapping = dict[str, Any]
 _OPEN = ConfigDict(extra="allow")
@@ -22,12 +26,12 @@ class _Any(TypedDict):
 
 
 class _OfRun(_Any):
-    trial_id: str
+    trial_id: TrialId
     seed: Seed
 
 
 class _Asked(_Any):
-    trial_id: str
+    trial_id: TrialId
     config: NotRequired[Mapping]
     number: NotRequired[Count | None]
     params: NotRequired[Mapping]

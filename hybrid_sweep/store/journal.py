@@ -57,12 +57,11 @@ class Journal:
         line = {"event": event["event"], "at": self._now().isoformat(timespec="milliseconds"), **event}
         text = json.dumps(plain(line), allow_nan=False)
         try:
-            read = _event(text.encode())
+            _event(text.encode())
         except ValueError as error:
             raise UserError(
                 f"{self.path} cannot hold this event ({brief(error)}): what is written so far is whole"
             ) from None
-        _validate_id(read, str(self.path))
         with validate_path(self.path, alone=True).open("ab+") as file:
             _cut_torn_line(file)
             file.write(text.encode() + b"\n")
@@ -103,7 +102,6 @@ class Journal:
                             f"{path} is corrupt: line {number} is not an event ({brief(error)}); "
                             f"restore the file from a copy, or delete that line, and try again"
                         ) from None
-                    _validate_id(event, f"{path}, line {number}")
                     if event["event"] not in skip:
                         yield event
         except FileNotFoundError:
@@ -164,6 +162,8 @@ def _event(line: bytes) -> dict[str, Any]:
             except ValidationError:
                 pass
     parsed = _parse(line)
+    if parsed.get("trial_id", "") != "":  # controls of `confirm` have an empty one
+        validate_identifier(parsed["trial_id"], "the event")
     try:
         return MODELS.get(parsed["event"], ANY).validate_python(parsed)
     except ValidationError as error:
@@ -171,11 +171,6 @@ def _event(line: bytes) -> dict[str, Any]:
         missing = first["type"] == "missing"
         told = "" if missing else f"={shown(first['input'])}"
         raise ValueError(f"{'.'.join(map(str, first['loc']))}{told}: {first['msg']}") from None
-
-
-def _validate_id(event: Mapping[str, Any], where: str) -> None:
-    if event.get("trial_id", "") != "":  # controls of `confirm` have an empty one
-        validate_identifier(event["trial_id"], where)
 
 
 def _is_plain(line: bytes) -> bool:

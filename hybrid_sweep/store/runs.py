@@ -68,7 +68,7 @@ def _after(
     if kind == INTERRUPTED:
         row |= {"state": "pruned", "reason": INTERRUPTED}
     else:
-        row |= {"state": need(event, "state", str), "reason": event.get("reason") or ""}
+        row["state"], row["reason"] = need(event, "state", str), event.get("reason") or ""
     row["ended"] = event.get("at") or ""
     if row["state"] != "failed":
         result = need(event, "result", Mapping)
