@@ -121,7 +121,7 @@ def test_a_hash_depends_on_the_values_and_not_on_how_a_number_is_written():
 def test_the_space_is_enumerated_without_torch_and_ray():
     code = (
         "import sys; from hybrid_sweep.search.space import grid;"
-        "from hybrid_sweep.spec.sweep import load_spec;"
+        "from hybrid_sweep.spec.files import load_spec;"
         "grid(load_spec('grid60')); sys.exit(bool({'torch', 'ray', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
